@@ -1,0 +1,121 @@
+"""Keep what is expensive: atomic, addressed by content, checksummed, locked while it is being made.
+
+Every file is written to a temporary name beside its own, synced and renamed, so that a full disk or a kill
+leaves the old file as it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import filelock
+
+if TYPE_CHECKING:  # torch takes seconds to import, and most of this file does without it
+    from torch import Tensor
+
+ADDRESS_LENGTH = 12  # hex digits: 48 bits tell any number of recipes apart that a person will ever make
+
+
+class DamagedArtifact(RuntimeError):
+    """A stored file is not what was written: truncated, altered or of another kind."""
+
+
+def address(recipe: Mapping) -> str:
+    """The address of what `recipe` (plain JSON values) makes: equal recipes, equal addresses."""
+    canonical = json.dumps(recipe, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:ADDRESS_LENGTH]
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file's bytes, as hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it to `path` once the block has ended well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)  # mkstemp makes files that only their owner can read
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of `path`, so that two processes never make the same thing at once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(path.with_name(f".{path.name}.lock")):
+        yield
+
+
+def write_json(path: Path, content: Mapping) -> None:
+    """Write a mapping as readable JSON, atomically."""
+    text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def read_json(path: Path) -> dict:
+    """Read a mapping from a JSON file.
+
+    Raises
+    ------
+    DamagedArtifact
+        The file is not JSON, or holds something other than a mapping.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DamagedArtifact(f"{path} is not valid JSON ({error}): remove it and make it again.") from error
+    if not isinstance(content, dict):
+        raise DamagedArtifact(f"{path} holds no JSON mapping: remove it and make it again.")
+    return content
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
+    """Write named tensors as safetensors, atomically; returns the file's checksum."""
+    import torch
+    from safetensors.torch import save_file
+
+    # Cloned because safetensors refuses tensors that share memory, as tied weights do.
+    owned = {
+        name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()
+    }
+    with atomic(path) as temporary:
+        save_file(owned, temporary)
+        return checksum(temporary)
+
+
+def read_tensors(path: Path, expected_checksum: str) -> dict[str, Tensor]:
+    """Read named tensors from a safetensors file after comparing its checksum.
+
+    Raises
+    ------
+    DamagedArtifact
+        The file's bytes are not those that were written.
+    """
+    from safetensors.torch import load_file
+
+    found = checksum(path)
+    if found != expected_checksum:
+        raise DamagedArtifact(
+            f"{path} is damaged or was altered: its SHA-256 is {found[:12]}…, its record says "
+            f"{expected_checksum[:12]}…. Remove it and its .json to make it again."
+        )
+    return load_file(path)

@@ -1,0 +1,91 @@
+"""What many trained models do: their accuracy under attack, how they learned, what fools them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import pandas as pd
+import torch.nn.functional as F
+from torch import Tensor
+
+from repsim.attacks import Attack, run_attack
+from repsim.data import Dataset, Split
+from repsim.progress import progress_bar
+from repsim.store import TrainedModel, measure
+from repsim.training import predict, robust_accuracy
+
+
+def accuracy_table(
+    models: Iterable[TrainedModel], dataset: Dataset, attacks: Sequence[Attack], *, progress: bool = True
+) -> pd.DataFrame:
+    """Test accuracy of every model under every attack: from its record, or measured and recorded now.
+
+    Returns
+    -------
+    DataFrame
+        One row per model and attack: the model's labels (its `epsilon` is what it was trained with), then
+        `attack_norm`, `attack_epsilon`, `attack_steps` and `accuracy`.
+    """
+    names = {"norm": "attack_norm", "epsilon": "attack_epsilon", "steps": "attack_steps"}
+    tables = []
+    for model in progress_bar(list(models), "accuracy", "model", progress):
+        measured = measure(model, dataset, attacks).rename(columns=names)
+        tables.append(measured.assign(**model.labels)[[*model.labels, *measured.columns]])
+    return pd.concat(tables, ignore_index=True)
+
+
+def transfer_table(models: Iterable[TrainedModel], split: Split, attack: Attack) -> pd.DataFrame:
+    """Accuracy of every model on adversarial images made to fool every other.
+
+    Returns
+    -------
+    DataFrame
+        One row per pair: `source`, `target`, `norm`, `epsilon`, `accuracy` (of the target).
+    """
+    models = list(models)
+    rows = []
+    for source in models:
+        for target in models:
+            table = robust_accuracy(target.network, split, [attack], source=source.network)
+            rows.append({"source": source.name, "target": target.name, **table.iloc[0].drop("steps")})
+    return pd.DataFrame(rows)
+
+
+def curve_table(models: Iterable[TrainedModel]) -> pd.DataFrame:
+    """Training curves: the model's labels, `epoch`, `learning_rate`, `loss`, `accuracy` (as it saw the images)."""
+    tables = [model.curve.assign(**model.labels)[[*model.labels, *model.curve.columns]] for model in models]
+    return pd.concat(tables, ignore_index=True)
+
+
+def adversarial_examples(
+    models: Iterable[TrainedModel], split: Split, attack: Attack
+) -> tuple[dict[str, Tensor], pd.DataFrame]:
+    """Each model's adversarial versions of some images, and what it takes them for.
+
+    Returns
+    -------
+    tuple
+        Name of a row of images → images: the originals, and for each model what was added, with grey for
+        nothing and ± ε for white and black; and a table with one row per model and image: the model's
+        labels, `image`, `label`, `prediction` and `confidence` on the adversarial image.
+    """
+    rows = {"test image": split.images}
+    tables = []
+    for model in models:
+        adversarial = run_attack(model.network, split.images, split.labels, attack)
+        name = f"trained at ε = {model.recipe.epsilon:g}"
+        rows[f"{name}: attacked"] = adversarial
+        added = adversarial - split.images
+        largest = added.abs().amax((1, 2, 3), keepdim=True).clamp(min=1e-12)
+        rows[f"{name}: added"] = 0.5 + 0.5 * added / largest
+        confidence, prediction = F.softmax(predict(model.network, adversarial), dim=1).max(1)
+        table = pd.DataFrame(
+            {
+                "image": range(len(split)),
+                "label": split.labels.numpy(),
+                "prediction": prediction.numpy(),
+                "confidence": confidence.numpy(),
+            }
+        )
+        tables.append(table.assign(**model.labels)[[*model.labels, *table.columns]])
+    return rows, pd.concat(tables, ignore_index=True)

@@ -1,0 +1,264 @@
+"""The similarity of every layer with every layer, in one streamed pass over the inputs.
+
+For each batch, each layer's Gram matrix is made once (not once per pair) and laid flat as one row; the map
+of that batch is then a single matrix product. Memory grows with layers × batch², never with the inputs.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from repsim.data import check_pixels
+from repsim.graphs import LayerGraph, Layers, trace
+from repsim.measures.kernels import Estimator, centered_gram, hsic_scale, recentered
+
+MEASURES = {"unbiased": "cka_debiased", "biased": "cka"}  # what each estimator estimates
+SMALLEST = 4  # the unbiased HSIC divides by n (n − 3)
+
+
+def layer_cka(
+    model_a: nn.Module | LayerGraph,
+    model_b: nn.Module | LayerGraph,
+    images: Float[Tensor, "n c h w"] | tuple[Float[Tensor, "n ..."], Float[Tensor, "m ..."]],
+    *,
+    layers_a: Layers = "all",
+    layers_b: Layers = "all",
+    estimator: Estimator = "unbiased",
+    batch_size: int | None = 128,
+    passes: int = 1,
+    pool: bool = False,
+    names: tuple[str, str] = ("a", "b"),
+    seed: int = 0,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Linear CKA of layers of one network with layers of another.
+
+    HSICs are averaged over batches and passes, weighted by batch size, and then divided once (Nguyen et
+    al., 2021). With the unbiased estimator the result hardly depends on the batch size; with the biased
+    one it does, unless the batch is everything.
+
+    Parameters
+    ----------
+    model_a, model_b
+        Networks, or their `trace`. When they are the same object with the same images and layers, it runs
+        once, and the map is symmetric with a diagonal of 1.
+    images
+        In [0, 1], for both models; or one tensor for each, row i of which belong together (benign and
+        adversarial images, or two data sets with matching rows).
+    layers_a, layers_b
+        `all`, `blocks`, `penultimate`, names, or a fraction of all layers, evenly spaced.
+    estimator
+        Of the HSIC: `unbiased` (Song et al., 2012), or the `biased` one of Kornblith et al. (2019).
+    batch_size
+        Rows of a Gram matrix, about: batches are made equally large, so that none is left over. The work
+        grows with it. None: all images are one batch.
+    passes
+        How often the images are gone through, each time in other batches.
+    pool
+        Average feature maps over their positions (and tokens) first, rather than flatten them.
+    names
+        What the table calls the two models.
+    seed
+        Of the order in which images fall into batches: files sorted by class must not make one-class batches.
+    progress
+        Show a progress bar over the batches.
+
+    Returns
+    -------
+    DataFrame
+        One row per pair of layers: `model_a`, `model_b`, `layer_a`, `layer_b`, `measure`, `value`, `n`.
+        `as_matrix` makes the map of it.
+
+    Raises
+    ------
+    ValueError
+        Fewer than 4 images or rows per batch, images outside [0, 1], or different numbers of images;
+        an unknown layer; or a layer whose activations are not finite (it is named).
+    """
+    images_a, images_b = images if isinstance(images, tuple) else (images, images)
+    _check(images_a, images_b, batch_size, passes)
+    graph_a = _as_graph(model_a, images_a)
+    itself = model_a is model_b and images_a is images_b
+    graph_b = graph_a if itself else _as_graph(model_b, images_b)
+    chosen_a, chosen_b = graph_a.select(layers_a), graph_b.select(layers_b)
+    sides = [(graph_a, images_a, chosen_a)]
+    if itself:
+        sides[0] = (graph_a, images_a, list(dict.fromkeys(chosen_a + chosen_b)))
+    else:
+        sides.append((graph_b, images_b, chosen_b))
+
+    counts = [len(side[2]) for side in sides]
+    total = torch.zeros(counts[0], counts[-1], dtype=torch.float64)
+    own = [torch.zeros(count, dtype=torch.float64) for count in counts]  # each layer's HSIC with itself
+    batches = _batches(len(images_a), batch_size, passes, seed)
+    for batch in tqdm(batches, desc="layer CKA", unit="batch", disable=not progress):
+        weight = len(batch) * hsic_scale(len(batch), estimator)
+        stacks = [_gram_stack(*side, batch, estimator, pool) for side in sides]
+        total += weight * (stacks[0] @ stacks[-1].T).cpu()
+        for sums, stack in zip(own, stacks, strict=True):
+            sums += weight * stack.square().sum(1).cpu()
+
+    for sums, side, name in zip(own, sides, names, strict=False):
+        _warn_of_constant(sums, side[2], name)
+    values = total / (_positive(own[0])[:, None] * _positive(own[-1])[None, :]).sqrt()
+    if itself:
+        values = (values + values.T) / 2  # equal but for rounding
+        values.diagonal()[own[0] > 0] = 1.0
+        place = {layer: i for i, layer in enumerate(sides[0][2])}
+        values = values[[place[name] for name in chosen_a]][:, [place[name] for name in chosen_b]]
+    pairs = pd.MultiIndex.from_product([chosen_a, chosen_b], names=["layer_a", "layer_b"])
+    table = pd.DataFrame({"value": values.flatten().numpy()}, index=pairs).reset_index()
+    table.insert(0, "model_a", names[0])
+    table.insert(1, "model_b", names[0] if itself else names[1])
+    table.insert(4, "measure", MEASURES[estimator])
+    table["n"] = len(images_a)
+    return table
+
+
+def as_matrix(table: pd.DataFrame) -> pd.DataFrame:
+    """The map in a table of `layer_cka`: layers of the first model down, of the second across."""
+    rows, columns = table["layer_a"].unique(), table["layer_b"].unique()
+    return table.pivot(index="layer_a", columns="layer_b", values="value").loc[rows, columns]
+
+
+def matched_cka(
+    model: nn.Module | LayerGraph,
+    images_a: Float[Tensor, "n c h w"],
+    images_b: Float[Tensor, "n c h w"],
+    *,
+    layers: Layers = "all",
+    **options,
+) -> pd.DataFrame:
+    """CKA of each layer with itself, on two versions of the same images (benign and adversarial).
+
+    Returns
+    -------
+    DataFrame
+        One row per layer: `layer`, `depth` (0 at the first chosen layer, 1 at the last), `value`.
+    """
+    graph = _as_graph(model, images_a)
+    chosen = graph.select(layers)
+    matrix = as_matrix(
+        layer_cka(graph, graph, (images_a, images_b), layers_a=chosen, layers_b=chosen, **options)
+    )
+    return pd.DataFrame(
+        {
+            "layer": chosen,
+            "depth": np.linspace(0, 1, len(chosen)),
+            "value": np.diagonal(matrix.to_numpy()),
+        }
+    )
+
+
+def block_strength(matrix: pd.DataFrame | Float[np.ndarray, "l l"]) -> float:
+    """How much a map of a model with itself looks like one block of alike layers and a rest.
+
+    The maximum over contiguous intervals of ¼ to ¾ of the layers of the mean CKA inside the interval (off
+    the diagonal) minus the mean CKA between inside and outside. NaN if any value is.
+
+    Raises
+    ------
+    ValueError
+        Fewer than 3 layers.
+    """
+    values = np.asarray(matrix, dtype=float)
+    depth = len(values)
+    if depth < 3:
+        raise ValueError(f"block structure needs a map of at least 3 layers, got {depth}.")
+    # sums over any rectangle from the two-dimensional running sum
+    running = np.zeros((depth + 1, depth + 1))
+    running[1:, 1:] = values.cumsum(0).cumsum(1)
+    trace_sum = np.concatenate([[0.0], np.diagonal(values).cumsum()])
+    contrasts = []
+    for length in range(max(2, math.ceil(depth / 4)), math.floor(3 * depth / 4) + 1):
+        for first in range(depth - length + 1):
+            last = first + length
+            inside = running[last, last] - running[first, last] - running[last, first] + running[first, first]
+            rows = running[last, depth] - running[first, depth]
+            off_diagonal = inside - (trace_sum[last] - trace_sum[first])
+            within = off_diagonal / (length * (length - 1))
+            between = (rows - inside) / (length * (depth - length))
+            contrasts.append(within - between)
+    return float(np.max(contrasts))
+
+
+def mean_off_diagonal(matrix: pd.DataFrame | Float[np.ndarray, "l l"]) -> float:
+    """Mean similarity of different layers: high where layers specialise little."""
+    values = np.asarray(matrix, dtype=float)
+    depth = len(values)
+    return float((values.sum() - np.trace(values)) / (depth * (depth - 1)))
+
+
+def _check(images_a: Tensor, images_b: Tensor, batch_size: int | None, passes: int) -> None:
+    if len(images_a) != len(images_b):
+        raise ValueError(
+            f"the two models need matching rows, got {len(images_a)} and {len(images_b)} images."
+        )
+    if len(images_a) < SMALLEST:
+        raise ValueError(f"CKA needs at least {SMALLEST} images, got {len(images_a)}.")
+    if batch_size is not None and batch_size < SMALLEST:
+        raise ValueError(f"batch_size must be at least {SMALLEST}, or None for one batch, not {batch_size}.")
+    if passes < 1:
+        raise ValueError(f"passes must be at least 1, not {passes}.")
+    check_pixels(images_a)
+    check_pixels(images_b)
+
+
+def _as_graph(model: nn.Module | LayerGraph, images: Tensor) -> LayerGraph:
+    return model if isinstance(model, LayerGraph) else trace(model, images.shape[1:])
+
+
+def _batches(count: int, batch_size: int | None, passes: int, seed: int) -> list[Tensor]:
+    """Shuffled indices in batches of equal size up to one: a small rest would be noisy, or too small."""
+    number = 1 if batch_size is None else max(1, min(round(count / batch_size), count // SMALLEST))
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        batch
+        for _ in range(passes)
+        for batch in torch.randperm(count, generator=generator).tensor_split(number)
+    ]
+
+
+def _gram_stack(
+    graph: LayerGraph, images: Tensor, layers: list[str], batch: Tensor, estimator: Estimator, pool: bool
+) -> Float[Tensor, "layers pairs"]:
+    """One recentred Gram matrix per layer, each laid flat, in float64."""
+    rows: dict[str, Tensor] = {}
+
+    def reduce(name: str, value: Tensor) -> None:
+        if pool and value.dim() > 2:
+            # (n, channels, height, width) over positions; (n, tokens, width) over tokens
+            value = value.mean((2, 3)) if value.dim() == 4 else value.mean(1)
+        gram = centered_gram(value)
+        if not gram.isfinite().all():
+            raise ValueError(
+                f"layer {name!r} has activations that are not finite (NaN or infinite, or too large to "
+                "square): the weights or the inputs are damaged."
+            )
+        rows[name] = recentered(gram.double(), estimator).flatten()
+
+    graph.run(images[batch], reduce, layers)
+    return torch.stack([rows[name] for name in layers])
+
+
+def _warn_of_constant(own: Tensor, layers: list[str], name: str) -> None:
+    constant = [layer for layer, value in zip(layers, own.tolist(), strict=True) if value <= 0]
+    if constant:
+        warnings.warn(
+            f"{len(constant)} layers of model {name!r} give every image the same output, so that their "
+            f"CKA is undefined (NaN): {', '.join(constant[:5])}",
+            stacklevel=3,
+        )
+
+
+def _positive(own: Tensor) -> Tensor:
+    """A layer's HSIC with itself; NaN where the layer does not vary."""
+    return torch.where(own > 0, own, torch.nan)

@@ -1,0 +1,5 @@
+"""A name → a network with its normalisation inside."""
+
+from repsim.models.registry import ARCHITECTURES, build_model
+
+__all__ = ["ARCHITECTURES", "build_model"]

@@ -1,0 +1,55 @@
+"""Layers and habits that all our networks share."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class Normalize(nn.Module):
+    """(x − mean) / std per channel: the first layer of every model, so that attacks see pixels."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
+
+    def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        return (images - self.mean) / self.std
+
+
+def with_normalization(network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
+    """Make `Normalize` the first layer of any network, as its sub-module `normalize`.
+
+    The network becomes an instance of a subclass of its own class, rather than a part of a wrapper, so that
+    the names of its layers and the keys of its weights stay what they are elsewhere.
+    """
+    kind = type(network)
+
+    class Normalized(kind):
+        def forward(self, images: Tensor) -> Tensor:
+            return kind.forward(self, self.normalize(images))
+
+        def __deepcopy__(self, memo: dict) -> nn.Module:
+            # A class made inside a function cannot be found by its name, which copying would try.
+            twin = kind.__new__(type(self))
+            memo[id(self)] = twin
+            twin.__dict__ = copy.deepcopy(self.__dict__, memo)
+            return twin
+
+    Normalized.__name__ = Normalized.__qualname__ = kind.__name__
+    network.__class__ = Normalized
+    network.normalize = Normalize(mean, std)
+    return network
+
+
+def without_inplace(network: nn.Module) -> nn.Module:
+    """Switch in-place activations off: a captured BatchNorm output must not become its ReLU's."""
+    for module in network.modules():
+        if getattr(module, "inplace", False):
+            module.inplace = False
+    return network

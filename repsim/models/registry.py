@@ -1,0 +1,175 @@
+"""The names of architectures, and `build_model`, which makes a network from one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from repsim import messages
+from repsim._compat import torchvision
+from repsim.models.layers import with_normalization, without_inplace
+from repsim.models.residual import cifar_resnet, preact_resnet18, wide_resnet
+from repsim.models.small import MLP, VGG, vision_transformer
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """How to make one family of networks.
+
+    Attributes
+    ----------
+    name
+        As users type it, with capitals where a number stands: `wrn_D_K`.
+    pattern
+        What such a name matches; its groups are the numbers.
+    build
+        Called with the match, the image shape (channels, height, width) and the number of classes.
+    """
+
+    name: str
+    pattern: str
+    build: Callable[[re.Match, tuple[int, int, int], int], nn.Module]
+
+
+ARCHITECTURES: dict[str, Architecture] = {}
+
+
+def _register(*names: str, pattern: str | None = None) -> Callable:
+    def keep(build: Callable) -> Callable:
+        for name in names:
+            ARCHITECTURES[name] = Architecture(name, pattern or re.escape(name), build)
+        return build
+
+    return keep
+
+
+def build_model(
+    name: str,
+    image_shape: Sequence[int],
+    num_classes: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    seed: int = 0,
+) -> nn.Module:
+    """Build a freshly initialised network that takes images in [0, 1] and gives logits.
+
+    Parameters
+    ----------
+    name
+        One of `ARCHITECTURES`, or a classifier of torchvision: by its own name where none of ours has it, or
+        as `torchvision:resnet18`.
+    image_shape
+        Channels, height, width.
+    mean, std
+        Per channel, for the normalisation that is the network's first layer.
+    seed
+        Of the initial weights. The caller's random state is left alone.
+
+    Raises
+    ------
+    ValueError
+        The name is unknown, its numbers fit no such network, or the images don't fit it.
+    """
+    if len(mean) != image_shape[0] or len(std) != image_shape[0]:
+        raise ValueError(f"mean and std need one value per channel ({image_shape[0]}), got {mean} and {std}.")
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = _build(name, tuple(image_shape), num_classes)
+    return without_inplace(with_normalization(network, mean, std))
+
+
+def _build(name: str, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+    for architecture in ARCHITECTURES.values():
+        if match := re.fullmatch(architecture.pattern, name):
+            return architecture.build(match, image_shape, num_classes)
+    torchvision_name = name.removeprefix("torchvision:")
+    known = torchvision.models.list_models(module=torchvision.models)
+    if torchvision_name not in known:
+        raise ValueError(messages.unknown("model", name, [*ARCHITECTURES, *known]))
+    if image_shape[0] != 3:
+        raise ValueError(f"torchvision's {torchvision_name} takes 3 channels, the images have {image_shape[0]}.")
+    # init_weights and aux_logits are warned about, or returned as a tuple, by GoogLeNet and Inception only.
+    inception = {"aux_logits": False, "init_weights": True}
+    options = inception if torchvision_name in ("googlenet", "inception_v3") else {}
+    return torchvision.models.get_model(torchvision_name, weights=None, num_classes=num_classes, **options)
+
+
+@_register("resnet_tiny", pattern=r"resnet_tiny(?:_d(?P<depth>\d+))?(?:_w(?P<width>\d+))?")
+def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """An 8-layer CIFAR ResNet 8 channels wide; `resnet_tiny_d14_w16` changes depth and width."""
+    return cifar_resnet(int(match["depth"] or 8), int(match["width"] or 8), shape[0], classes)
+
+
+@_register("resnet_tiny_deep")
+def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    return cifar_resnet(20, 8, shape[0], classes)
+
+
+@_register("wrn_tiny")
+def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    return wide_resnet(10, 1, shape[0], classes, base=8)
+
+
+@_register("vgg_tiny")
+def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    return VGG([[8, 8], [16, 16], [32, 32]], shape[0], classes)
+
+
+@_register("mlp")
+def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    return MLP([64, 64, 64], shape[0] * shape[1] * shape[2], classes)
+
+
+@_register("vit_tiny")
+def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    channels, height, width = shape
+    if height != width or height % 4:
+        raise ValueError(f"vit_tiny needs square images whose side 4 divides, not {height} × {width}.")
+    return vision_transformer(height, 4, 32, 4, 4, channels, classes)
+
+
+@_register("wrn_D_K", pattern=r"wrn_(?P<depth>\d+)_(?P<factor>\d+)")
+def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    return wide_resnet(int(match["depth"]), int(match["factor"]), shape[0], classes)
+
+
+@_register("preactresnet18")
+def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    return preact_resnet18(shape[0], classes)
+
+
+@_register("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """torchvision's ResNet with the CIFAR stem: one 3 × 3 convolution, no pooling."""
+    network = torchvision.models.get_model(match[0], weights=None, num_classes=classes)
+    network.conv1 = nn.Conv2d(shape[0], 64, 3, 1, 1, bias=False)
+    nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+    network.maxpool = nn.Identity()
+    return network
+
+
+@_register(*(f"vgg{depth}{norm}" for depth in (11, 13, 16, 19) for norm in ("", "_bn")))
+def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """torchvision's VGG with the CIFAR head: a linear layer on the 512 averaged channels."""
+    network = torchvision.models.get_model(match[0], weights=None, num_classes=classes)
+    first = network.features[0]
+    network.features[0] = nn.Conv2d(shape[0], first.out_channels, 3, padding=1)
+    nn.init.kaiming_normal_(network.features[0].weight, mode="fan_out", nonlinearity="relu")
+    network.avgpool = nn.AdaptiveAvgPool2d(1)
+    network.classifier = nn.Linear(512, classes)
+    return network
+
+
+@_register("densenet121", "densenet161", "densenet169", "densenet201")
+def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """torchvision's DenseNet with the CIFAR stem: one 3 × 3 convolution, no pooling."""
+    network = torchvision.models.get_model(match[0], weights=None, num_classes=classes)
+    first = network.features.conv0
+    network.features.conv0 = nn.Conv2d(shape[0], first.out_channels, 3, 1, 1, bias=False)
+    nn.init.kaiming_normal_(network.features.conv0.weight)
+    network.features.pool0 = nn.Identity()
+    return network

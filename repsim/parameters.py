@@ -1,0 +1,256 @@
+"""What a notebook declares in its parameter cell, and the typed texts that set it.
+
+A cell tagged `parameters` holds lines `name: type = value  # help`. A text from the command line or from a
+YAML file becomes a value of the declared type, or is refused: the type decides what `1e5`, `007` and `on`
+mean, where YAML alone would guess.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import tokenize
+import types
+import warnings
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args, get_origin
+
+import nbformat
+import yaml
+from nbformat import NotebookNode
+
+SCALARS = {"str": str, "int": int, "float": float, "bool": bool}
+EXPECTED = {
+    str: "one text",
+    int: "a whole number such as 3",
+    float: "a number such as 0.5 or 1e-3",
+    bool: "true or false",
+    list: "in YAML, such as [a, b]",
+}
+
+
+class RequestError(ValueError):
+    """A notebook, a parameter or a wish that cannot be run as it stands."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One line `name: type = value  # help` of the cell tagged `parameters`."""
+
+    name: str
+    type: str
+    kind: object  # the type itself: `int`, `list[str]`, `str | None`
+    default: object
+    help: str
+
+    def value(self, text: object, notebook: str) -> object:
+        """The value that a text (see `convert`) gives this parameter of a notebook, or a RequestError."""
+        try:
+            return convert(text, self.kind)
+        except ValueError as error:
+            hint = EXPECTED.get(get_origin(self.kind) or self.kind)
+            wanted = f"{self.type} ({hint})" if hint else self.type
+            raise RequestError(
+                f"parameter {self.name!r} of {notebook} must be {wanted}, not {text!r}"
+            ) from error
+
+
+@dataclass(frozen=True)
+class Notebook:
+    """A notebook file as it was read, and the parameters that it declares."""
+
+    path: Path
+    node: NotebookNode
+    parameters: dict[str, Parameter]
+
+    @classmethod
+    def read(cls, path: Path) -> Notebook:
+        """Read a notebook and its parameter cell.
+
+        Raises
+        ------
+        RequestError
+            The file is no notebook, or its parameter cell does more than declare.
+        """
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # a missing cell id is mended in memory, not talked about
+                node = nbformat.read(path, as_version=4)
+        except Exception as error:  # nbformat lets many kinds through: JSON, encoding, schema, attribute
+            raise RequestError(f"{path} cannot be read as a notebook: {error}") from error
+        tagged = [cell for cell in node.cells if is_tagged(cell, "parameters")]
+        return cls(path, node, read_cell(tagged[0].source, path.stem) if tagged else {})
+
+    @property
+    def defaults(self) -> dict[str, object]:
+        """The values that the parameter cell gives."""
+        return {name: parameter.default for name, parameter in self.parameters.items()}
+
+    def values(self, given: Mapping[str, object]) -> dict[str, object]:
+        """Those of the given texts whose parameter is declared here, as values of its type.
+
+        Raises
+        ------
+        RequestError
+            A text does not read as the declared type.
+        """
+        declared = self.parameters.items()
+        return {name: each.value(given[name], self.path.stem) for name, each in declared if name in given}
+
+    def listing(self) -> str:
+        """Name and title (the first heading), then one line per parameter: name, type, default and help."""
+        prose = "\n".join(cell.source for cell in self.node.cells if cell.cell_type == "markdown")
+        heading = re.search(r"^#+\s+(.+?)\s*$", prose, re.MULTILINE)
+        lines = [f"{self.path.stem}  {heading[1] if heading else ''}"]
+        declared = {f"{each.name}: {each.type} = {each.default!r}": each for each in self.parameters.values()}
+        width = max(map(len, declared), default=0)
+        lines += [f"    {declaration:<{width}}  {each.help}" for declaration, each in declared.items()]
+        return "\n".join(line.rstrip() for line in lines)
+
+
+def is_tagged(cell: NotebookNode, tag: str) -> bool:
+    """Whether a notebook's cell carries a tag."""
+    return tag in cell.metadata.get("tags", [])
+
+
+def read_cell(source: str, notebook: str) -> dict[str, Parameter]:
+    """Read the source of a parameter cell.
+
+    Raises
+    ------
+    RequestError
+        A line is not `name: type = value`: a parameter cell declares, and derives nothing.
+    """
+    try:
+        statements = ast.parse(source).body
+    except SyntaxError as error:
+        raise RequestError(
+            f"line {error.lineno} of the parameters of {notebook} is not Python: {error.msg}"
+        ) from error
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    comments = {token.start[0]: token.string for token in tokens if token.type == tokenize.COMMENT}
+    parameters = {}
+    for statement in statements:
+        try:
+            parameter = _declaration(statement, comments.get(statement.end_lineno, ""))
+        except (ValueError, TypeError) as error:  # of a type, of a value such as {[]: 1}
+            raise RequestError(
+                f"line {statement.lineno} of the parameters of {notebook} is `{ast.unparse(statement)}`; "
+                "every line must be `name: type = value  # help` with a plain value and a type made of "
+                "str, int, float, bool, None, list[…] and |"
+            ) from error
+        parameters[parameter.name] = parameter
+    return parameters
+
+
+def _declaration(statement: ast.stmt, comment: str) -> Parameter:
+    match statement:
+        case ast.AnnAssign(target=ast.Name(id=name), annotation=annotation, value=ast.expr() as value):
+            default = ast.literal_eval(value)
+            return Parameter(name, ast.unparse(annotation), _kind(annotation), default, comment.lstrip("# "))
+    raise ValueError("not a declaration")
+
+
+def _kind(annotation: ast.expr) -> object:
+    """The type that an annotation of a parameter cell names."""
+    match annotation:
+        case ast.Name(id=name) if name in SCALARS:
+            return SCALARS[name]
+        case ast.Constant(value=None):
+            return types.NoneType
+        case ast.Subscript(value=ast.Name(id="list"), slice=inner):
+            return list[_kind(inner)]
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            return _kind(left) | _kind(right)
+    raise ValueError(f"unknown type {ast.unparse(annotation)}")
+
+
+# -- from typed texts to values -----------------------------------------------------------------------------
+
+
+class Quoted(str):
+    """A text that stood between quotes in YAML: a string and nothing else."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f'"{self}"'
+
+
+class _Texts(yaml.BaseLoader):
+    """YAML whose scalars stay as they were typed, but for null, which is None."""
+
+    def construct_scalar(self, node: yaml.ScalarNode) -> str | None:
+        text = super().construct_scalar(node)
+        if node.style is not None:
+            return Quoted(text)
+        return None if text in ("", "~", "null") else text
+
+
+def _load(text: str) -> object:
+    """YAML as nested texts; a ValueError when it is not YAML."""
+    try:
+        return yaml.load(text, _Texts)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
+
+
+def read_file(path: Path) -> dict[str, object]:
+    """Read a YAML file of parameters, its scalars as the texts that were typed.
+
+    Raises
+    ------
+    RequestError
+        The file cannot be read, or is no mapping of names to values.
+    """
+    try:
+        content = _load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RequestError(f"the parameter file {path} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise RequestError(f"the parameter file {path} must hold lines `name: value`")
+    return content
+
+
+def convert(value: object, kind: object) -> object:
+    """Turn a text, or nested lists of texts, into a value of the declared type.
+
+    Parameters
+    ----------
+    value
+        What was typed: a string, None for YAML's null, or a list of these (as a list, or as YAML text).
+    kind
+        `str`, `int`, `float`, `bool`, `list[…]` or a union of these with None.
+
+    Raises
+    ------
+    ValueError
+        The text does not read as that type.
+    """
+    if isinstance(kind, types.UnionType):
+        for member in sorted(get_args(kind), key=lambda member: member is str):  # any text is a str: last
+            with suppress(ValueError):
+                return convert(value, member)
+    elif kind is str and isinstance(value, str):
+        return str(value)
+    elif kind is types.NoneType and value is None:
+        return None
+    elif get_origin(kind) is list and isinstance(value, list):
+        return [convert(item, *get_args(kind)) for item in value]
+    elif type(value) is str:  # neither quoted nor null nor a list
+        if get_origin(kind) is list:
+            loaded = _load(value)
+            if isinstance(loaded, list):
+                return convert(loaded, kind)
+        elif kind is types.NoneType and value in ("null", "None"):
+            return None
+        elif kind is bool and value.lower() in ("true", "false"):
+            return value.lower() == "true"
+        elif kind in (int, float):
+            with suppress(ValueError):
+                return kind(value)
+    raise ValueError(f"{value!r} is not {kind}")

@@ -1,0 +1,63 @@
+"""Where data and figures live: below the repository root or `REPSIM_HOME`, never the working directory."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+
+def home() -> Path:
+    """The folder that holds `data/`, `figures/` and `notebooks/`.
+
+    `REPSIM_HOME` when it is set, else the root of the checkout that this package was imported from.
+
+    Raises
+    ------
+    RuntimeError
+        The package was installed outside a checkout and `REPSIM_HOME` is not set.
+    """
+    if chosen := os.environ.get("REPSIM_HOME"):
+        return Path(chosen).expanduser().resolve()
+    root = Path(__file__).resolve().parent.parent
+    if not (root / "notebooks").is_dir():
+        raise RuntimeError(
+            f"{root} is no repsim checkout (it has no notebooks/ folder): set the environment variable "
+            "REPSIM_HOME to the folder that should hold data/ and figures/."
+        )
+    return root
+
+
+def data() -> Path:
+    """The folder of caches, downloads and trained models."""
+    return home() / "data"
+
+
+def figures(dataset: str) -> Path:
+    """The folder of the pictures and tables of one data set."""
+    return home() / "figures" / dataset
+
+
+def notebooks() -> Path:
+    """The folder of the numbered notebooks."""
+    return home() / "notebooks"
+
+
+def models() -> list[Path]:
+    """Folders in which trained models are looked for; new ones are written to the first.
+
+    The second is the committed zoo of the checkout, so that it is found from any `REPSIM_HOME`.
+    """
+    committed = Path(__file__).resolve().parent.parent / "data" / "models"
+    chosen = data() / "models"
+    return [chosen] if chosen == committed else [chosen, committed]
+
+
+def dataset_slug(dataset: str) -> str:
+    """A data set's name as a folder name: `folder:/photos/cats/` becomes `cats`."""
+    name = dataset
+    if dataset.startswith("folder:"):
+        # made absolute, so that `folder:.` and `folder:../cats` have a name too
+        name = os.path.abspath(os.path.expanduser(dataset.removeprefix("folder:")))
+    slug = re.sub(r"[^A-Za-z0-9_.-]+", "_", Path(name).name)
+    return slug.lstrip(".") or "unnamed"

@@ -1,0 +1,174 @@
+"""A tidy table in, a matplotlib figure out; and saving both side by side. Nothing is computed here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from repsim import artifacts, paths
+
+HEAT = "magma"  # perceptually even, legible in grey and to the colour-blind
+TICKS = 14  # layer names that fit beside a heat map
+
+sns.set_theme(
+    context="notebook",
+    style="ticks",
+    palette="colorblind",
+    rc={"figure.dpi": 110, "savefig.dpi": 160, "axes.titlesize": "medium", "figure.constrained_layout.use": True},
+)
+
+
+def save(figure: Figure, table: pd.DataFrame, dataset: str, name: str) -> Path:
+    """Write a picture and the table it was drawn from, as `figures/<dataset>/<name>.png` and `.csv`.
+
+    Both are byte-stable: the same table gives the same files.
+    """
+    save_table(table, dataset, name)
+    path = paths.figures(dataset) / f"{name}.png"
+    with artifacts.atomic(path) as temporary:
+        figure.savefig(temporary, format="png", metadata={"Software": None})
+    return path
+
+
+def save_table(table: pd.DataFrame, dataset: str, name: str) -> pd.DataFrame:
+    """Write a table as `figures/<dataset>/<name>.csv`, and hand it on to be shown."""
+    with artifacts.atomic(paths.figures(dataset) / f"{name}.csv") as temporary:
+        table.to_csv(temporary, index=False, float_format="%.6g")
+    return table
+
+
+def heat_maps(matrices: Mapping[str, pd.DataFrame], *, label: str = "CKA", low: float = 0.0) -> Figure:
+    """Layer-by-layer maps side by side, on one colour scale.
+
+    Parameters
+    ----------
+    matrices
+        Title → a map as `as_matrix` gives it: first model's layers down, second's across.
+    low
+        Lowest value of the colour scale; its highest is 1.
+    """
+    count = len(matrices)
+    figure, axes = plt.subplots(1, count, figsize=(4.1 * count + 0.9, 4.6), squeeze=False)
+    for axis, (title, matrix) in zip(axes[0], matrices.items(), strict=True):
+        # rasterised layer by layer, drawn from the input (bottom left) to the output (top right)
+        image = axis.imshow(matrix.to_numpy(), cmap=HEAT, vmin=low, vmax=1, origin="lower", aspect="auto")
+        axis.set_title(title)
+        rows, columns = list(matrix.index), list(matrix.columns)
+        _layer_ticks(axis.yaxis, rows)
+        _layer_ticks(axis.xaxis, columns)
+        axis.tick_params(axis="x", rotation=90)
+        axis.tick_params(labelsize="x-small", length=2)
+        for line in _block_edges(rows):
+            axis.axhline(line, color="white", linewidth=0.6)
+        for line in _block_edges(columns):
+            axis.axvline(line, color="white", linewidth=0.6)
+    figure.colorbar(image, ax=axes[0], label=label, shrink=0.8, pad=0.02)
+    return figure
+
+
+def _block_edges(layers: Sequence[str]) -> list[float]:
+    """Where one stage of several layers ends and another begins, in heat-map coordinates."""
+    stages = [layer.partition(".")[0] if "." in layer else "" for layer in layers]
+    return [i - 0.5 for i in range(1, len(stages)) if stages[i] != stages[i - 1]]
+
+
+def _layer_ticks(axis, layers: Sequence[str]) -> None:
+    """One tick per block, at its first layer, thinned until they fit."""
+    groups = [layer.rpartition(".")[0] or layer for layer in layers]
+    starts = [i for i in range(len(layers)) if i == 0 or groups[i] != groups[i - 1]]
+    names = [groups[i] for i in starts]
+    if len(starts) < 4:  # no blocks: name layers themselves
+        starts, names = list(range(len(layers))), list(layers)
+    step = -(-len(starts) // TICKS)
+    axis.set_ticks(starts[::step], labels=names[::step])
+
+
+def curves(
+    table: pd.DataFrame,
+    x: str,
+    y: str,
+    hue: str | None = None,
+    style: str | None = None,
+    *,
+    labels: Mapping[str, str] | None = None,
+    axis: Axes | None = None,
+    ordered: bool = True,
+    marker: str | None = "o",
+) -> Axes:
+    """Means over whatever else varies in the table (seeds), with the range over it as a band.
+
+    Parameters
+    ----------
+    labels
+        Column name → what the axis or legend calls it.
+    ordered
+        Whether `hue` is a quantity (ε, epoch): its colours then go from light to dark.
+    """
+    if axis is None:
+        _, axis = plt.subplots(figsize=(6.4, 4.0))
+    labels = {**(labels or {})}
+    shown = table.rename(columns=labels)
+    x, y, hue, style = (labels.get(name, name) if name else None for name in (x, y, hue, style))
+    levels = shown[hue].nunique() if hue else 0
+    palette = None if not hue else sns.color_palette("viridis_r" if ordered else "colorblind", levels)
+    sns.lineplot(
+        shown,
+        x=x,
+        y=y,
+        hue=hue,
+        style=style,
+        palette=palette,
+        marker=marker if style is None else None,
+        markers=bool(style and marker),
+        errorbar=("pi", 100),
+        ax=axis,
+    )
+    if axis.get_legend() is not None:
+        sns.move_legend(axis, "upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    sns.despine(ax=axis)
+    return axis
+
+
+def panels(
+    table: pd.DataFrame, x: str, ys: Mapping[str, str], hue: str, *, labels: Mapping[str, str], **options
+) -> Figure:
+    """`curves` of several columns side by side, with one legend.
+
+    Parameters
+    ----------
+    ys
+        Column → what its axis is called.
+    """
+    figure, axes = plt.subplots(1, len(ys), figsize=(4.6 * len(ys) + 1.2, 3.8), squeeze=False)
+    for axis, (column, name) in zip(axes[0], ys.items(), strict=True):
+        curves(table, x, column, hue, labels={**labels, column: name}, axis=axis, **options)
+        if axis is not axes[0, -1]:
+            axis.get_legend().remove()
+    return figure
+
+
+def image_grid(
+    rows: Mapping[str, Float[Tensor, "n c h w"]], *, columns: Sequence[str] | None = None, limits=(0.0, 1.0)
+) -> Figure:
+    """Images in rows with a name each, and columns that may have one."""
+    count = min(len(images) for images in rows.values())
+    figure, axes = plt.subplots(len(rows), count, figsize=(0.95 * count + 1.4, 0.98 * len(rows) + 0.3), squeeze=False)
+    for line, (name, images) in zip(axes, rows.items(), strict=True):
+        for axis, image in zip(line, images, strict=False):
+            pixels = image.permute(1, 2, 0).numpy()
+            axis.imshow(pixels, cmap="gray", vmin=limits[0], vmax=limits[1], interpolation="nearest")
+            axis.set(xticks=[], yticks=[])
+            sns.despine(ax=axis, left=True, bottom=True)
+        line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize="small")
+    if columns is not None:
+        for axis, name in zip(axes[0], columns, strict=False):
+            axis.set_title(name, fontsize="x-small")
+    return figure

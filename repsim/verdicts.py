@@ -1,0 +1,126 @@
+"""Claims of the papers, each with one effect, its interval over trained models, and a verdict.
+
+A claim's effect and direction are written down before its result is seen. The interval is over
+independently trained models: whatever is measured many times on one model (images, layers, pairs) is first
+reduced to one number per model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a paper says, and the number that decides it: the claim is that `effect` > 0.
+
+    Attributes
+    ----------
+    text
+        The claim in a few words.
+    paper
+        Who says so.
+    effect
+        How the number is computed, with its unit.
+    paper_used
+        On which models and data the paper says so.
+    """
+
+    text: str
+    paper: str
+    effect: str
+    paper_used: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A claim's effect on our models, with its 95 % interval."""
+
+    claim: Claim
+    value: float
+    low: float
+    high: float
+    models: str
+
+    @property
+    def verdict(self) -> str:
+        """`holds` or `does not hold` where the interval excludes 0, else `inconclusive`."""
+        if self.low > 0:
+            return "holds"
+        return "does not hold" if self.high < 0 else "inconclusive"
+
+
+def difference(claim: Claim, larger: Sequence[float], smaller: Sequence[float]) -> Verdict:
+    """The claim that one group of models has larger values than another: Welch's interval of the means.
+
+    Parameters
+    ----------
+    larger, smaller
+        One value per independently trained model.
+    """
+    a, b = _values(larger), _values(smaller)
+    effect = a.mean() - b.mean()
+    low = high = math.nan
+    if len(a) > 1 and len(b) > 1:
+        error_a, error_b = a.var(ddof=1) / len(a), b.var(ddof=1) / len(b)
+        error = error_a + error_b
+        low = high = effect
+        if error > 0:
+            freedom = error**2 / (error_a**2 / (len(a) - 1) + error_b**2 / (len(b) - 1))
+            low, high = _interval(effect, math.sqrt(error), freedom)
+    return Verdict(claim, float(effect), low, high, f"{len(a)} + {len(b)}")
+
+
+def slope(claim: Claim, x: Sequence[float], y: Sequence[float]) -> Verdict:
+    """The claim that `y` rises with `x`: the least-squares slope, each point one trained model."""
+    x, y = _values(x), _values(y)
+    if len(x) != len(y):
+        raise ValueError(f"a slope needs one y per x, got {len(x)} and {len(y)}.")
+    if np.ptp(x) == 0:
+        raise ValueError("a slope needs at least two different values of x.")
+    low = high = math.nan
+    line = stats.linregress(x, y)
+    if len(x) > 2:
+        low, high = _interval(line.slope, line.stderr, len(x) - 2)
+    return Verdict(claim, float(line.slope), low, high, str(len(x)))
+
+
+def verdict_table(verdicts: Iterable[Verdict]) -> pd.DataFrame:
+    """One row per claim: `claim`, `paper`, `effect`, `value`, `low`, `high`, `models`, `verdict`, `paper_used`."""
+    rows = [
+        {
+            "claim": verdict.claim.text,
+            "paper": verdict.claim.paper,
+            "effect": verdict.claim.effect,
+            "value": verdict.value,
+            "low": verdict.low,
+            "high": verdict.high,
+            "models": verdict.models,
+            "verdict": verdict.verdict,
+            "paper_used": verdict.claim.paper_used,
+        }
+        for verdict in verdicts
+    ]
+    return pd.DataFrame(rows)
+
+
+def _values(values: Sequence[float]) -> np.ndarray:
+    array = np.asarray(values, dtype=float)
+    if array.ndim != 1 or not len(array):
+        raise ValueError(f"a verdict needs one value per model, got an array of shape {array.shape}.")
+    if not np.isfinite(array).all():
+        raise ValueError(f"a verdict needs finite values, got {array}.")
+    return array
+
+
+def _interval(effect: float, error: float, freedom: float) -> tuple[float, float]:
+    reach = stats.t.ppf((1 + LEVEL) / 2, freedom) * error
+    return float(effect - reach), float(effect + reach)

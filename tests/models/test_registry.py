@@ -1,0 +1,239 @@
+"""Every architecture's name, shape, seed and size, and what is said of wrong ones."""
+
+import copy
+import re
+
+import pytest
+import torch
+from torch import nn
+
+from repsim._compat import torchvision
+from repsim.models import ARCHITECTURES, build_model
+
+SMALL = ["resnet_tiny", "resnet_tiny_deep", "wrn_tiny", "vgg_tiny", "mlp", "vit_tiny", "wrn_10_1"]
+NAMES = [
+    *(name for name in ARCHITECTURES if name != "wrn_D_K"),
+    "wrn_28_4",
+    "resnet_tiny_d14",
+    "resnet_tiny_w4",
+]
+MEAN, STD = [0.5, 0.5, 0.5], [0.2, 0.2, 0.2]
+
+
+def build(name, shape=(3, 32, 32), classes=10, **options):
+    return build_model(name, shape, classes, [0.5] * shape[0], [0.2] * shape[0], **options)
+
+
+def outline(name, shape=(3, 32, 32), classes=10):
+    """A network of shapes without numbers, so that the large ones cost nothing."""
+    with torch.device("meta"):
+        return build(name, shape, classes)
+
+
+def size(model):
+    return sum(weight.numel() for weight in model.parameters())
+
+
+def logits_shape(model, shape):
+    device = next(model.parameters()).device
+    return tuple(model.eval()(torch.zeros(2, *shape, device=device)).shape)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_output_shape(name, channels):
+    shape = (channels, 32, 32)
+    assert logits_shape(outline(name, shape, 7), shape) == (2, 7)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_small_networks_take_small_images_and_learn(name):
+    model = build(name, (1, 16, 16), 5)
+    images = torch.rand(6, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    logits = model(images)
+    assert logits.shape == (6, 5)
+    nn.functional.cross_entropy(logits, torch.arange(6) % 5).backward()
+    assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in model.parameters())
+
+
+@pytest.mark.parametrize("name", [*SMALL, "torchvision:resnet18", "densenet121"])
+def test_seed_decides_the_weights_and_leaves_the_callers_random_state_alone(name):
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    one, again, other = build(name, seed=3), build(name, seed=3), build(name, seed=4)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), again.parameters(), strict=True))
+    assert any(not torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def test_the_callers_random_state_is_left_alone_when_building_fails():
+    before = torch.get_rng_state()
+    with pytest.raises(ValueError, match="6n"):
+        build("wrn_11_1")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("wrn_28_10", 36_479_194),
+        ("wrn_28_4", 5_849_050),
+        ("resnet18", 11_173_962),
+        ("resnet50", 23_520_842),
+    ],
+)
+def test_published_sizes(name, parameters):
+    assert size(outline(name)) == parameters
+
+
+@pytest.mark.parametrize(
+    ("widths", "ratio"), [(("resnet_tiny", "resnet_tiny_w16"), 4), (("wrn_16_1", "wrn_16_4"), 16)]
+)
+def test_width_squares_the_size(widths, ratio):
+    narrow, wide = (size(outline(name)) for name in widths)
+    assert wide / narrow == pytest.approx(ratio, rel=0.05)
+
+
+def test_a_wide_resnet_has_as_many_layers_as_the_published_one():
+    kinds = (nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.AdaptiveAvgPool2d, nn.Linear)
+    model = outline("wrn_28_1")
+    assert sum(isinstance(module, kinds) for module in model.modules()) == 79
+    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    assert sum(module.kernel_size == (3, 3) for module in convolutions) == 25
+    assert sum(module.kernel_size == (1, 1) for module in convolutions) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "depth"), [("resnet_tiny", 8), ("resnet_tiny_d14", 14), ("resnet_tiny_deep", 20)]
+)
+def test_a_cifar_resnet_is_as_deep_as_its_name_says(name, depth):
+    layers = [
+        m
+        for m in outline(name).modules()
+        if isinstance(m, nn.Linear) or getattr(m, "kernel_size", 0) == (3, 3)
+    ]
+    assert len(layers) == depth
+
+
+def test_short_and_long_names_of_one_network_agree():
+    one, other = build("resnet_tiny"), build("resnet_tiny_d8_w8")
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_cifar_stem(name):
+    model = outline(name)
+    assert (model.conv1.kernel_size, model.conv1.stride, model.conv1.bias) == ((3, 3), (1, 1), None)
+    assert isinstance(model.maxpool, nn.Identity)
+    assert model.layer1(model.conv1(torch.zeros(1, 3, 32, 32, device="meta"))).shape[-2:] == (32, 32)
+
+
+def test_densenet_stem():
+    model = outline("densenet121")
+    assert (model.features.conv0.kernel_size, model.features.conv0.stride) == ((3, 3), (1, 1))
+    assert isinstance(model.features.pool0, nn.Identity)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet34", "vgg11_bn", "densenet121", "mobilenet_v2"])
+def test_keys_are_torchvisions(name):
+    with torch.device("meta"):
+        native = set(torchvision.models.get_model(name, weights=None, num_classes=10).state_dict())
+    native = {key for key in native if not (name.startswith("vgg") and key.startswith("classifier."))}
+    if name.startswith("vgg"):
+        native |= {"classifier.weight", "classifier.bias"}
+    assert set(outline(name).state_dict()) == native | {"normalize.mean", "normalize.std"}
+
+
+def test_keys_of_our_own_networks():
+    keys = set(outline("wrn_10_2").state_dict())
+    assert {
+        "normalize.mean",
+        "conv1.weight",
+        "layer3.0.shortcut.weight",
+        "bn2.running_mean",
+        "fc.bias",
+    } <= keys
+    keys = set(outline("resnet_tiny").state_dict())
+    assert {
+        "normalize.std",
+        "bn1.weight",
+        "layer2.0.shortcut.1.weight",
+        "layer1.0.conv2.weight",
+        "fc.weight",
+    } <= keys
+    assert not any(key.split(".")[0] in ("network", "model", "module") for key in keys)
+
+
+def test_weights_of_torchvision_load_strictly():
+    native = torchvision.models.get_model("shufflenet_v2_x0_5", weights=None, num_classes=10).state_dict()
+    model = build("shufflenet_v2_x0_5")
+    neutral = {"normalize.mean": torch.zeros(3, 1, 1), "normalize.std": torch.ones(3, 1, 1)}
+    model.load_state_dict({**native, **neutral})
+    assert torch.equal(model.fc.weight, native["fc.weight"])
+
+
+def test_torchvision_by_name_and_by_prefix():
+    assert outline("torchvision:resnet18").conv1.kernel_size == (7, 7)  # ours has the CIFAR stem
+    assert (
+        type(outline("mobilenet_v2")).__name__
+        == type(outline("torchvision:mobilenet_v2")).__name__
+        == "MobileNetV2"
+    )
+
+
+@pytest.mark.parametrize(("name", "side"), [("googlenet", 64), ("inception_v3", 96)])
+def test_networks_with_auxiliary_heads_give_plain_logits(name, side):
+    model = outline(name, (3, side, side))
+    assert logits_shape(model, (3, side, side)) == (2, 10)
+    assert model.train()(torch.zeros(2, 3, side, side, device="meta")).shape == (2, 10)
+
+
+def test_vgg_takes_large_images_too():
+    assert logits_shape(outline("vgg11", (3, 64, 64)), (3, 64, 64)) == (2, 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("resnet_tyni", "unknown model 'resnet_tyni'; did you mean 'resnet_tiny' or 'resnet_tiny_deep'"),
+        ("WRN_D_K", "unknown model 'WRN_D_K'; did you mean 'wrn_D_K'"),
+        ("densenet12", "unknown model 'densenet12'; did you mean 'densenet121'"),
+        ("torchvision:resnt18", "unknown model 'torchvision:resnt18'"),
+        ("resnet_tiny_w", "unknown model 'resnet_tiny_w'; did you mean 'resnet_tiny'"),
+        ("resnet_tiny_d9", "a CIFAR ResNet has 6n + 2 layers (8, 14, 20, …), not 9."),
+        ("resnet_tiny_d2", "a CIFAR ResNet has 6n + 2 layers (8, 14, 20, …), not 2."),
+        ("resnet_tiny_w0", "a CIFAR ResNet is at least 1 channel wide, not 0."),
+        ("wrn_28_0", "a WideResNet is at least 1 × as wide as its base, not 0 ×."),
+        ("wrn_27_1", "a WideResNet has 6n + 4 layers (10, 16, 22, 28, …), not 27."),
+        ("wrn_4_1", "a WideResNet has 6n + 4 layers (10, 16, 22, 28, …), not 4."),
+    ],
+)
+def test_wrong_names(name, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        build(name)
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 12), (18, 18)])
+def test_vision_transformer_on_odd_images(height, width):
+    message = f"vit_tiny needs square images whose side 4 divides, not {height} × {width}."
+    with pytest.raises(ValueError, match=message):
+        build("vit_tiny", (1, height, width))
+
+
+@pytest.mark.parametrize(("mean", "std"), [([0.5], [0.2] * 3), ([0.5] * 3, [0.2])])
+def test_mean_and_std_of_the_wrong_length(mean, std):
+    with pytest.raises(ValueError, match=re.escape(f"one value per channel (3), got {mean} and {std}.")):
+        build_model("mlp", (3, 8, 8), 10, mean, std)
+
+
+def test_torchvision_refuses_grey_images():
+    with pytest.raises(ValueError, match=r"torchvision's mobilenet_v2 takes 3 channels, the images have 1\."):
+        build("mobilenet_v2", (1, 32, 32))
+
+
+def test_a_model_may_be_copied_and_trained_apart():
+    model = build("resnet_tiny", (1, 16, 16))
+    twin = copy.deepcopy(model).train()
+    twin(torch.rand(4, 1, 16, 16, generator=torch.Generator().manual_seed(0)))  # moves the running averages
+    assert model.bn1.num_batches_tracked == 0
+    assert twin.bn1.num_batches_tracked == 1

@@ -1,0 +1,411 @@
+"""Attacks stay in their ball, raise the loss, agree with `robustness`, and leave everything as it was."""
+
+import re
+
+import jaxtyping
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from repsim._compat import import_robustness
+from repsim.attacks import (
+    ATTACKS,
+    Attack,
+    device_of,
+    evaluating,
+    fgsm,
+    make_attack,
+    parse_epsilon,
+    perturb,
+    run_attack,
+)
+from repsim.models import build_model
+from repsim.training import Recipe, train
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_data):
+    return train(Recipe.on(tiny_data, "resnet_tiny", epochs=8, batch_size=50), tiny_data, progress=False)[0]
+
+
+@pytest.fixture(scope="module")
+def batch(tiny_data):
+    return tiny_data.test.images[:24], tiny_data.test.labels[:24]
+
+
+@pytest.fixture
+def unchecked():
+    """Annotations are not checked, as outside tests: a wrong argument reaches our own message."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def losses(model, images, labels):
+    with evaluating(model), torch.no_grad():
+        return F.cross_entropy(model(images), labels, reduction="none")
+
+
+def length(difference, norm):
+    flat = difference.flatten(1)
+    return flat.abs().amax(1) if norm == "linf" else flat.norm(dim=1)
+
+
+# ε
+
+
+@pytest.mark.parametrize(
+    ("value", "epsilon"),
+    [
+        ("8/255", 8 / 255),
+        (" 8 / 255 ", 8 / 255),
+        ("0.1", 0.1),
+        ("1e-2", 0.01),
+        ("2", 2.0),
+        (0.25, 0.25),
+        ("0", 0.0),
+        (0.0, 0.0),
+    ],
+)
+def test_parse_epsilon(value, epsilon):
+    parsed = parse_epsilon(value)
+    assert type(parsed) is float
+    assert parsed == epsilon
+
+
+@pytest.mark.parametrize(
+    "value", ["", "eight", "8/255/2", "1/0", "nan", "inf", "8//255", "1e400", "__import__('os')"]
+)
+def test_epsilon_that_is_no_number(value):
+    message = f"epsilon must be a number or a fraction such as '8/255', not {value!r}."
+    with pytest.raises(ValueError, match=re.escape(message)):
+        parse_epsilon(value)
+
+
+@pytest.mark.parametrize("value", [-0.1, "-8/255", float("inf"), float("nan")])
+def test_epsilon_out_of_range(value):
+    message = f"epsilon must be a finite number ≥ 0 in pixel units, not {value!r}."
+    with pytest.raises(ValueError, match=re.escape(message)):
+        parse_epsilon(value)
+
+
+# settings
+
+
+def test_step_size_follows_from_epsilon_and_steps():
+    assert Attack(0.1, steps=5).step_size == pytest.approx(0.05)
+    assert Attack(0.1, steps=5, step_size=0.01).step_size == 0.01
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_epsilon_may_be_written_as_a_fraction():
+    assert Attack("8/255").epsilon == 8 / 255
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_unknown_norm():
+    with pytest.raises(
+        ValueError, match=re.escape("unknown norm 'l_inf'; did you mean 'linf'? Known: linf, l2.")
+    ):
+        Attack(0.1, "l_inf")
+    with pytest.raises(ValueError, match=re.escape("unknown norm 'l1'; did you mean 'l2'")):
+        make_attack("pgd", 0.1, "l1")
+
+
+def test_fgsm_is_one_step_from_the_image():
+    assert fgsm("8/255") == Attack(8 / 255, steps=1, step_size=8 / 255, random_start=False)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_make_attack(name, norm):
+    attack = make_attack(name, "1/10", norm)
+    assert (attack.epsilon, attack.norm) == (0.1, norm)
+    assert attack.steps == {"pgd": 20, "fgsm": 1}[name]
+
+
+def test_unknown_attack():
+    with pytest.raises(
+        ValueError, match=re.escape("unknown attack 'pdg'; did you mean 'pgd'? Known: pgd, fgsm.")
+    ):
+        make_attack("pdg", 0.1)
+
+
+def test_no_steps():
+    with pytest.raises(ValueError, match=r"an attack takes at least one step, not 0\."):
+        Attack(0.1, steps=0)
+
+
+# the ball
+
+
+@given(
+    norm=st.sampled_from(["linf", "l2"]),
+    epsilon=st.floats(0.001, 3),
+    steps=st.integers(1, 4),
+    scale=st.floats(0.1, 20),
+    random_start=st.booleans(),
+    channels=st.sampled_from([1, 3]),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=40, deadline=None)
+def test_stays_in_the_ball_and_among_pixels(norm, epsilon, steps, scale, random_start, channels, seed):
+    model = build_model("mlp", (channels, 6, 6), 4, [0.5] * channels, [0.2] * channels)
+    images = torch.rand(5, channels, 6, 6, generator=generator(seed))
+    images[0], images[1] = 0, 1  # on the edge of the pixels' range
+    attack = Attack(epsilon, norm, steps, scale * epsilon / steps, random_start)
+    adversarial = run_attack(model, images, torch.arange(5) % 4, attack)
+    assert adversarial.shape == images.shape
+    assert adversarial.dtype == images.dtype
+    assert not adversarial.requires_grad
+    assert adversarial.min() >= 0
+    assert adversarial.max() <= 1
+    assert (length(adversarial - images, norm) <= epsilon * (1 + 1e-5) + 1e-7).all()
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_random_start_is_inside_the_ball_and_differs_by_image(norm):
+    images = torch.full((64, 1, 8, 8), 0.5)
+    starts = []
+
+    def loss(x):
+        starts.append(x.detach().clone())
+        return x.sum()
+
+    torch.manual_seed(0)
+    perturb(loss, images, Attack(0.2, norm, steps=1, step_size=0.0))
+    away = length(starts[0] - images, norm)
+    assert (away > 0).all()
+    assert (away <= 0.2 * (1 + 1e-5)).all()
+    assert len(away.unique()) > 1 or norm == "l2"  # L2's start is on the surface
+    assert not torch.equal(starts[0][0], starts[0][1])
+
+
+def test_without_random_start_the_first_step_begins_at_the_image(batch):
+    starts = []
+    perturb(
+        lambda x: starts.append(x.detach().clone()) or x.sum(),
+        batch[0],
+        Attack(0.1, steps=1, random_start=False),
+    )
+    assert torch.equal(starts[0], batch[0])
+
+
+def test_a_given_start_is_used(batch):
+    starts = []
+    start = (batch[0] + 0.01).clamp(0, 1)
+    perturb(
+        lambda x: starts.append(x.detach().clone()) or x.sum(), batch[0], Attack(0.1, steps=2), start=start
+    )
+    assert torch.equal(starts[0], start)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_no_epsilon_gives_the_images(trained, batch, norm):
+    adversarial = run_attack(trained, *batch, Attack(0.0, norm))
+    assert torch.equal(adversarial, batch[0])
+    assert adversarial.data_ptr() != batch[0].data_ptr()
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("architecture", ["resnet_tiny", "vgg_tiny", "mlp", "vit_tiny"])
+def test_colour_images_in_any_memory_format(architecture, norm):
+    """Training keeps weights channels last, and then so are the gradients, which L2's step cannot view."""
+    model = build_model(architecture, (3, 16, 16), 4, [0.5] * 3, [0.2] * 3).to(
+        memory_format=torch.channels_last
+    )
+    images, labels = torch.rand(4, 3, 16, 16, generator=generator()), torch.arange(4)
+    attack = Attack(0.5, norm, steps=2)
+    plain = run_attack(model, images, labels, attack)
+    last = run_attack(model, images.to(memory_format=torch.channels_last), labels, attack)
+    assert (length(plain - images, norm) <= 0.5 + 1e-5).all()
+    assert torch.equal(plain, last)
+
+
+# the climb
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("name", ATTACKS)
+def test_raises_the_loss(trained, batch, name, norm):
+    epsilon = {"linf": 0.1, "l2": 1.0}[norm]
+    clean = losses(trained, *batch)
+    attacked = losses(trained, run_attack(trained, *batch, make_attack(name, epsilon, norm)), batch[1])
+    assert attacked.mean() > clean.mean() + 0.5
+    assert (attacked > clean).float().mean() > 0.9
+
+
+def test_more_epsilon_and_more_steps_raise_it_more(trained, batch):
+    def loss(**options):
+        return losses(
+            trained, run_attack(trained, *batch, Attack(random_start=False, **options)), batch[1]
+        ).mean()
+
+    by_epsilon = [loss(epsilon=epsilon) for epsilon in (0.0, 0.02, 0.05, 0.1, 0.2)]
+    assert by_epsilon == sorted(by_epsilon)
+    by_steps = [loss(epsilon=0.1, steps=steps, step_size=0.02) for steps in (1, 3, 10)]
+    assert by_steps == sorted(by_steps)
+
+
+def test_it_is_the_given_labels_whose_loss_rises(trained, batch):
+    images, labels = batch
+    wrong = (labels + 1) % 10
+    away = losses(trained, run_attack(trained, images, wrong, Attack(0.1)), wrong)
+    assert away.mean() > losses(trained, images, wrong).mean()
+
+
+def test_fgsm_by_hand(trained, batch):
+    images, labels = batch
+    x = images.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(F.cross_entropy(trained.eval()(x), labels), x)
+    by_hand = (images + 0.05 * gradient.sign()).clamp(0, 1)
+    torch.testing.assert_close(run_attack(trained, images, labels, fgsm(0.05)), by_hand, rtol=0, atol=1e-6)
+
+
+def test_l2_step_by_hand(trained, batch):
+    images, labels = batch
+    x = images.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(F.cross_entropy(trained.eval()(x), labels, reduction="sum"), x)
+    direction = gradient / gradient.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    by_hand = (images + 0.5 * direction).clamp(0, 1)
+    torch.testing.assert_close(
+        run_attack(trained, images, labels, fgsm(0.5, "l2")), by_hand, rtol=0, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_one_images_result_depends_on_no_other(trained, batch, norm):
+    images, labels = batch
+    attack = Attack(0.1, norm, steps=5, random_start=False)
+    together = run_attack(trained, images, labels, attack)
+    in_parts = run_attack(trained, images, labels, attack, batch_size=7)
+    torch.testing.assert_close(in_parts, together, rtol=0, atol=1e-5)
+
+
+class TakesAnything(nn.Module):
+    """A model as `robustness` calls it, and as it normalises: from outside."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images, **_):
+        return self.network(images)
+
+
+@pytest.mark.parametrize(("norm", "constraint", "epsilon"), [("linf", "inf", 0.1), ("l2", "2", 1.0)])
+def test_agrees_with_robustness(tiny_data, trained, batch, monkeypatch, norm, constraint, epsilon):
+    attacker = import_robustness("attacker")
+    monkeypatch.setattr(torch.Tensor, "cuda", lambda tensor, *_, **__: tensor)
+    bare = build_model("resnet_tiny", tiny_data.image_shape, 10, [0.0], [1.0])
+    weights = {
+        **trained.state_dict(),
+        **{f"normalize.{k}": v for k, v in bare.normalize.state_dict().items()},
+    }
+    bare.load_state_dict(weights)
+
+    class Statistics:
+        mean, std = torch.tensor(tiny_data.mean), torch.tensor(tiny_data.std)
+
+    theirs = attacker.AttackerModel(TakesAnything(bare), Statistics).eval()
+    options = {
+        "eps": epsilon,
+        "step_size": epsilon / 4,
+        "iterations": 6,
+        "random_start": False,
+        "use_best": False,
+    }
+    _, expected = theirs(*batch, make_adv=True, constraint=constraint, **options)
+    found = run_attack(trained, *batch, Attack(epsilon, norm, 6, epsilon / 4, random_start=False))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    assert length(found - batch[0], norm).mean() > epsilon / 2
+
+
+# what is left alone
+
+
+@pytest.mark.parametrize("steps", [1, 7])
+def test_one_forward_pass_per_step(trained, batch, steps):
+    calls = []
+    handle = trained.register_forward_hook(lambda module, inputs, output: calls.append(len(output)))
+    try:
+        run_attack(trained, *batch, Attack(0.1, steps=steps))
+        assert calls == [24] * steps
+        calls.clear()
+        run_attack(trained, *batch, Attack(0.1, steps=steps), batch_size=10)
+        assert calls == [10] * steps + [10] * steps + [4] * steps
+    finally:
+        handle.remove()
+
+
+def modes(model):
+    return [module.training for module in model.modules()]
+
+
+def test_each_modules_mode_is_restored(tiny_data, batch):
+    model = build_model("resnet_tiny", tiny_data.image_shape, 10, tiny_data.mean, tiny_data.std).train()
+    model.bn1.eval()
+    model.layer2[0].conv1.eval()
+    before = modes(model)
+    run_attack(model, *batch, Attack(0.1, steps=1))
+    assert modes(model) == before
+    with evaluating(model) as same:
+        assert same is model
+        assert not any(modes(model))
+    assert modes(model) == before
+
+
+def test_modes_are_restored_when_the_model_fails(tiny_data, batch):
+    model = build_model("mlp", tiny_data.image_shape, 10, tiny_data.mean, tiny_data.std).train()
+
+    def fail(module, inputs):
+        raise ZeroDivisionError
+
+    model.classifier.register_forward_pre_hook(fail)
+    state = torch.get_rng_state()
+    with pytest.raises(ZeroDivisionError):
+        run_attack(model, *batch, Attack(0.1))
+    assert all(modes(model))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_weights_gradients_and_running_averages_are_untouched(tiny_data, batch):
+    model = build_model("resnet_tiny", tiny_data.image_shape, 10, tiny_data.mean, tiny_data.std).train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    images = batch[0].clone()
+    run_attack(model, images, batch[1], Attack(0.1, steps=2))
+    assert all(weight.grad is None and weight.requires_grad for weight in model.parameters())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert torch.equal(images, batch[0])
+
+
+def test_the_callers_random_state_is_untouched_and_the_seed_matters(trained, batch):
+    torch.manual_seed(11)
+    before = torch.get_rng_state()
+    one, again = (run_attack(trained, *batch, Attack(0.1, steps=2), seed=1) for _ in range(2))
+    other = run_attack(trained, *batch, Attack(0.1, steps=2), seed=2)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("worst", "shown"), [(2.0, "0.2, 2"), (-0.5, "-0.5, 0.2"), (float("nan"), "nan, nan")]
+)
+def test_images_outside_the_pixel_range_are_refused(trained, worst, shown):
+    images = torch.full((2, 1, 16, 16), 0.2)
+    images[0, 0, 3, 3] = worst
+    message = f"images must have pixels in [0, 1], found [{shown}]. Models normalise inside"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        run_attack(trained, images, torch.zeros(2, dtype=torch.long), Attack(0.1))
+
+
+def test_device_of():
+    assert device_of(nn.Linear(1, 1, device="meta")) == torch.device("meta")
