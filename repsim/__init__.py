@@ -1,0 +1,1 @@
+"""What does adversarial robustness do to the representations inside neural networks?"""

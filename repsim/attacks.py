@@ -105,6 +105,15 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
             module.training = training
 
 
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Draw random numbers from `seed` inside the block; the caller's random state is as before after it."""
+    accelerators = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(accelerators):
+        torch.manual_seed(seed)
+        yield
+
+
 def perturb(
     loss: Callable[[Tensor], Tensor],
     images: Float[Tensor, "n c h w"],
@@ -168,8 +177,7 @@ def run_attack(
     check_pixels(images)
     device = device_of(model)
     batches = []
-    with evaluating(model), torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with evaluating(model), seeded(seed, device):
         for start in range(0, len(images), batch_size):
             x = images[start : start + batch_size].to(device)
             y = labels[start : start + batch_size].to(device)

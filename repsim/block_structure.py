@@ -44,7 +44,9 @@ def maps(
     inputs = {}
     for model in {model.name: model for pair in pairs.values() for model in pair}.values():
         graph = trace(model.network, split.images.shape[1:])
-        seen = split.images if attack is None else run_attack(model.network, split.images, split.labels, attack)
+        seen = (
+            split.images if attack is None else run_attack(model.network, split.images, split.labels, attack)
+        )
         inputs[model.name] = (graph, seen)
     tables = []
     for title, (first, second) in progress_bar(pairs.items(), "maps", "map", progress):
@@ -92,7 +94,9 @@ def block_structure(
     for model in progress_bar(list(models), "block structure", "model", progress):
         for epoch in model.epochs_saved if every_epoch else [model.recipe.epochs]:
             graph = trace(model.at_epoch(epoch), images.shape[1:])
-            table = layer_cka(graph, graph, images, layers_a=layers, layers_b=layers, progress=False, **options)
+            table = layer_cka(
+                graph, graph, images, layers_a=layers, layers_b=layers, progress=False, **options
+            )
             matrix = as_matrix(table)
             strengths = {"block_strength": block_strength(matrix), "mean_cka": mean_off_diagonal(matrix)}
             rows.append({**model.labels, "epoch": epoch, **strengths})
@@ -119,7 +123,9 @@ def benign_vs_adversarial(
     tables = []
     for model in progress_bar(list(models), "benign vs adversarial", "model", progress):
         adversarial = run_attack(model.network, split.images, split.labels, attack)
-        table = matched_cka(model.network, split.images, adversarial, layers=layers, progress=False, **options)
+        table = matched_cka(
+            model.network, split.images, adversarial, layers=layers, progress=False, **options
+        )
         labels = {**model.labels, "attack_norm": attack.norm, "attack_epsilon": attack.epsilon}
         tables.append(table.assign(**labels)[[*labels, *table.columns]])
     return pd.concat(tables, ignore_index=True)

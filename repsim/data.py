@@ -126,6 +126,7 @@ def load_data(
     train_size: int | None = None,
     test_size: int | None = None,
     image_size: int | None = None,
+    title: str = "",
 ) -> Dataset:
     """Load a data set.
 
@@ -137,18 +138,24 @@ def load_data(
     root
         Where downloaded data sets are, or go: by default `REPSIM_DATA`, else `data/downloads`.
     train_size, test_size
-        Keep so many images of each split, as many of each class as of every other. All by default.
+        Keep so many images of each split, as many of each class as of every other; 0 or None keeps all.
     image_size
-        Resize the shorter side to so many pixels and crop the centre. By default images stay as they are.
+        Resize the shorter side to so many pixels and crop the centre; 0 or None leaves images as they are.
+    title
+        What figures call the data set, instead of its own name.
 
     Raises
     ------
     ValueError
         The name is unknown, or the folder is not one of class folders of images.
     """
-    for argument, size in (("train_size", train_size), ("test_size", test_size), ("image_size", image_size)):
-        if size is not None and size < 1:
-            raise ValueError(f"{argument} must be a positive number of images or pixels, not {size}.")
+    for argument, size, unit, default in (
+        ("train_size", train_size, "images", "all"),
+        ("test_size", test_size, "images", "all"),
+        ("image_size", image_size, "pixels", "as they are"),
+    ):
+        if size is not None and size < 0:
+            raise ValueError(f"{argument} is a number of {unit}, 0 for {default}, not {size}.")
     root = Path(root or os.environ.get("REPSIM_DATA") or paths.data() / "downloads").expanduser()
     if name.startswith("folder:"):
         root, loader = Path(name.removeprefix("folder:")).expanduser(), _folder
@@ -156,14 +163,14 @@ def load_data(
         loader = LOADERS[name]
     else:
         raise ValueError(messages.unknown("data set", name, [*LOADERS, "folder:PATH"]))
-    source = loader(Request(root, train_size, test_size, image_size))
-    train, test = source.train.subset(train_size), source.test.subset(test_size)
-    if image_size is not None:
+    source = loader(Request(root, train_size or None, test_size or None, image_size or None))
+    train, test = source.train.subset(train_size or None), source.test.subset(test_size or None)
+    if image_size:
         train, test = _resized(train, image_size), _resized(test, image_size)
     deviation, mean = torch.std_mean(train.images, dim=(0, 2, 3))
     return Dataset(
         name=name,
-        title=source.title,
+        title=title or source.title,
         classes=source.classes,
         train=train,
         test=test,

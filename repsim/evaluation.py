@@ -52,7 +52,7 @@ def transfer_table(models: Iterable[TrainedModel], split: Split, attack: Attack)
 
 
 def curve_table(models: Iterable[TrainedModel]) -> pd.DataFrame:
-    """Training curves: the model's labels, `epoch`, `learning_rate`, `loss`, `accuracy` (as it saw the images)."""
+    """Training curves: the models' labels, `epoch`, `learning_rate`, `loss`, `accuracy` (as they saw it)."""
     tables = [model.curve.assign(**model.labels)[[*model.labels, *model.curve.columns]] for model in models]
     return pd.concat(tables, ignore_index=True)
 

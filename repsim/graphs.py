@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal
 
+import jaxtyping
 import pandas as pd
 import torch
 from jaxtyping import Float
@@ -61,7 +62,7 @@ class LayerGraph(ABC):
         self.values: dict[str, Layer] = {}
         counted: dict[nn.Parameter, int] = {}
 
-        def describe(name: str, value: Tensor) -> None:
+        def describe(name: str, value: object) -> None:
             module = self._module_of(name)
             used = [] if module is None else network.get_submodule(module).parameters()
             if isinstance(value, nn.Parameter):  # one that the network uses outside of its modules
@@ -107,16 +108,15 @@ class LayerGraph(ABC):
         """
         wanted = set(layers)
 
-        def pass_on(name: str, value: Tensor) -> None:
+        def pass_on(name: str, value: object) -> None:
             if name in wanted:
                 visit(name, value)
                 wanted.remove(name)
                 if not wanted:
                     raise _Done
 
-        with evaluating(self.network), torch.no_grad():
-            with suppress(_Done):
-                self._walk(images.to(device_of(self.network)), pass_on)
+        with evaluating(self.network), torch.no_grad(), suppress(_Done):
+            self._walk(images.to(device_of(self.network)), pass_on)
 
     def select(self, layers: Layers) -> list[str]:
         """Layer names from `all`, `blocks`, `penultimate`, names, or a fraction of all, evenly spaced.
@@ -180,13 +180,24 @@ def trace(network: nn.Module, image_shape: Sequence[int]) -> LayerGraph:
     The graph shares the network's weights.
     """
     tracer = NodePathTracer()
-    with evaluating(network):
+    with evaluating(network), _unchecked():
         try:
             graph = tracer.trace(network)
         except (fx.proxy.TraceError, TypeError, RuntimeError):  # it branches on what it computes
             return _Hooked(network, image_shape)
     names = {node: name for node, name in tracer.node_to_qualname.items() if node.op != "output"}
     return _Traced(network, image_shape, graph, names)
+
+
+@contextmanager
+def _unchecked() -> Iterator[None]:
+    """Where shape annotations are checked, let pass what stands for a tensor while a network is traced."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", before)
 
 
 class _Traced(LayerGraph):
@@ -253,7 +264,7 @@ class _Hooked(LayerGraph):
                 if isinstance(module, nn.Linear):  # what it takes need not be what any module puts out
                     visit(f"{name_of(path)}.input", inputs[0])
 
-            def after(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+            def after(module: nn.Module, inputs: tuple, output: object) -> None:
                 name = name_of(path)
                 self.paths[name] = path
                 calls[path] = calls.get(path, 0) + 1

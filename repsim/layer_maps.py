@@ -14,11 +14,11 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from repsim.data import check_pixels
 from repsim.graphs import LayerGraph, Layers, trace
 from repsim.measures.kernels import Estimator, centered_gram, hsic_scale, recentered
+from repsim.progress import progress_bar
 
 MEASURES = {"unbiased": "cka_debiased", "biased": "cka"}  # what each estimator estimates
 SMALLEST = 4  # the unbiased HSIC divides by n (n − 3)
@@ -99,12 +99,12 @@ def layer_cka(
     total = torch.zeros(counts[0], counts[-1], dtype=torch.float64)
     own = [torch.zeros(count, dtype=torch.float64) for count in counts]  # each layer's HSIC with itself
     batches = _batches(len(images_a), batch_size, passes, seed)
-    for batch in tqdm(batches, desc="layer CKA", unit="batch", disable=not progress):
+    for batch in progress_bar(batches, "layer CKA", "batch", progress):
         weight = len(batch) * hsic_scale(len(batch), estimator)
         stacks = [_gram_stack(*side, batch, estimator, pool) for side in sides]
         total += weight * (stacks[0] @ stacks[-1].T).cpu()
         for sums, stack in zip(own, stacks, strict=True):
-            sums += weight * stack.square().sum(1).cpu()
+            sums += weight * stack.norm(dim=1).square().cpu()
 
     for sums, side, name in zip(own, sides, names, strict=False):
         _warn_of_constant(sums, side[2], name)

@@ -34,7 +34,7 @@ EXPECTED = {
 
 
 class RequestError(ValueError):
-    """A notebook, a parameter or a wish that cannot be run as it stands."""
+    """What was asked for cannot be run as it stands."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import pandas as pd
 import seaborn as sns
 from jaxtyping import Float
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -22,7 +23,12 @@ sns.set_theme(
     context="notebook",
     style="ticks",
     palette="colorblind",
-    rc={"figure.dpi": 110, "savefig.dpi": 160, "axes.titlesize": "medium", "figure.constrained_layout.use": True},
+    rc={
+        "figure.dpi": 110,
+        "savefig.dpi": 160,
+        "axes.titlesize": "medium",
+        "figure.constrained_layout.use": True,
+    },
 )
 
 
@@ -58,35 +64,42 @@ def heat_maps(matrices: Mapping[str, pd.DataFrame], *, label: str = "CKA", low: 
     count = len(matrices)
     figure, axes = plt.subplots(1, count, figsize=(4.1 * count + 0.9, 4.6), squeeze=False)
     for axis, (title, matrix) in zip(axes[0], matrices.items(), strict=True):
-        # rasterised layer by layer, drawn from the input (bottom left) to the output (top right)
-        image = axis.imshow(matrix.to_numpy(), cmap=HEAT, vmin=low, vmax=1, origin="lower", aspect="auto")
+        # from the input (bottom left) to the output (top right)
+        image = axis.imshow(matrix.to_numpy(), cmap=HEAT, vmin=low, vmax=1, origin="lower")
         axis.set_title(title)
         rows, columns = list(matrix.index), list(matrix.columns)
         _layer_ticks(axis.yaxis, rows)
         _layer_ticks(axis.xaxis, columns)
         axis.tick_params(axis="x", rotation=90)
         axis.tick_params(labelsize="x-small", length=2)
-        for line in _block_edges(rows):
-            axis.axhline(line, color="white", linewidth=0.6)
-        for line in _block_edges(columns):
-            axis.axvline(line, color="white", linewidth=0.6)
+        for start in _block_starts(rows)[1:]:
+            axis.axhline(start - 0.5, color="white", linewidth=0.4)
+        for start in _block_starts(columns)[1:]:
+            axis.axvline(start - 0.5, color="white", linewidth=0.4)
     figure.colorbar(image, ax=axes[0], label=label, shrink=0.8, pad=0.02)
     return figure
 
 
-def _block_edges(layers: Sequence[str]) -> list[float]:
-    """Where one stage of several layers ends and another begins, in heat-map coordinates."""
-    stages = [layer.partition(".")[0] if "." in layer else "" for layer in layers]
-    return [i - 0.5 for i in range(1, len(stages)) if stages[i] != stages[i - 1]]
+def _block(layer: str) -> str:
+    """The block a layer is in: `layer2.0` for `layer2.0.conv1`, `features` for `features.6`, else nothing."""
+    first, *rest = layer.split(".")
+    return ".".join([first, rest[0]]) if len(rest) > 1 and rest[0].isdigit() else first if rest else ""
 
 
-def _layer_ticks(axis, layers: Sequence[str]) -> None:
-    """One tick per block, at its first layer, thinned until they fit."""
-    groups = [layer.rpartition(".")[0] or layer for layer in layers]
-    starts = [i for i in range(len(layers)) if i == 0 or groups[i] != groups[i - 1]]
-    names = [groups[i] for i in starts]
-    if len(starts) < 4:  # no blocks: name layers themselves
-        starts, names = list(range(len(layers))), list(layers)
+def _block_starts(layers: Sequence[str]) -> list[int]:
+    """Where each block, or run of layers in no block, begins."""
+    blocks = [_block(layer) for layer in layers]
+    return [i for i in range(len(blocks)) if i == 0 or blocks[i] != blocks[i - 1]]
+
+
+def _layer_ticks(axis: Axis, layers: Sequence[str]) -> None:
+    """A name at the first layer of each block, or at each layer without blocks, thinned until they fit."""
+    starts = _block_starts(layers)
+    if len(starts) < 4:
+        starts = list(range(len(layers)))
+        names = list(layers)
+    else:
+        names = [_block(layers[i]) or layers[i] for i in starts]
     step = -(-len(starts) // TICKS)
     axis.set_ticks(starts[::step], labels=names[::step])
 
@@ -114,9 +127,14 @@ def curves(
     """
     if axis is None:
         _, axis = plt.subplots(figsize=(6.4, 4.0))
-    labels = {**(labels or {})}
+    labels = dict(labels or {})
     shown = table.rename(columns=labels)
     x, y, hue, style = (labels.get(name, name) if name else None for name in (x, y, hue, style))
+    for column in {hue, style} - {None}:  # named levels: a quantity's legend would show other numbers
+        if pd.api.types.is_float_dtype(shown[column]):
+            shown = shown.sort_values(column, kind="stable").assign(
+                **{column: shown[column].map("{:g}".format)}
+            )
     levels = shown[hue].nunique() if hue else 0
     palette = None if not hue else sns.color_palette("viridis_r" if ordered else "colorblind", levels)
     sns.lineplot(
@@ -138,7 +156,13 @@ def curves(
 
 
 def panels(
-    table: pd.DataFrame, x: str, ys: Mapping[str, str], hue: str, *, labels: Mapping[str, str], **options
+    table: pd.DataFrame,
+    x: str,
+    ys: Mapping[str, str],
+    hue: str | None = None,
+    *,
+    labels: Mapping[str, str],
+    **options,
 ) -> Figure:
     """`curves` of several columns side by side, with one legend.
 
@@ -150,7 +174,7 @@ def panels(
     figure, axes = plt.subplots(1, len(ys), figsize=(4.6 * len(ys) + 1.2, 3.8), squeeze=False)
     for axis, (column, name) in zip(axes[0], ys.items(), strict=True):
         curves(table, x, column, hue, labels={**labels, column: name}, axis=axis, **options)
-        if axis is not axes[0, -1]:
+        if hue and axis is not axes[0, -1]:
             axis.get_legend().remove()
     return figure
 
@@ -160,7 +184,9 @@ def image_grid(
 ) -> Figure:
     """Images in rows with a name each, and columns that may have one."""
     count = min(len(images) for images in rows.values())
-    figure, axes = plt.subplots(len(rows), count, figsize=(0.95 * count + 1.4, 0.98 * len(rows) + 0.3), squeeze=False)
+    figure, axes = plt.subplots(
+        len(rows), count, figsize=(0.95 * count + 1.4, 0.98 * len(rows) + 0.3), squeeze=False
+    )
     for line, (name, images) in zip(axes, rows.items(), strict=True):
         for axis, image in zip(line, images, strict=False):
             pixels = image.permute(1, 2, 0).numpy()

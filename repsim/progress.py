@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from tqdm.auto import tqdm
 
 
-def progress_bar(items: Iterable, what: str, unit: str, wanted: bool = True) -> tqdm:
+def progress_bar(items: Iterable, what: str, unit: str, wanted: bool = True, **options) -> tqdm:
     """Go through `items` behind a bar; no bar if unwanted, under CI, or where `TQDM_DISABLE` is set."""
     unseen = any(os.environ.get(name, "") not in ("", "0") for name in ("CI", "TQDM_DISABLE"))
-    return tqdm(items, desc=what, unit=unit, disable=unseen or not wanted, leave=False)
+    return tqdm(items, desc=what, unit=unit, disable=unseen or not wanted, leave=False, **options)

@@ -48,9 +48,6 @@ WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 NO_DATASET = "any"  # the folder below figures/ of notebooks that have no `dataset` parameter
 
 
-# -- which notebooks ----------------------------------------------------------------------------------------
-
-
 def select(names: Iterable[str]) -> list[Path]:
     """Find notebooks by path, file name, stem or number; all of `notebooks/` when no name is given.
 
@@ -73,9 +70,6 @@ def select(names: Iterable[str]) -> list[Path]:
     return list(dict.fromkeys(selected)) or found
 
 
-# -- what to run, and where the results go ------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Job:
     """A notebook, the values it is given, and where its executed copy goes."""
@@ -87,7 +81,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        """The notebook's name without folder and suffix."""
+        """The notebook's file name without its suffix."""
         return self.notebook.path.stem
 
 
@@ -186,7 +180,9 @@ def _kernel_manager() -> Iterator[AsyncKernelManager]:
 
 
 def execute(job: Job, kernels: Kernels, threads: int) -> Outcome:
-    """Run one notebook from its own folder and write the executed copy, complete or up to the failing cell.
+    """Run one notebook and write the executed copy, complete or up to the failing cell.
+
+    The kernel's working directory is the caller's, so that relative paths in parameters mean what they say.
 
     `kernels` lists the kernel while it runs; `threads` are for its linear algebra, unless the user's
     environment says how many.
@@ -194,7 +190,8 @@ def execute(job: Job, kernels: Kernels, threads: int) -> Outcome:
     started = time.monotonic()
     node = _prepared(job)
     reached: dict[str, int] = {}  # nbclient does not say which cell failed
-    environment = dict.fromkeys(THREAD_VARIABLES, str(threads)) | os.environ
+    # nobody watches bars that end up in a file
+    environment = dict.fromkeys(THREAD_VARIABLES, str(threads)) | {"TQDM_DISABLE": "1"} | os.environ
     error = ""
     try:
         with _kernel_manager() as manager:
@@ -205,7 +202,7 @@ def execute(job: Job, kernels: Kernels, threads: int) -> Outcome:
                 timeout=None,
                 record_timing=False,
                 coalesce_streams=True,
-                resources={"metadata": {"path": str(job.notebook.path.parent)}},
+                resources={"metadata": {"path": str(Path.cwd())}},
                 on_cell_start=lambda cell, cell_index: reached.update(index=cell_index),
             )
             try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import pickle
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,12 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from repsim import artifacts, messages
-from repsim.attacks import Attack, Norm, device_of, evaluating, parse_epsilon, perturb, run_attack
+from repsim.attacks import Attack, Norm, device_of, evaluating, parse_epsilon, perturb, run_attack, seeded
 from repsim.data import Augmentation, Dataset, Split, check_pixels
 from repsim.models import build_model
+from repsim.progress import progress_bar
 
 Method = Literal["standard", "pgd", "trades"]
 CHOICES = {
@@ -100,14 +101,25 @@ class Recipe:
             if not 0 <= getattr(self, field) <= 1:
                 raise ValueError(f"{field} is a share of {whole} in [0, 1], not {getattr(self, field)}.")
         epsilon = parse_epsilon(self.epsilon)
+        if self.save_every < 0:
+            raise ValueError(f"save_every is a number of epochs, 0 for the last only, not {self.save_every}.")
         if self.method == "standard" and epsilon:
             raise ValueError(f"method='standard' makes no attack: epsilon must be 0, not {epsilon}.")
-        fixed: dict[str, object] = {"epsilon": epsilon}
+        # 1 and 1.0 are the same setting, and must have the same address
+        fixed: dict[str, object] = {
+            name: float(getattr(self, name))
+            for name in ("epsilon_warmup", "attack_ratio", "beta", "learning_rate", "weight_decay")
+        }
+        fixed["epsilon"] = epsilon
+        if self.step_size is not None:
+            fixed["step_size"] = parse_epsilon(self.step_size)
         if epsilon == 0:
             unused = ("norm", "attack_steps", "step_size", "random_start", "epsilon_warmup", "attack_ratio")
             fixed |= {name: type(self).__dataclass_fields__[name].default for name in unused}
             fixed["method"] = "standard"
-        if fixed.get("method", self.method) != "trades":
+        if fixed.get("method", self.method) == "trades":
+            fixed |= {"attack_ratio": 1.0, "random_start": True}  # it has neither
+        else:
             fixed["beta"] = 6.0
         for name, value in fixed.items():
             object.__setattr__(self, name, value)
@@ -129,12 +141,44 @@ class Recipe:
         step_size = None if self.step_size is None else share * self.step_size
         return Attack(share * self.epsilon, self.norm, self.attack_steps, step_size, self.random_start)
 
+    @classmethod
+    def options(cls, texts: Iterable[str]) -> dict[str, object]:
+        """Training options from texts such as `epochs=40`, each read as the type that its field has.
+
+        Raises
+        ------
+        ValueError
+            A text is not `name=value`, or the value is of another type.
+        """
+        readers = {"int": int, "float": float, "float | None": parse_epsilon, "bool": _truth}
+        kinds = {field.name: field.type for field in dataclasses.fields(cls)}
+        found: dict[str, object] = {}
+        for text in texts:
+            name, equals, value = (part.strip() for part in text.partition("="))
+            if not equals:
+                raise ValueError(
+                    f"a training option is written name=value (such as epochs=40), not {text!r}."
+                )
+            if name not in kinds:
+                raise ValueError(messages.unknown("training option", name, kinds))
+            try:
+                found[name] = readers.get(kinds[name], str)(value)
+            except ValueError as error:
+                raise ValueError(f"training option {name} takes {kinds[name]}, not {value!r}.") from error
+        return found
+
     @property
     def address(self) -> str:
         """Equal for recipes that make equal networks, however many epochs they keep."""
         made_by = dataclasses.asdict(self)
         del made_by["save_every"]
         return artifacts.address(made_by)
+
+
+def _truth(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ValueError(text)
+    return text.lower() == "true"
 
 
 def train(
@@ -163,7 +207,7 @@ def train(
     -------
     tuple
         The network in evaluation mode, and a table with one row per epoch: `epoch`, `learning_rate` (at the
-        epoch's end), `loss`, `accuracy` (on the training inputs as they were seen: augmented, and attacked if they were).
+        epoch's end), `loss`, `accuracy` (on the training images as they were seen: augmented and attacked).
 
     Raises
     ------
@@ -189,10 +233,9 @@ def train(
     if checkpoint is not None and checkpoint.exists():
         history = _restore(checkpoint, recipe, model, optimizer, scheduler)
 
-    bar = tqdm(range(len(history), recipe.epochs), desc=recipe.architecture, unit="epoch", disable=not progress)
+    bar = progress_bar(range(len(history), recipe.epochs), recipe.architecture, "epoch", progress)
     for epoch in bar:
-        with torch.random.fork_rng():
-            torch.manual_seed(recipe.data_seed * 100_003 + epoch)
+        with seeded(recipe.data_seed * 100_003 + epoch, target):
             loss, accuracy = _epoch(recipe, dataset, model, optimizer, scheduler, images, labels, batches)
         rate = scheduler.get_last_lr()[0]
         history.append({"epoch": epoch + 1, "learning_rate": rate, "loss": loss, "accuracy": accuracy})
@@ -283,7 +326,9 @@ def _loss(
     return F.cross_entropy(logits, y), logits
 
 
-def _trades_loss(recipe: Recipe, attack: Attack, model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def _trades_loss(
+    recipe: Recipe, attack: Attack, model: nn.Module, x: Tensor, y: Tensor
+) -> tuple[Tensor, Tensor]:
     """Cross-entropy of clean inputs + β · KL(clean ‖ adversarial); the attack climbs the KL term."""
     with evaluating(model):
         with torch.no_grad():
@@ -335,7 +380,12 @@ def _save(checkpoint: Path, recipe, model, optimizer, scheduler, history) -> Non
 
 
 def _restore(checkpoint: Path, recipe, model, optimizer, scheduler) -> list[dict[str, float]]:
-    state = torch.load(checkpoint, map_location=device_of(model), weights_only=True)
+    try:
+        state = torch.load(checkpoint, map_location=device_of(model), weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise artifacts.DamagedArtifact(
+            f"{checkpoint} is damaged or holds more than tensors, and is refused: remove it to begin again."
+        ) from error
     if state["address"] != recipe.address:
         raise ValueError(
             f"{checkpoint} belongs to recipe {state['address']}, not to {recipe.address}: give each recipe a "

@@ -94,7 +94,7 @@ def slope(claim: Claim, x: Sequence[float], y: Sequence[float]) -> Verdict:
 
 
 def verdict_table(verdicts: Iterable[Verdict]) -> pd.DataFrame:
-    """One row per claim: `claim`, `paper`, `effect`, `value`, `low`, `high`, `models`, `verdict`, `paper_used`."""
+    """One row per claim: what it is, its effect with the interval, models, verdict, what the paper used."""
     rows = [
         {
             "claim": verdict.claim.text,

@@ -1,0 +1,1 @@
+"""Pure functions of representations: no models, no files."""

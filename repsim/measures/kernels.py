@@ -43,7 +43,7 @@ def centered_gram(features: Float[Tensor, "n ..."]) -> Float[Tensor, "n n"]:
         piece = torch.sub(columns, mean, out=buffer[: columns.numel()].view(columns.shape))
         for top in range(0, n, STRIP):
             _add_product(gram[top : top + STRIP, top:], piece[top : top + STRIP], piece[top:])
-    if gram.trace() <= n * level * (ROUNDINGS * torch.finfo(x.dtype).eps) ** 2:
+    if gram.trace() < n * level * (ROUNDINGS * torch.finfo(x.dtype).eps) ** 2:
         return gram.zero_()
     upper = gram.triu_()
     return upper + upper.triu(1).T

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import torch
@@ -33,13 +32,6 @@ def with_normalization(network: nn.Module, mean: Sequence[float], std: Sequence[
     class Normalized(kind):
         def forward(self, images: Tensor) -> Tensor:
             return kind.forward(self, self.normalize(images))
-
-        def __deepcopy__(self, memo: dict) -> nn.Module:
-            # A class made inside a function cannot be found by its name, which copying would try.
-            twin = kind.__new__(type(self))
-            memo[id(self)] = twin
-            twin.__dict__ = copy.deepcopy(self.__dict__, memo)
-            return twin
 
     Normalized.__name__ = Normalized.__qualname__ = kind.__name__
     network.__class__ = Normalized

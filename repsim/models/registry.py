@@ -76,10 +76,17 @@ def build_model(
     """
     if len(mean) != image_shape[0] or len(std) != image_shape[0]:
         raise ValueError(f"mean and std need one value per channel ({image_shape[0]}), got {mean} and {std}.")
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = _build(name, tuple(image_shape), num_classes)
     return without_inplace(with_normalization(network, mean, std))
+
+
+def is_architecture(name: str) -> bool:
+    """Whether `build_model` knows the name."""
+    known = torchvision.models.list_models(module=torchvision.models)
+    ours = any(re.fullmatch(architecture.pattern, name) for architecture in ARCHITECTURES.values())
+    return ours or name.removeprefix("torchvision:") in known
 
 
 def _build(name: str, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
@@ -91,7 +98,9 @@ def _build(name: str, image_shape: tuple[int, int, int], num_classes: int) -> nn
     if torchvision_name not in known:
         raise ValueError(messages.unknown("model", name, [*ARCHITECTURES, *known]))
     if image_shape[0] != 3:
-        raise ValueError(f"torchvision's {torchvision_name} takes 3 channels, the images have {image_shape[0]}.")
+        raise ValueError(
+            f"torchvision's {torchvision_name} takes 3 channels, the images have {image_shape[0]}."
+        )
     # init_weights and aux_logits are warned about, or returned as a tuple, by GoogLeNet and Inception only.
     inception = {"aux_logits": False, "init_weights": True}
     options = inception if torchvision_name in ("googlenet", "inception_v3") else {}

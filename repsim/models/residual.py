@@ -8,10 +8,12 @@ from torch import Tensor, nn
 
 
 def conv3x3(channels_in: int, channels_out: int, stride: int = 1) -> nn.Conv2d:
+    """A 3 × 3 convolution without bias that keeps height and width, but for its stride."""
     return nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False)
 
 
 def conv1x1(channels_in: int, channels_out: int, stride: int = 1) -> nn.Conv2d:
+    """A 1 × 1 convolution without bias."""
     return nn.Conv2d(channels_in, channels_out, 1, stride, bias=False)
 
 

@@ -24,7 +24,11 @@ class VGG(nn.Module):
         width_in = channels
         for widths in stages:
             for width in widths:
-                layers += [nn.Conv2d(width_in, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+                layers += [
+                    nn.Conv2d(width_in, width, 3, padding=1, bias=False),
+                    nn.BatchNorm2d(width),
+                    nn.ReLU(),
+                ]
                 width_in = width
             layers.append(nn.MaxPool2d(2))
         self.features = nn.Sequential(*layers)

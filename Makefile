@@ -1,0 +1,37 @@
+# Every target sets up what it needs: a virtual environment with the pinned packages, and this package in it.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+
+.PHONY: figures test lab bench refresh lint zoo
+
+figures: $(READY)  ## run every notebook headless; figures and tables go to figures/digits/
+	$(BIN)/repsim run --jobs $(JOBS)
+
+test: $(READY) lint  ## run the tests, then every notebook against its stored outputs
+	$(BIN)/python -m pytest tests
+	REPSIM_HOME=$$(mktemp -d) TQDM_DISABLE=1 $(BIN)/python -m pytest -p no:cacheprovider \
+		--nbval-lax --nbval-current-env notebooks
+
+lab: $(READY)  ## open JupyterLab on the notebooks
+	$(BIN)/jupyter lab notebooks
+
+bench: $(READY)  ## measure speed against peers and physical bounds
+	$(BIN)/python -m tests.benchmarks
+
+refresh: $(READY)  ## execute the committed notebooks again and store their outputs
+	$(BIN)/repsim run --refresh --jobs $(JOBS)
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+zoo: $(READY)  ## train whatever is missing of the committed networks
+	$(BIN)/repsim zoo digits shapes
+
+$(READY): requirements.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $(READY)

@@ -1,0 +1,20 @@
+"""Run the benchmarks: `python tests/benchmarks`, or only those with a word in their name, given behind it.
+
+Each runs in a process of its own, so that its peak memory is its own. A missed target is printed, and is no
+failure: machines are noisy.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+words = sys.argv[1:]
+found = sorted(Path(__file__).parent.glob("bench_*.py"))
+chosen = [path for path in found if not words or any(word in path.stem for word in words)]
+if not chosen:
+    sys.exit(
+        f"no benchmark is called like {' or '.join(words)}; there are {', '.join(p.stem for p in found)}."
+    )
+failed = [path.stem for path in chosen if subprocess.run([sys.executable, str(path)], check=False).returncode]
+if failed:
+    sys.exit(f"failed: {', '.join(failed)}")

@@ -1,0 +1,143 @@
+"""The map of every layer with every layer: its time beside that of a plain sketch, and torch-cka's.
+
+The reference is the bare forward passes and, for each layer and batch, one full float32 product FFᵀ of its
+features, made by a hook. Memory is measured in fresh processes, at two numbers of images.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import subprocess
+import sys
+import time
+import warnings
+
+import torch
+from measuring import THREADS, Row, best_times, show
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from repsim.graphs import trace
+from repsim.layer_maps import layer_cka
+from repsim.models import build_model
+
+SHAPE = (3, 32, 32)
+IMAGES, BATCH, REPEATS = 1024, 256, 5
+MANY = 8192
+SUBSET = 6  # of the layers, for torch-cka, whose loops go over every pair of them
+
+
+def model_and_layers() -> tuple[nn.Module, list[str]]:
+    """WRN-28-1 and its convolutions, BatchNorms, ReLUs, pooling and linear layer."""
+    model = build_model("wrn_28_1", SHAPE, 10, [0.5] * 3, [0.25] * 3).eval()
+    layers = [layer.name for layer in trace(model, SHAPE).layers.values() if layer.operation != "add"]
+    assert len(layers) == 79
+    return model, layers
+
+
+def make_images(count: int) -> Tensor:
+    return torch.rand(count, *SHAPE, generator=torch.Generator().manual_seed(0))
+
+
+@torch.no_grad()
+def forward(model: nn.Module, images: Tensor) -> None:
+    for batch in images.split(BATCH):
+        model(batch)
+
+
+def forward_with_products(model: nn.Module, images: Tensor, layers: list[str]) -> None:
+    """The forward passes, and FFᵀ of each layer in each of them."""
+
+    def multiply(module: nn.Module, inputs: object, output: Tensor) -> None:
+        features = output.flatten(1)
+        features @ features.T
+
+    handles = [model.get_submodule(layer).register_forward_hook(multiply) for layer in layers]
+    forward(model, images)
+    for handle in handles:
+        handle.remove()
+
+
+def our_map(model: nn.Module, images: Tensor, layers: list[str]) -> None:
+    layer_cka(model, model, images, layers_a=layers, layers_b=layers, batch_size=BATCH, progress=False)
+
+
+def torch_cka_seconds(model: nn.Module, images: Tensor, layers: list[str], forward_seconds: float) -> float:
+    """What torch-cka would need for all pairs of layers and all images, from a few layers and one batch."""
+    from torch_cka import CKA
+
+    few = [layers[round(i * (len(layers) - 1) / (SUBSET - 1))] for i in range(SUBSET)]
+    loader = DataLoader(TensorDataset(images[:BATCH]), batch_size=BATCH)
+    batches = len(images) / BATCH
+    twins = [copy.deepcopy(model) for _ in range(2)]
+    times = []
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()), torch.no_grad():
+        warnings.simplefilter("ignore")
+        cka = CKA(*twins, "a", "b", few, few)
+        for _ in range(3):
+            start = time.perf_counter()
+            cka.compare(loader, loader)
+            times.append(time.perf_counter() - start)
+    pairs_seconds = min(times) - 2 * forward_seconds / batches
+    return batches * pairs_seconds * (len(layers) / SUBSET) ** 2 + 2 * forward_seconds
+
+
+def print_peak(count: int) -> None:
+    """In a process of its own: by how many MB the map raises its peak memory."""
+    import resource
+
+    model, layers = model_and_layers()
+    images = make_images(count)
+    forward(model, images[:BATCH])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    our_map(model, images, layers)
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    print((after - before) / unit)
+
+
+def peak_megabytes(count: int) -> float:
+    command = [sys.executable, __file__, str(count)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def main() -> None:
+    few, many = peak_megabytes(IMAGES), peak_megabytes(MANY)  # first: a child begins at its parent's peak
+    model, layers = model_and_layers()
+    images = make_images(IMAGES)
+    seconds = best_times(
+        {
+            "forward": lambda: forward(model, images),
+            "sketch": lambda: forward_with_products(model, images, layers),
+            "ours": lambda: our_map(model, images, layers),
+        },
+        REPEATS,
+    )
+    ours, sketch = seconds["ours"], seconds["sketch"]
+    theirs = torch_cka_seconds(model, images, layers, seconds["forward"])
+    rows = [
+        Row("forward passes alone", f"{seconds['forward']:.2f} s"),
+        Row("forward passes and one FFᵀ per layer", f"{sketch:.2f} s"),
+        Row("layer_cka ÷ that", f"{ours:.2f} s", ours / sketch, at_most=1.0),
+        Row("layer_cka ÷ forward alone", f"{ours:.2f} s", ours / seconds["forward"]),
+        Row("torch-cka ÷ layer_cka", f"{theirs:.0f} s", theirs / ours, at_least=60),
+        Row(f"peak memory, {IMAGES:,} images", f"{few:.0f} MB"),
+        Row(f"peak memory, {MANY:,} images ÷ that", f"{many:.0f} MB", many / few, at_most=1.2),
+    ]
+    notes = [
+        f"Best of {REPEATS}, taken in turn.",
+        f"torch-cka is extrapolated: {SUBSET} × {SUBSET} pairs of evenly spaced layers are timed on a batch, then",
+        f"scaled to {len(layers)} × {len(layers)} pairs and {IMAGES // BATCH} batches.",
+        "Memory is what the call adds to a process that holds model and images, in a process of its own.",
+    ]
+    show(f"Linear CKA of {len(layers)} layers of WRN-28-1, {IMAGES:,} images, batch {BATCH}", rows, notes)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(THREADS)
+    if len(sys.argv) > 1:
+        print_peak(int(sys.argv[1]))
+    else:
+        main()
