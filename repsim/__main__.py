@@ -57,15 +57,15 @@ def _layers_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _shape(text: str) -> tuple[int, int, int]:
-    lengths = tuple(int(length) for length in text.split(",") if length.strip().isdigit())
-    if len(lengths) != 3 or 0 in lengths:
+    lengths = [length.strip() for length in text.split(",")]
+    if len(lengths) != 3 or not all(length.isdecimal() and int(length) for length in lengths):
         raise argparse.ArgumentTypeError(f"expected channels,height,width such as 3,32,32, not {text!r}")
-    return lengths
+    return tuple(map(int, lengths))
 
 
 def _layers(chosen: argparse.Namespace) -> int:
     from repsim.graphs import trace
-    from repsim.models import build_model, is_architecture
+    from repsim.models import ARCHITECTURES, build_model, is_architecture
     from repsim.store import load_model
 
     if is_architecture(chosen.model) and not Path(chosen.model).is_file():
@@ -76,7 +76,10 @@ def _layers(chosen: argparse.Namespace) -> int:
             chosen.image_shape,
         )
     else:
-        trained = load_model(chosen.model)
+        try:
+            trained = load_model(chosen.model)
+        except ValueError as error:
+            raise ValueError(f"{error} Architectures: {', '.join(ARCHITECTURES)}.") from error
         network, shape = trained.network, trained.record["image_shape"]
     print(trace(network, shape).table().to_string(index=False))
     return 0
@@ -86,7 +89,7 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "models", nargs="+", metavar="MODEL", help="trained models: names, addresses or files"
     )
-    parser.add_argument("--dataset", help="evaluate on this data set (default: the one it was trained on)")
+    parser.add_argument("--dataset", help="evaluate on this data set (default: that of the first model)")
     parser.add_argument("--epsilon", default="0,0.05,0.1,0.2", help="attack ε, with commas between: 0,8/255")
     parser.add_argument("--norm", default="linf", help="linf (default) or l2")
     parser.add_argument("--steps", type=int, default=20, help="steps of PGD (default: 20)")
@@ -108,6 +111,7 @@ def _evaluate(chosen: argparse.Namespace) -> int:
     attacks = [Attack(parse_epsilon(e), chosen.norm, chosen.steps) for e in chosen.epsilon.split(",")]
     for model in models:
         model.check_classes(data)
+    for model in models:
         print(f"\n{model.name} on {len(data.test)} test images of {data.title}")
         print(robust_accuracy(model.network, data.test, attacks).round(4).to_string(index=False))
     if chosen.transfer:

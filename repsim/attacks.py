@@ -39,6 +39,13 @@ def parse_epsilon(value: str | float) -> float:
     return epsilon
 
 
+def epsilon_text(epsilon: float) -> str:
+    """ε as a person writes it: `0.1`, or `8/255` where a decimal would be long."""
+    decimal, levels = f"{epsilon:g}", epsilon * 255
+    is_levels = len(decimal) > 5 and abs(levels - round(levels)) < 1e-6
+    return f"{round(levels)}/255" if is_levels else decimal
+
+
 @dataclass(frozen=True)
 class Attack:
     """Projected gradient descent, by its settings.

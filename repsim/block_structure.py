@@ -15,6 +15,8 @@ from repsim.layer_maps import as_matrix, block_strength, layer_cka, matched_cka,
 from repsim.progress import progress_bar
 from repsim.store import TrainedModel
 
+ROUNDING = 1e-9  # the depth of layer 12 of 34 is a third, and a little more in floating point
+
 
 def maps(
     pairs: Mapping[str, tuple[TrainedModel, TrainedModel]],
@@ -159,6 +161,6 @@ def parting(table: pd.DataFrame) -> pd.DataFrame:
         that of the last third.
     """
     labels = [name for name in table.columns if name not in ("layer", "depth", "value")]
-    first = table[table["depth"] <= 1 / 3].groupby(labels, sort=False)["value"].mean()
-    last = table[table["depth"] >= 2 / 3].groupby(labels, sort=False)["value"].mean()
+    first = table[table["depth"] < 1 / 3 + ROUNDING].groupby(labels, sort=False)["value"].mean()
+    last = table[table["depth"] > 2 / 3 - ROUNDING].groupby(labels, sort=False)["value"].mean()
     return (first - last).rename("parting").reset_index()

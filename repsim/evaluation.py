@@ -8,11 +8,11 @@ import pandas as pd
 import torch.nn.functional as F
 from torch import Tensor
 
-from repsim.attacks import Attack, run_attack
+from repsim.attacks import Attack, epsilon_text, run_attack
 from repsim.data import Dataset, Split
 from repsim.progress import progress_bar
 from repsim.store import TrainedModel, measure
-from repsim.training import predict, robust_accuracy
+from repsim.training import accuracy, predict
 
 
 def accuracy_table(
@@ -24,7 +24,7 @@ def accuracy_table(
     -------
     DataFrame
         One row per model and attack: the model's labels (its `epsilon` is what it was trained with), then
-        `attack_norm`, `attack_epsilon`, `attack_steps` and `accuracy`.
+        `attack_norm`, `attack_epsilon`, `attack_steps`, `images` (how many) and `accuracy`.
     """
     names = {"norm": "attack_norm", "epsilon": "attack_epsilon", "steps": "attack_steps"}
     tables = []
@@ -45,9 +45,17 @@ def transfer_table(models: Iterable[TrainedModel], split: Split, attack: Attack)
     models = list(models)
     rows = []
     for source in models:
-        for target in models:
-            table = robust_accuracy(target.network, split, [attack], source=source.network)
-            rows.append({"source": source.name, "target": target.name, **table.iloc[0].drop("steps")})
+        images = run_attack(source.network, split.images, split.labels, attack)
+        rows += [
+            {
+                "source": source.name,
+                "target": target.name,
+                "norm": attack.norm,
+                "epsilon": attack.epsilon,
+                "accuracy": accuracy(target.network, images, split.labels),
+            }
+            for target in models
+        ]
     return pd.DataFrame(rows)
 
 
@@ -65,15 +73,17 @@ def adversarial_examples(
     Returns
     -------
     tuple
-        Name of a row of images → images: the originals, and for each model what was added, with grey for
-        nothing and ± ε for white and black; and a table with one row per model and image: the model's
-        labels, `image`, `label`, `prediction` and `confidence` on the adversarial image.
+        Name of a row of images → images: the originals, and for each model the attacked ones and what was
+        added, stretched to full contrast with grey for nothing; and a table with one row per model and image:
+        the model's labels, `image`, `label`, `prediction` and `confidence` on the adversarial image.
     """
     rows = {"test image": split.images}
     tables = []
     for model in models:
         adversarial = run_attack(model.network, split.images, split.labels, attack)
-        name = f"trained at ε = {model.recipe.epsilon:g}"
+        name = f"trained at ε = {epsilon_text(model.recipe.epsilon)}"
+        if f"{name}: attacked" in rows:  # another model has the same ε
+            name = f"{name} ({model.name})"
         rows[f"{name}: attacked"] = adversarial
         added = adversarial - split.images
         largest = added.abs().amax((1, 2, 3), keepdim=True).clamp(min=1e-12)

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from repsim import artifacts, paths
+from repsim.attacks import epsilon_text
 
 HEAT = "magma"  # perceptually even, legible in grey and to the colour-blind
 TICKS = 14  # layer names that fit beside a heat map
@@ -24,7 +25,7 @@ sns.set_theme(
     style="ticks",
     palette="colorblind",
     rc={
-        "figure.dpi": 110,
+        "figure.dpi": 90,
         "savefig.dpi": 160,
         "axes.titlesize": "medium",
         "figure.constrained_layout.use": True,
@@ -93,7 +94,7 @@ def _block_starts(layers: Sequence[str]) -> list[int]:
 
 
 def _layer_ticks(axis: Axis, layers: Sequence[str]) -> None:
-    """A name at the first layer of each block, or at each layer without blocks, thinned until they fit."""
+    """A name at the first layer of each block, or at each layer without blocks, as far as they fit."""
     starts = _block_starts(layers)
     if len(starts) < 4:
         starts = list(range(len(layers)))
@@ -101,7 +102,11 @@ def _layer_ticks(axis: Axis, layers: Sequence[str]) -> None:
     else:
         names = [_block(layers[i]) or layers[i] for i in starts]
     step = -(-len(starts) // TICKS)
-    axis.set_ticks(starts[::step], labels=names[::step])
+    kept: dict[int, str] = {}
+    for start, name in zip(starts[::step], names[::step], strict=True):
+        if not kept or start - max(kept) >= len(layers) / (1.5 * TICKS):
+            kept[start] = name
+    axis.set_ticks(list(kept), labels=list(kept.values()))
 
 
 def curves(
@@ -128,13 +133,12 @@ def curves(
     if axis is None:
         _, axis = plt.subplots(figsize=(6.4, 4.0))
     labels = dict(labels or {})
-    shown = table.rename(columns=labels)
+    shown = table.rename(columns=labels).reset_index(drop=True)  # seaborn fails on an index with repeats
     x, y, hue, style = (labels.get(name, name) if name else None for name in (x, y, hue, style))
-    for column in {hue, style} - {None}:  # named levels: a quantity's legend would show other numbers
+    for column in filter(None, (style, hue)):  # ε by name: a quantity's legend would show other numbers
         if pd.api.types.is_float_dtype(shown[column]):
-            shown = shown.sort_values(column, kind="stable").assign(
-                **{column: shown[column].map("{:g}".format)}
-            )
+            names = shown[column].map(epsilon_text)
+            shown[column] = pd.Categorical(names, names[shown[column].argsort()].unique())
     levels = shown[hue].nunique() if hue else 0
     palette = None if not hue else sns.color_palette("viridis_r" if ordered else "colorblind", levels)
     sns.lineplot(

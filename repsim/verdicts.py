@@ -16,6 +16,7 @@ import pandas as pd
 from scipy import stats
 
 LEVEL = 0.95
+Values = Sequence[float] | np.ndarray | pd.Series  # one number per model
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Verdict:
         return "does not hold" if self.high < 0 else "inconclusive"
 
 
-def difference(claim: Claim, larger: Sequence[float], smaller: Sequence[float]) -> Verdict:
+def difference(claim: Claim, larger: Values, smaller: Values) -> Verdict:
     """The claim that one group of models has larger values than another: Welch's interval of the means.
 
     Parameters
@@ -79,7 +80,7 @@ def difference(claim: Claim, larger: Sequence[float], smaller: Sequence[float]) 
     return Verdict(claim, float(effect), low, high, f"{len(a)} + {len(b)}")
 
 
-def slope(claim: Claim, x: Sequence[float], y: Sequence[float]) -> Verdict:
+def slope(claim: Claim, x: Values, y: Values) -> Verdict:
     """The claim that `y` rises with `x`: the least-squares slope, each point one trained model."""
     x, y = _values(x), _values(y)
     if len(x) != len(y):
@@ -112,7 +113,7 @@ def verdict_table(verdicts: Iterable[Verdict]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _values(values: Sequence[float]) -> np.ndarray:
+def _values(values: Values) -> np.ndarray:
     array = np.asarray(values, dtype=float)
     if array.ndim != 1 or not len(array):
         raise ValueError(f"a verdict needs one value per model, got an array of shape {array.shape}.")

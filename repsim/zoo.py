@@ -144,7 +144,7 @@ def build(
     one_thread = {"initializer": torch.set_num_threads, "initargs": (1,)}
     with ProcessPoolExecutor(jobs or os.cpu_count(), get_context("spawn"), **one_thread) as pool:
         made = progress_bar(pool.map(_build_one, work), f"{dataset} zoo", "model", total=len(work))
-        return table(made)
+        return table(list(made))
 
 
 def _build_one(work: tuple[Recipe, str, bool]) -> TrainedModel:

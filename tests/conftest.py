@@ -2,6 +2,7 @@
 
 import socket
 
+import jaxtyping
 from jaxtyping import install_import_hook
 
 # Before anything imports repsim. A whole number is as good as a float here, as it is to every type checker.
@@ -46,3 +47,11 @@ def tiny_data():
     from repsim.data import load_data
 
     return load_data("digits", train_size=200, test_size=60)
+
+
+@pytest.fixture
+def unchecked():
+    """Annotations are not checked, as outside tests: a wrong argument reaches our own message."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

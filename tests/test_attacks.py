@@ -2,7 +2,6 @@
 
 import re
 
-import jaxtyping
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,12 +14,14 @@ from repsim.attacks import (
     ATTACKS,
     Attack,
     device_of,
+    epsilon_text,
     evaluating,
     fgsm,
     make_attack,
     parse_epsilon,
     perturb,
     run_attack,
+    seeded,
 )
 from repsim.models import build_model
 from repsim.training import Recipe, train
@@ -34,14 +35,6 @@ def trained(tiny_data):
 @pytest.fixture(scope="module")
 def batch(tiny_data):
     return tiny_data.test.images[:24], tiny_data.test.labels[:24]
-
-
-@pytest.fixture
-def unchecked():
-    """Annotations are not checked, as outside tests: a wrong argument reaches our own message."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def generator(seed=0):
@@ -94,6 +87,26 @@ def test_epsilon_out_of_range(value):
     message = f"epsilon must be a finite number ≥ 0 in pixel units, not {value!r}."
     with pytest.raises(ValueError, match=re.escape(message)):
         parse_epsilon(value)
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "text"),
+    [
+        (0.0, "0"),
+        (0.05, "0.05"),
+        (0.1, "0.1"),
+        (0.025, "0.025"),
+        (2.0, "2"),
+        (1.0, "1"),
+        (8 / 255, "8/255"),
+        (0.5 / 255, "0.00196078"),
+        (1 / 255, "1/255"),
+        (0.0123456, "0.0123456"),
+    ],
+)
+def test_epsilon_text(epsilon, text):
+    assert epsilon_text(epsilon) == text
+    assert parse_epsilon(text) == pytest.approx(epsilon, rel=1e-5)
 
 
 # settings
@@ -409,3 +422,29 @@ def test_images_outside_the_pixel_range_are_refused(trained, worst, shown):
 
 def test_device_of():
     assert device_of(nn.Linear(1, 1, device="meta")) == torch.device("meta")
+
+
+# random numbers
+
+
+def test_seeded_draws_are_the_seeds_and_leave_the_callers_alone():
+    cpu = torch.device("cpu")
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    with seeded(7, cpu):
+        first = torch.rand(4)
+    with seeded(7, cpu):
+        again = torch.rand(4)
+    with seeded(8, cpu):
+        other = torch.rand(4)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert torch.equal(torch.rand(4), expected)
+
+
+def test_seeded_gives_the_callers_state_back_after_an_error():
+    before = torch.get_rng_state()
+    with pytest.raises(RuntimeError), seeded(7, torch.device("cpu")):
+        torch.rand(4).view(3)
+    assert torch.equal(torch.get_rng_state(), before)

@@ -159,11 +159,23 @@ def test_images_are_resized(digits, size):
     assert torch.equal(dataset.test.labels, digits.test.subset(20).labels)
 
 
-@pytest.mark.parametrize("argument", ["train_size", "test_size", "image_size"])
-@pytest.mark.parametrize("size", [0, -3])
-def test_sizes_are_positive(refuse, argument, size):
-    message = f"{argument} must be a positive number of images or pixels, not {size}."
-    refuse(message, "digits", **{argument: size})
+@pytest.mark.parametrize(
+    ("argument", "meaning"),
+    [
+        ("train_size", "images, 0 for all"),
+        ("test_size", "images, 0 for all"),
+        ("image_size", "pixels, 0 for as they are"),
+    ],
+)
+def test_sizes_are_not_negative(refuse, argument, meaning):
+    refuse(f"{argument} is a number of {meaning}, not -3.", "digits", **{argument: -3})
+
+
+def test_no_size_is_every_image_as_it_is(digits):
+    dataset = load_data("digits", train_size=0, test_size=0, image_size=0)
+    assert torch.equal(dataset.train.images, digits.train.images)
+    assert torch.equal(dataset.test.images, digits.test.images)
+    assert dataset.fingerprint == digits.fingerprint
 
 
 def test_an_unknown_name_is_answered_with_the_nearest(refuse):

@@ -219,12 +219,13 @@ def test_two_notebooks_run_side_by_side_on_sockets_of_their_own(home, monkeypatc
     """Each waits for the other, so they only end when both kernels live at once."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setenv("MKL_NUM_THREADS", "7")
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
     meet = """
 import json, os, sys, time, pathlib
 from ipykernel.connect import get_connection_file
-pathlib.Path(f"../{mine}.here").touch()
+pathlib.Path(f"{mine}.here").touch()
 deadline = time.monotonic() + 30
-while not pathlib.Path(f"../{other}.here").exists():
+while not pathlib.Path(f"{other}.here").exists():
     assert time.monotonic() < deadline
     time.sleep(0.01)
 connection = json.load(open(get_connection_file()))
@@ -232,6 +233,7 @@ print(json.dumps({
     "file": get_connection_file(), "ip": connection["ip"], "transport": connection["transport"],
     "cwd": os.getcwd(), "executable": sys.executable,
     "threads": [os.environ["OMP_NUM_THREADS"], os.environ["MKL_NUM_THREADS"]],
+    "bars": os.environ["TQDM_DISABLE"],
 }))"""
     make(home, "00_a", meet, parameters="mine: str = 'a'\nother: str = 'b'")
     make(home, "01_b", meet, parameters="mine: str = 'b'\nother: str = 'a'")
@@ -251,9 +253,17 @@ print(json.dumps({
     assert a["ip"] != b["ip"]
     assert a["transport"] == b["transport"] == "ipc"
     assert not Path(a["file"]).parent.exists()
-    assert a["cwd"] == b["cwd"] == str(home / "notebooks")
+    assert a["cwd"] == b["cwd"] == str(home)  # the caller's: relative paths mean what they say
+    assert a["bars"] == b["bars"] == "1"
     assert a["executable"] == b["executable"] == sys.executable
     assert a["threads"] == [str(max(1, run.cores() // 2)), "7"]
+
+
+def test_progress_bars_may_be_asked_for(home, monkeypatch):
+    monkeypatch.setenv("TQDM_DISABLE", "0")
+    make(home, "00_one", "import os; print(os.environ['TQDM_DISABLE'])")
+    assert command() == 0
+    assert printed(executed(home, "00_one")) == "0"
 
 
 def test_a_long_temporary_folder_leaves_room_for_the_sockets(home, monkeypatch):
@@ -323,7 +333,8 @@ def test_a_failed_rename_leaves_the_old_file(home, monkeypatch, capsys):
 def test_an_interrupt_stops_the_kernels(home, monkeypatch, capsys, stubborn):
     monkeypatch.setattr(run, "GRACE", 0.5 if stubborn else 20)
     ignore = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)" if stubborn else "pass"
-    tell = "import os, pathlib; pathlib.Path('../pid').write_text(str(os.getpid()))"
+    monkeypatch.chdir(home)
+    tell = "import os, pathlib; pathlib.Path('pid').write_text(str(os.getpid()))"
     make(home, "00_slow", f"{ignore}\n{tell}\nimport time; time.sleep(60)")
     make(home, "01_next", "pass")
 

@@ -9,7 +9,6 @@ import sys
 import textwrap
 from pathlib import Path
 
-import jaxtyping
 import pandas as pd
 import pytest
 import torch
@@ -33,14 +32,6 @@ from repsim.training import (
 
 PGD = {"method": "pgd", "epsilon": 0.1}
 TRADES = {"method": "trades", "epsilon": 0.1}
-
-
-@pytest.fixture
-def unchecked():
-    """Annotations are not checked, as outside tests: a wrong argument reaches our own message."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def run(dataset, architecture="mlp", *, checkpoint=None, on_epoch=None, **options):
@@ -76,6 +67,83 @@ def test_there_is_one_standard_recipe():
 def test_beta_is_of_trades_alone():
     assert Recipe("digits", "mlp", **PGD, beta=3.0) == Recipe("digits", "mlp", **PGD)
     assert Recipe("digits", "mlp", **TRADES, beta=3.0) != Recipe("digits", "mlp", **TRADES)
+
+
+@pytest.mark.parametrize(("unused", "value"), [("attack_ratio", 0.5), ("random_start", False)])
+def test_trades_attacks_every_image_from_beside_it(unused, value):
+    trades = Recipe("digits", "mlp", **TRADES)
+    same_one = Recipe("digits", "mlp", **TRADES, **{unused: value})
+    assert same_one == trades
+    assert same_one.address == trades.address
+    assert Recipe("digits", "mlp", **PGD, **{unused: value}) != Recipe("digits", "mlp", **PGD)
+
+
+@pytest.mark.parametrize(
+    ("name", "whole"),
+    [
+        ("epsilon", 1),
+        ("step_size", 1),
+        ("epsilon_warmup", 1),
+        ("attack_ratio", 0),
+        ("learning_rate", 1),
+        ("weight_decay", 0),
+    ],
+)
+def test_a_whole_number_is_the_same_setting_as_a_float(name, whole):
+    one, other = (Recipe("digits", "mlp", **{**PGD, name: kind(whole)}) for kind in (int, float))
+    assert one.address == other.address
+    assert type(getattr(one, name)) is float
+    assert (
+        Recipe("digits", "mlp", **TRADES, beta=3).address
+        == Recipe("digits", "mlp", **TRADES, beta=3.0).address
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "value"),
+    [
+        ("epochs=40", "epochs", 40),
+        (" epochs = 40 ", "epochs", 40),
+        ("learning_rate=1e-3", "learning_rate", 0.001),
+        ("beta=3", "beta", 3.0),
+        ("step_size=2/255", "step_size", 2 / 255),
+        ("step_size=0.01", "step_size", 0.01),
+        ("augment=False", "augment", False),
+        ("random_start=true", "random_start", True),
+        ("schedule=thirds", "schedule", "thirds"),
+        ("method=trades", "method", "trades"),
+        ("fingerprint=a=b", "fingerprint", "a=b"),
+    ],
+)
+def test_options_from_texts(text, name, value):
+    found = Recipe.options([text])
+    assert found == {name: value}
+    assert type(found[name]) is type(value)
+
+
+def test_several_options_the_last_of_a_name_wins():
+    assert Recipe.options([]) == {}
+    assert Recipe.options(["epochs=1", "seed=2", "epochs=3"]) == {"epochs": 3, "seed": 2}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epochs", "a training option is written name=value (such as epochs=40), not 'epochs'."),
+        ("epochs: 40", "a training option is written name=value (such as epochs=40), not 'epochs: 40'."),
+        ("", "a training option is written name=value (such as epochs=40), not ''."),
+        ("epocs=40", "unknown training option 'epocs'; did you mean 'epochs' or"),
+        ("=40", "unknown training option ''; known: dataset, architecture"),
+        ("epochs=many", "training option epochs takes int, not 'many'."),
+        ("epochs=1.5", "training option epochs takes int, not '1.5'."),
+        ("learning_rate=", "training option learning_rate takes float, not ''."),
+        ("step_size=wide", "training option step_size takes float | None, not 'wide'."),
+        ("augment=1", "training option augment takes bool, not '1'."),
+    ],
+)
+def test_texts_that_are_no_options(text, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        Recipe.options([text])
 
 
 @pytest.mark.usefixtures("unchecked")

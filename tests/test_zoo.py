@@ -1,432 +1,114 @@
-"""Trained models are made once, stored whole, resumed, completed, and never read when damaged."""
+"""Recipes of the zoos, and the committed networks that were made by them."""
 
 import dataclasses
-import json
 import re
 
-import jaxtyping
 import pandas as pd
 import pytest
-import torch
 
 from repsim import paths, zoo
-from repsim.artifacts import DamagedArtifact, checksum
-from repsim.data import Split, load_data
-from repsim.training import Recipe, accuracy
-from repsim.zoo import TrainedModel, build, find, load_model, obtain, table
+from repsim.attacks import Attack
+from repsim.data import load_data
+from repsim.store import TrainedModel, find, measure, obtain
+from repsim.training import Recipe
+from repsim.zoo import build, family, recipes
 
 
 def recipe_on(dataset, **options):
     return Recipe.on(dataset, **{"architecture": "mlp", "epochs": 3, "batch_size": 100, **options})
 
 
-def get(recipe, dataset, **options):
-    return obtain(recipe, dataset, device="cpu", progress=False, **options)
+@pytest.fixture(scope="module")
+def digits():
+    return load_data("digits")
 
 
-def store():
-    return paths.models()[0] / "digits"
+@pytest.fixture(scope="module")
+def shapes():
+    return load_data("shapes")
 
 
-def files():
-    return sorted(path.name for path in store().iterdir() if not path.name.endswith(".lock"))
+# recipes
 
 
-def same(one, other):
-    one, other = one.state_dict(), other.state_dict()
-    return set(one) == set(other) and all(torch.equal(one[name], other[name]) for name in one)
-
-
-@pytest.fixture
-def trainings(monkeypatch):
-    """How often something was trained, counted in a list."""
-    train, calls = zoo.train, []
-    monkeypatch.setattr(zoo, "train", lambda *args, **options: calls.append(1) or train(*args, **options))
-    return calls
-
-
-class Killed(Exception):
-    pass
-
-
-def kill_after(monkeypatch, last):
-    """From now on, training is killed before the checkpoint of epoch `last` + 1 is written."""
-    train = zoo.train
-
-    def until(*args, on_epoch, **options):
-        def both(epoch, network):
-            on_epoch(epoch, network)
-            if epoch > last:
-                raise Killed
-
-        return train(*args, on_epoch=both, **options)
-
-    monkeypatch.setattr(zoo, "train", until)
-
-
-# made once
-
-
-def test_trains_and_stores_then_only_loads(tiny_data, trainings):
-    recipe = recipe_on(tiny_data)
-    assert find(recipe) is None
-    first = get(recipe, tiny_data)
-    second = get(recipe, tiny_data)
-    assert len(trainings) == 1
-    assert first.recipe == second.recipe == recipe
-    assert same(first.network, second.network)
-    assert find(recipe).path == first.path
-
-
-def test_the_files_and_the_record(tiny_data):
-    recipe = recipe_on(tiny_data)
-    model = get(recipe, tiny_data)
-    name = f"mlp-{recipe.address}"
-    assert files() == [f"{name}.json", f"{name}.safetensors"]
-    assert model.name == name
-    assert model.path == store() / f"{name}.json"
-    record = json.loads(model.path.read_text(encoding="utf-8"))
-    assert Recipe(**record["recipe"]) == recipe
-    assert record["dataset"] == "digits"
-    assert record["classes"] == [str(digit) for digit in range(10)]
-    assert record["image_shape"] == [1, 16, 16]
-    assert record["torch"] == torch.__version__
-    assert record["checksums"] == {"3": checksum(store() / f"{name}.safetensors")}
-    assert str(store()) not in model.path.read_text(encoding="utf-8")
-    assert list(model.curve.columns) == ["accuracy", "epoch", "learning_rate", "loss"]
-    assert model.curve["epoch"].tolist() == [1, 2, 3]
-
-
-def test_the_network_is_the_one_that_was_trained(tiny_data, monkeypatch):
-    train, made = zoo.train, []
-    monkeypatch.setattr(
-        zoo, "train", lambda *args, **options: made.append(train(*args, **options)) or made[0]
-    )
-    model = get(recipe_on(tiny_data), tiny_data)
-    assert same(model.network, made[0][0])
-    assert not model.network.training
-    assert model.network is model.network
-    assert model.network.normalize.mean.item() == pytest.approx(tiny_data.mean[0])
-    assert model.curve["loss"].tolist() == made[0][1]["loss"].round(6).tolist()
-
-
-def test_the_recorded_accuracies(tiny_data):
-    model = get(recipe_on(tiny_data, epochs=8), tiny_data)
-    assert model.accuracies["norm"].tolist() == ["linf"] * 4
-    assert model.accuracies["epsilon"].tolist() == [0, 0.05, 0.1, 0.2]
-    assert model.accuracies["accuracy"].is_monotonic_decreasing
-    clean = accuracy(model.network, tiny_data.test.images, tiny_data.test.labels)
-    assert model.accuracies["accuracy"][0] == pytest.approx(clean, abs=1e-6)
-
-
-def test_a_model_is_tried_at_its_own_epsilon_and_norm_too(tiny_data):
-    model = get(recipe_on(tiny_data, method="pgd", norm="l2", epsilon=0.7, attack_steps=1), tiny_data)
-    assert model.accuracies["epsilon"].tolist() == [0, 0.5, 0.7, 1, 2]
-    assert set(model.accuracies["norm"]) == {"l2"}
-
-
-def test_retrain_trains_again_to_the_same_end(tiny_data, trainings):
-    recipe = recipe_on(tiny_data)
-    first = get(recipe, tiny_data)
-    again = get(recipe, tiny_data, retrain=True)
-    assert len(trainings) == 2
-    assert same(first.network, again.network)
-    assert first.record == again.record
-
-
-def test_a_recipe_for_other_images_is_refused(tiny_data, trainings):
-    fewer = Split(tiny_data.train.images[:50], tiny_data.train.labels[:50])
-    other = dataclasses.replace(tiny_data, train=fewer, fingerprint="50x1x16x16")
-    message = (
-        "the recipe is for digits (200x1x16x16), the data set is digits (50x1x16x16): make the recipe with "
-        "Recipe.on(dataset, …)."
-    )
-    with pytest.raises(ValueError, match=re.escape(message)):
-        get(recipe_on(tiny_data), other)
-    with pytest.raises(
-        ValueError, match=re.escape("the recipe is for digits (no fingerprint), the data set")
-    ):
-        get(Recipe("digits", "mlp"), tiny_data)
-    assert trainings == []
-
-
-# epochs
-
-
-def test_kept_epochs(tiny_data, trainings):
-    recipe = recipe_on(tiny_data, save_every=2, epochs=5)
-    model = get(recipe, tiny_data)
-    assert model.epochs_saved == [2, 4, 5]
-    name = model.name
-    assert files() == [
-        f"{name}-epoch002.safetensors",
-        f"{name}-epoch004.safetensors",
-        f"{name}.json",
-        f"{name}.safetensors",
+def test_every_combination_has_a_recipe(digits):
+    found = recipes(digits, ["mlp", "vgg_tiny"], [0.0, 0.1], range(2), method="trades", norm="l2")
+    assert [(r.architecture, r.epsilon, r.seed, r.data_seed) for r in found] == [
+        (architecture, epsilon, seed, seed)
+        for architecture in ("mlp", "vgg_tiny")
+        for epsilon in (0, 0.1)
+        for seed in (0, 1)
     ]
-    assert same(model.at_epoch(5), model.network)
-    assert not same(model.at_epoch(2), model.at_epoch(4))
-    assert not model.at_epoch(2).training
-    with pytest.raises(ValueError, match=re.escape(f"{name} kept epochs [2, 4, 5], not 3.")):
-        model.at_epoch(3)
+    assert [recipe.method for recipe in found] == ["standard", "standard", "trades", "trades"] * 2
+    assert [recipe.norm for recipe in found] == [
+        "linf",
+        "linf",
+        "l2",
+        "l2",
+    ] * 2  # standard networks have none
+    assert {(recipe.dataset, recipe.fingerprint) for recipe in found} == {("digits", "1297x1x16x16")}
+    assert {recipe.method for recipe in recipes(digits, ["mlp"], [0.1], range(2))} == {"pgd"}
 
 
-def test_asking_for_fewer_epochs_loads_and_for_more_trains(tiny_data, trainings):
-    recipe = recipe_on(tiny_data)
-    one = get(recipe, tiny_data)
-    kept = get(dataclasses.replace(recipe, save_every=1), tiny_data)
-    assert len(trainings) == 2
-    assert kept.epochs_saved == [1, 2, 3]
-    assert same(kept.network, one.network)
-    assert get(recipe, tiny_data).epochs_saved == [1, 2, 3]
-    assert len(trainings) == 2
+def test_each_data_set_has_options_of_its_own(digits, shapes):
+    (on_digits,), (on_shapes,) = (recipes(data, ["vgg_tiny"], [0.1], [0]) for data in (digits, shapes))
+    assert (on_digits.epochs, on_digits.attack_steps, on_digits.epsilon_warmup) == (30, 5, 0)
+    assert on_digits.learning_rate == Recipe("digits", "vgg_tiny").learning_rate
+    assert (on_shapes.epochs, on_shapes.attack_steps) == (20, 5)
+    assert (on_shapes.learning_rate, on_shapes.epsilon_warmup) == (0.1, 0.4)
+    assert on_digits.save_every == on_shapes.save_every == 0
+    other = dataclasses.replace(digits, name="folder:/photos/cats")
+    (elsewhere,) = recipes(other, ["vgg_tiny"], [0.1], [0])
+    assert elsewhere == Recipe.on(other, "vgg_tiny", method="pgd", epsilon=0.1, save_every=5)
 
 
-# interruptions
+@pytest.mark.parametrize("architecture", ["mlp", "vit_tiny"])
+def test_networks_without_batchnorm_are_trained_gently(digits, architecture):
+    (recipe,) = recipes(digits, [architecture], [0.1], [0])
+    assert (recipe.learning_rate, recipe.epsilon_warmup, recipe.epochs) == (0.05, 0.4, 30)
 
 
-def test_interrupted_training_resumes(tiny_data, trainings, monkeypatch):
-    recipe = recipe_on(tiny_data, epochs=5, save_every=2)
-    whole = get(recipe, tiny_data)
-    for path in store().iterdir():
-        path.unlink()
-    with monkeypatch.context() as patch:
-        kill_after(patch, 3)
-        with pytest.raises(Killed):
-            get(recipe, tiny_data)
-    assert find(recipe) is None
-    started = []
-    train = zoo.train
-
-    def watched(*args, on_epoch, **options):
-        return train(*args, on_epoch=lambda *a: started.append(a[0]) or on_epoch(*a), **options)
-
-    monkeypatch.setattr(zoo, "train", watched)
-    resumed = get(recipe, tiny_data)
-    assert started == [4, 5]
-    assert resumed.record == whole.record
-    assert same(resumed.at_epoch(2), whole.at_epoch(2))
-    assert not any(name.endswith((".checkpoint", ".partial")) for name in files())
+def test_what_is_given_goes_first(digits):
+    (recipe,) = recipes(digits, ["mlp"], [0.1], [0], epochs=2, learning_rate=0.5, save_every=1)
+    assert (recipe.epochs, recipe.learning_rate, recipe.save_every) == (2, 0.5, 1)
+    assert (recipe.epsilon_warmup, recipe.attack_steps) == (0.4, 5)
 
 
-def test_resuming_with_more_epochs_to_keep_leaves_none_out(tiny_data, monkeypatch):
-    recipe = recipe_on(tiny_data, epochs=5)
-    with monkeypatch.context() as patch:
-        kill_after(patch, 3)
-        with pytest.raises(Killed):
-            get(recipe, tiny_data)
-    model = get(dataclasses.replace(recipe, save_every=2), tiny_data)
-    assert model.epochs_saved == [2, 4, 5]
-    assert not same(model.at_epoch(2), model.network)
+def test_options_from_texts_reach_the_recipe(digits):
+    texts = ["epochs=2", "step_size = 2/255", "augment=False", "schedule=thirds"]
+    (recipe,) = recipes(digits, ["vgg_tiny"], [0.1], [0], **Recipe.options(texts))
+    assert (recipe.epochs, recipe.step_size, recipe.augment) == (2, 2 / 255, False)
+    assert recipe.schedule == "thirds"
 
 
-def test_weights_are_stored_before_they_are_evaluated_and_evaluated_later(tiny_data, trainings, monkeypatch):
-    recipe = recipe_on(tiny_data)
-    measure = zoo._measure
-
-    def fail(*_):
-        raise Killed
-
-    monkeypatch.setattr(zoo, "_measure", fail)
-    with pytest.raises(Killed):
-        get(recipe, tiny_data)
-    stored = find(recipe)
-    assert files() == [f"{stored.name}.json", f"{stored.name}.safetensors"]
-    assert stored.record["accuracies"] == []
-    network = stored.network
-    monkeypatch.setattr(zoo, "_measure", measure)
-    completed = get(recipe, tiny_data)
-    assert len(trainings) == 1
-    assert len(completed.accuracies) == 4
-    assert same(completed.network, network)
-    assert find(recipe).record == completed.record
+def test_unknown_option(digits):
+    with pytest.raises(ValueError, match=r"^unknown training option 'epoch'; did you mean 'epochs'"):
+        recipes(digits, ["mlp"], [0.0], [0], epoch=3)
 
 
-def test_an_interrupted_retraining_leaves_no_record_of_other_weights(tiny_data, monkeypatch):
-    recipe = recipe_on(tiny_data, epochs=4, save_every=1)
-    first = get(recipe, tiny_data)
-    with monkeypatch.context() as patch:
-        kill_after(patch, 1)
-        with pytest.raises(Killed):
-            get(recipe, tiny_data, retrain=True)
-    assert find(recipe) is None
-    assert get(recipe, tiny_data).record == first.record
-
-
-def test_a_retraining_that_never_stored_anything_leaves_the_model(tiny_data, monkeypatch):
-    recipe = recipe_on(tiny_data)
-    first = get(recipe, tiny_data)
-
-    def fail(*_, **__):
-        raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(zoo, "train", fail)
-        with pytest.raises(Killed):
-            get(recipe, tiny_data, retrain=True)
-    assert same(get(recipe, tiny_data).network, first.network)
-
-
-def test_a_model_that_another_process_made_meanwhile_is_taken(tiny_data, trainings, monkeypatch):
-    recipe = recipe_on(tiny_data)
-    get(recipe, tiny_data)
-    look, answers = zoo.find, [None]  # none at first sight; then what is there
-    monkeypatch.setattr(zoo, "find", lambda recipe: answers.pop() if answers else look(recipe))
-    get(recipe, tiny_data)
-    assert answers == []
-    assert len(trainings) == 1
-
-
-# damage
-
-
-@pytest.fixture
-def stored(tiny_data):
-    return get(recipe_on(tiny_data), tiny_data)
-
-
-def weights_file(model):
-    return model.path.with_suffix(".safetensors")
-
-
-def test_truncated_weights(stored):
-    file = weights_file(stored)
-    file.write_bytes(file.read_bytes()[:-10])
-    with pytest.raises(DamagedArtifact, match=re.escape(f"{file} is damaged or was altered: its SHA-256 is")):
-        load_model(stored.name).network  # noqa: B018
-
-
-def test_tampered_weights(stored):
-    file = weights_file(stored)
-    content = bytearray(file.read_bytes())
-    content[-1] ^= 1
-    file.write_bytes(content)
-    message = (
-        f"its record says {stored.record['checksums']['3'][:12]}…. Remove it and its .json to make it again."
-    )
-    with pytest.raises(DamagedArtifact, match=re.escape(message)):
-        load_model(stored.name).network  # noqa: B018
-
-
-def test_missing_weights(stored):
-    file = weights_file(stored)
-    file.unlink()
-    message = f"{file} is missing: remove {stored.name}.json to make it again."
-    with pytest.raises(DamagedArtifact, match=re.escape(message)):
-        load_model(stored.name).network  # noqa: B018
-
-
-def rewrite(model, **changes):
-    model.path.write_text(json.dumps({**model.record, **changes}), encoding="utf-8")
-
-
-def test_weights_of_another_number_of_classes(stored):
-    rewrite(stored, classes=["cat", "dog", "bird"])
-    message = (
-        f"{weights_file(stored)} does not hold the network of {stored.name}.json, mlp with 3 classes: "
-        "classifier.weight is (10, 64) and should be (3, 64)."
-    )
-    with pytest.raises(DamagedArtifact, match=re.escape(message)):
-        load_model(stored.name).network  # noqa: B018
-
-
-def test_weights_of_another_architecture(stored):
-    rewrite(stored, recipe={**stored.record["recipe"], "architecture": "vgg_tiny"})
-    message = "vgg_tiny with 10 classes: features.0.weight is not there and should be (8, 1, 3, 3)."
-    with pytest.raises(DamagedArtifact, match=re.escape(message)):
-        load_model(stored.name).network  # noqa: B018
+def test_an_unknown_architecture_is_told_when_it_is_to_be_built(digits):
+    (recipe,) = recipes(digits, ["resnet_tyni"], [0.0], [0], epochs=1)
+    with pytest.raises(ValueError, match=r"^unknown model 'resnet_tyni'; did you mean 'resnet_tiny'"):
+        obtain(recipe, digits, device="cpu", progress=False)
+    assert not [path for path in paths.models()[0].rglob("*") if path.is_file() and path.suffix != ".lock"]
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"),
+    ("sweep", "expected"),
     [
-        ("{", "is not valid JSON"),
-        (
-            "[1, 2]",
-            "holds no JSON mapping",
-        ),
-        (
-            '{"recipe": {}}',
-            "is no record of a trained model (no classes, image_shape, checksums, curve, accuracies).",
-        ),
+        ("width", ["resnet_tiny_w4", "resnet_tiny", "resnet_tiny_w16"]),
+        ("depth", ["resnet_tiny", "resnet_tiny_d14", "resnet_tiny_deep"]),
     ],
 )
-def test_a_record_that_is_none(stored, content, reason):
-    stored.path.write_text(content, encoding="utf-8")
-    with pytest.raises(DamagedArtifact, match=re.escape(f"{stored.path} {reason}")):
-        load_model(stored.name)
-    with pytest.raises(DamagedArtifact, match=re.escape(str(stored.path))):
-        find(stored.recipe)
+def test_family(digits, shapes, sweep, expected):
+    assert family(digits, "resnet_tiny", sweep) == expected
+    assert family(digits, "vgg_tiny", sweep) == ["vgg_tiny"]
+    assert family(shapes, "resnet_tiny", sweep) == ["resnet_tiny"]
+    committed = recipes(digits, expected, [0.0, 0.1], range(3))
+    assert all(find(recipe) for recipe in committed)
 
 
-@pytest.mark.parametrize(
-    "change", [{"epochs": 0}, {"depth": 3}, {"norm": "l3", "epsilon": 0.1, "method": "pgd"}]
-)
-def test_a_record_of_no_possible_recipe(stored, change):
-    rewrite(stored, recipe={**stored.record["recipe"], **change})
-    jaxtyping.config.update("jaxtyping_disable", True)  # as outside tests, where annotations are not checked
-    try:
-        with pytest.raises(
-            DamagedArtifact, match=re.escape(f"{stored.path} is no record of a trained model (")
-        ):
-            load_model(stored.name)
-    finally:
-        jaxtyping.config.update("jaxtyping_disable", False)
-
-
-# names
-
-
-def test_load_model_by_path_name_and_address(stored, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    names = [stored.path, str(stored.path), weights_file(stored), stored.name, stored.recipe.address]
-    for name in names:
-        assert load_model(name).path == stored.path
-
-
-def test_load_model_by_path_from_anywhere(stored, tmp_path, monkeypatch):
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    for path in store().iterdir():
-        path.rename(elsewhere / path.name)
-    assert find(stored.recipe) is None
-    monkeypatch.chdir(elsewhere)
-    assert same(
-        load_model(f"{stored.name}.safetensors").network, load_model(elsewhere / stored.path.name).network
-    )
-
-
-def test_unknown_trained_model(stored):
-    typo = stored.name[:-1] + ("0" if stored.name[-1] != "0" else "1")
-    with pytest.raises(
-        ValueError, match=re.escape(f"unknown trained model '{typo}'; did you mean '{stored.name}'")
-    ):
-        load_model(typo)
-
-
-def test_a_model_of_the_own_store_comes_before_a_committed_one(stored, monkeypatch, tmp_path):
-    own, committed = store().parent, tmp_path / "committed"
-    monkeypatch.setattr(paths, "models", lambda: [own, committed])
-    (committed / "digits").mkdir(parents=True)
-    (committed / "digits" / stored.path.name).write_bytes(stored.path.read_bytes())
-    assert load_model(stored.name).path == find(stored.recipe).path == stored.path
-    stored.path.unlink()
-    assert load_model(stored.name).path == find(stored.recipe).path == committed / "digits" / stored.path.name
-
-
-# zoos
-
-
-def test_table(tiny_data):
-    recipes = [recipe_on(tiny_data, seed=1), recipe_on(tiny_data, method="pgd", epsilon=0.1, attack_steps=1)]
-    models = [get(recipe, tiny_data) for recipe in recipes]
-    found = table(models)
-    assert list(found.columns) == ["model", "architecture", "method", "norm", "epsilon", "seed", "accuracy"]
-    assert found["model"].tolist() == [model.name for model in models]
-    assert found["method"].tolist() == ["standard", "pgd"]
-    assert found["epsilon"].tolist() == [0, 0.1]
-    assert found["seed"].tolist() == [1, 0]
-    assert found["accuracy"].tolist() == [model.accuracies["accuracy"][0] for model in models]
+# the committed zoos
 
 
 def test_unknown_zoo_and_group():
@@ -451,42 +133,97 @@ def test_build_makes_a_group(monkeypatch, tiny_data):
 
         map = staticmethod(map)
 
-    recipes = {
+    groups = {
         "one": [recipe_on(tiny_data)],
         "other": [recipe_on(tiny_data, seed=1), recipe_on(tiny_data, seed=2)],
     }
     monkeypatch.setattr(zoo, "ProcessPoolExecutor", Here)
     monkeypatch.setattr(zoo, "load_data", lambda name: tiny_data)
-    monkeypatch.setitem(zoo.ZOOS, "digits", lambda dataset: recipes)
+    monkeypatch.setitem(zoo.ZOOS, "digits", lambda dataset: groups)
     assert build("digits", ["other"])["seed"].tolist() == [1, 2]
-    assert find(recipes["one"][0]) is None
-    assert build("digits")["seed"].tolist() == [0, 1, 2]
+    assert find(groups["one"][0]) is None
+    table = build("digits")
+    assert table["seed"].tolist() == [0, 1, 2]
+    assert list(table.columns[:2]) == ["model", "architecture"]
+    measured = find(groups["one"][0]).accuracies
+    assert measured["epsilon"].tolist() == [0, 0.05, 0.1, 0.2]
+    assert build("digits", "one")["seed"].tolist() == [0]  # a name alone is a group too
 
 
 def test_the_digits_zoo_is_what_it_says(tiny_data):
-    recipes = zoo.digits_recipes(tiny_data)
-    main = recipes["main"]
+    groups = zoo.digits_recipes(tiny_data)
+    main = groups["main"]
     assert len(main) == 20
     assert {recipe.architecture for recipe in main} == {"resnet_tiny"}
     assert {recipe.seed for recipe in main} == set(range(5))
     assert sum(recipe.save_every > 0 for recipe in main) == 6
-    assert {recipe.method for recipe in recipes["trades"]} == {"trades"}
-    assert {recipe.norm for recipe in recipes["l2"]} == {"l2"}
-    addresses = [recipe.address for group in recipes.values() for recipe in group]
+    assert {recipe.method for recipe in groups["trades"]} == {"trades"}
+    assert {recipe.norm for recipe in groups["l2"]} == {"l2"}
+    addresses = [recipe.address for group in groups.values() for recipe in group]
     assert len(set(addresses)) == len(addresses)
 
 
-def test_a_committed_model_can_be_made_again():
+def test_the_shapes_zoo_is_what_it_says(shapes):
+    made = zoo.shapes_recipes(shapes)
+    assert list(made) == ["main"]
+    assert len({recipe.address for recipe in made["main"]}) == 27
+    assert {recipe.epsilon for recipe in made["main"]} == {0, 0.025, 0.05}
+
+
+COMMITTED = paths.models()[-1]
+
+
+def zoo_recipes(name):
+    return [recipe for group in zoo.ZOOS[name](load_data(name)).values() for recipe in group]
+
+
+@pytest.mark.parametrize("name", zoo.ZOOS)
+def test_every_network_of_a_zoo_is_committed_whole(name):
+    """Its weights fit its architecture and match their checksums, and its accuracies are measured."""
+    for recipe in zoo_recipes(name):
+        model = find(recipe, "cpu")
+        assert model is not None, recipe
+        assert model.path.parent == COMMITTED / name
+        assert model.recipe == recipe
+        step = recipe.save_every or recipe.epochs
+        assert model.epochs_saved == list(range(step, recipe.epochs + 1, step))
+        assert [model.at_epoch(epoch).training for epoch in model.epochs_saved] == [False] * len(
+            model.epochs_saved
+        )
+        assert set(model.accuracies["epsilon"]) == {*zoo.EPSILONS[name, recipe.norm]}
+        assert set(model.accuracies["norm"]) == {recipe.norm}
+        assert model.accuracies["accuracy"][0] > 0.7  # chance is 0.1
+
+
+@pytest.mark.parametrize("name", zoo.ZOOS)
+def test_nothing_else_is_committed_beside_a_zoo(name):
+    stems = {f"{recipe.architecture}-{recipe.address}" for recipe in zoo_recipes(name)}
+    files = [path for path in (COMMITTED / name).iterdir() if path.suffix in (".json", ".safetensors")]
+    assert sorted(path.name for path in files if path.stem.partition("-epoch")[0] not in stems) == []
+
+
+def test_the_zoos_are_small():
+    sizes = {
+        path.name: path.stat().st_size
+        for name in zoo.ZOOS
+        for path in (COMMITTED / name).iterdir()
+        if path.suffix in (".json", ".safetensors")
+    }
+    assert sum(sizes.values()) <= 24e6
+    assert {name: size for name, size in sizes.items() if size > 1e6} == {}
+
+
+def test_a_committed_model_can_be_made_again(digits):
     """About ten seconds: one training of the digits zoo, whole, into an empty store."""
-    dataset = load_data("digits")
-    recipe = zoo.digits_recipes(dataset)["main"][0]
+    recipe = zoo.digits_recipes(digits)["main"][0]
     committed = find(recipe)
     assert committed is not None
     assert committed.path.parent.parent != paths.models()[0]
-    again = get(recipe, dataset, retrain=True)
+    again = obtain(recipe, digits, retrain=True, device="cpu", progress=False)
     assert isinstance(again, TrainedModel)
-    assert again.path.parent == store()
+    assert again.path.parent == paths.models()[0] / "digits"
     assert again.epochs_saved == committed.epochs_saved == [5, 10, 15, 20, 25, 30]
-    columns = ["norm", "epsilon", "steps"]
-    pd.testing.assert_frame_equal(again.accuracies[columns], committed.accuracies[columns])
-    assert (again.accuracies["accuracy"] - committed.accuracies["accuracy"]).abs().max() <= 0.02
+    attacks = [Attack(epsilon) for epsilon in zoo.EPSILONS["digits", "linf"]]
+    here, there = measure(again, digits, attacks), measure(committed, digits, attacks)
+    pd.testing.assert_frame_equal(here.drop(columns="accuracy"), there.drop(columns="accuracy"))
+    assert (here["accuracy"] - there["accuracy"]).abs().max() <= 0.02

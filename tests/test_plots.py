@@ -1,0 +1,319 @@
+"""Figures show what is in their table, legibly, and are saved beside it, the same every time."""
+
+import itertools
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from repsim import paths, plots
+from repsim.graphs import trace
+from repsim.models import build_model
+
+
+@pytest.fixture(autouse=True)
+def _close():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def table():
+    """Two seeds of each of three ε at four depths."""
+    rows = [
+        {"epsilon": epsilon, "seed": seed, "depth": depth, "value": 1 - depth * epsilon - 0.01 * seed}
+        for epsilon in (0.1, 0.0, 0.05)
+        for seed in (0, 1)
+        for depth in (0.0, 0.25, 0.5, 1.0)
+    ]
+    return pd.DataFrame(rows).assign(other=2.5)
+
+
+def square(layers, others=None, low=0.0):
+    """A map of made-up values."""
+    others = layers if others is None else others
+    values = np.random.default_rng(0).uniform(low, 1, (len(layers), len(others)))
+    return pd.DataFrame(values, index=layers, columns=others)
+
+
+def boxes(figure, things):
+    figure.canvas.draw()
+    return [thing.get_window_extent() for thing in things if thing.get_visible() and thing.get_text()]
+
+
+def overlaps(boxes):
+    """Pairs of boxes that share more than a pixel."""
+    return [(a, b) for a, b in itertools.combinations(boxes, 2) if a.padded(-0.5).overlaps(b.padded(-0.5))]
+
+
+# saving
+
+
+def test_a_picture_is_saved_with_its_table(table):
+    axis = plots.curves(table, "depth", "value", "epsilon")
+    path = plots.save(axis.figure, table, "digits", "curves")
+    assert path == paths.figures("digits") / "curves.png"
+    assert sorted(file.name for file in path.parent.iterdir()) == ["curves.csv", "curves.png"]
+    found = pd.read_csv(path.with_suffix(".csv"))
+    pd.testing.assert_frame_equal(found, table, rtol=1e-5)
+    with Image.open(path) as picture:
+        assert picture.format == "PNG"
+        assert min(picture.size) > 300
+
+
+def test_the_same_table_gives_the_same_bytes(table):
+    def drawn():
+        axis = plots.curves(table, "depth", "value", "epsilon")
+        path = plots.save(axis.figure, table, "digits", "curves")
+        plt.close("all")
+        return path.read_bytes(), path.with_suffix(".csv").read_bytes()
+
+    first, again = drawn(), drawn()
+    assert first == again
+
+
+def test_a_picture_says_neither_when_nor_by_what_it_was_made(table):
+    path = plots.save(plots.curves(table, "depth", "value").figure, table, "digits", "curves")
+    with Image.open(path) as picture:
+        assert set(picture.info) <= {"dpi"}
+    assert b"tEXt" not in path.read_bytes()
+    assert b"tIME" not in path.read_bytes()
+
+
+def test_a_failed_drawing_leaves_the_old_picture(table, monkeypatch):
+    axis = plots.curves(table, "depth", "value")
+    path = plots.save(axis.figure, table, "digits", "curves")
+    before = path.read_bytes()
+
+    def fail(file, **_):
+        file.write_bytes(b"half")
+        raise OSError("disk trouble")
+
+    monkeypatch.setattr(axis.figure, "savefig", fail)
+    with pytest.raises(OSError, match="disk trouble"):
+        plots.save(axis.figure, table, "digits", "curves")
+    assert path.read_bytes() == before
+    assert sorted(file.name for file in path.parent.iterdir()) == ["curves.csv", "curves.png"]
+
+
+def test_save_table_hands_the_table_on():
+    table = pd.DataFrame({"claim": ["ε rises, it says"], "value": [1 / 3], "models": ["5 + 5"], "count": [3]})
+    assert plots.save_table(table, "digits", "verdicts") is table
+    text = (paths.figures("digits") / "verdicts.csv").read_text(encoding="utf-8")
+    assert text == 'claim,value,models,count\n"ε rises, it says",0.333333,5 + 5,3\n'
+
+
+# heat maps
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_heat_maps_share_one_colour_scale(count):
+    layers = ["conv1", "relu", "fc"]
+    matrices = {f"map {i}": square(layers) * (i + 1) / 3 for i in range(count)}
+    figure = plots.heat_maps(matrices, low=-0.5, label="similarity")
+    maps = [axis for axis in figure.axes if axis.get_images()]
+    bars = [axis for axis in figure.axes if not axis.get_images()]
+    assert [axis.get_title() for axis in maps] == list(matrices)
+    assert {axis.get_images()[0].get_clim() for axis in maps} == {(-0.5, 1)}
+    assert len({axis.get_images()[0].cmap.name for axis in maps}) == 1
+    assert [axis.get_ylabel() for axis in bars] == ["similarity"]  # one colour bar
+    for axis, matrix in zip(maps, matrices.values(), strict=True):
+        assert np.array_equal(axis.get_images()[0].get_array(), matrix.to_numpy())
+
+
+def test_heat_maps_run_from_the_input_up_and_to_the_right():
+    figure = plots.heat_maps({"map": square(["conv1", "relu", "fc"], ["conv1", "fc"])})
+    axis = figure.axes[0]
+    low, high = axis.get_ylim()
+    assert low < high
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["conv1", "relu", "fc"]
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["conv1", "fc"]
+    assert axis.get_yticks().tolist() == [0, 1, 2]
+
+
+NETWORKS = [
+    ("resnet_tiny", (1, 16, 16)),
+    ("resnet_tiny_deep", (1, 16, 16)),
+    ("wrn_28_1", (3, 32, 32)),
+    ("resnet18", (3, 32, 32)),
+    ("vit_tiny", (1, 16, 16)),
+    ("vgg_tiny", (1, 16, 16)),
+    ("mlp", (1, 16, 16)),
+]
+
+
+@pytest.mark.parametrize(("architecture", "shape"), NETWORKS, ids=[name for name, _ in NETWORKS])
+def test_layer_names_do_not_overlap(architecture, shape):
+    network = build_model(architecture, shape, 10, [0.5] * shape[0], [0.2] * shape[0])
+    layers = list(trace(network, shape).layers)
+    matrix = square(layers)
+    figure = plots.heat_maps({"standard": matrix, "robust (ε = 0.1)": matrix, "standard with robust": matrix})
+    for axis in figure.axes[:3]:
+        for labels in (axis.get_xticklabels(), axis.get_yticklabels()):
+            assert 2 < len(labels) <= plots.TICKS
+            assert overlaps(boxes(figure, labels)) == []
+            places = [label.get_position() for label in labels]
+            assert len(set(places)) == len(places)
+    texts = [label for axis in figure.axes[:3] for label in axis.get_yticklabels()]
+    titles = [axis.title for axis in figure.axes[:3]]
+    assert overlaps(boxes(figure, texts)) == []  # nor with those of the map beside it
+    assert overlaps(boxes(figure, titles)) == []
+    width, height = figure.canvas.get_width_height()
+    for box in boxes(figure, [*texts, *titles, *figure.axes[0].get_xticklabels()]):
+        assert box.x0 >= 0
+        assert box.y0 >= 0
+        assert box.x1 <= width
+        assert box.y1 <= height
+
+
+def test_ticks_stand_where_their_layers_are():
+    network = build_model("wrn_28_1", (3, 32, 32), 10, [0.5] * 3, [0.2] * 3)
+    layers = list(trace(network, (3, 32, 32)).layers)
+    axis = plots.heat_maps({"map": square(layers)}).axes[0]
+    for place, label in zip(axis.get_yticks(), axis.get_yticklabels(), strict=True):
+        assert layers[int(place)].startswith(label.get_text())
+    lines = [line.get_ydata()[0] for line in axis.get_lines() if len(set(line.get_ydata())) == 1]
+    assert {place + 0.5 for place in lines} >= {layers.index("layer2.0.bn1")}
+
+
+# curves
+
+
+def test_curves_are_means_and_their_bands_ranges(table):
+    axis = plots.curves(
+        table, "depth", "value", "epsilon", labels={"epsilon": "trained at ε", "value": "CKA"}
+    )
+    lines = [line for line in axis.get_lines() if len(line.get_xdata()) == 4]
+    assert len(lines) == 3
+    for line, epsilon in zip(lines, (0.0, 0.05, 0.1), strict=True):
+        depth = np.array([0.0, 0.25, 0.5, 1.0])
+        assert line.get_xdata().tolist() == depth.tolist()
+        assert line.get_ydata() == pytest.approx(1 - depth * epsilon - 0.005)
+    band = axis.collections[0].get_paths()[0].vertices
+    assert (band[:, 1].min(), band[:, 1].max()) == pytest.approx((0.99, 1.0))
+    assert axis.get_xlabel() == "depth"
+    assert axis.get_ylabel() == "CKA"
+
+
+def test_epsilons_are_written_short_and_in_order(table):
+    axis = plots.curves(table, "depth", "value", "epsilon", labels={"epsilon": "trained at ε"})
+    legend = axis.get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["0", "0.05", "0.1"]
+    assert legend.get_title().get_text() == "trained at ε"
+
+
+def test_epsilons_in_levels_of_grey_are_written_so(table):
+    grey = table.assign(epsilon=table["epsilon"] * 160 / 255)
+    axis = plots.curves(grey, "depth", "value", "epsilon")
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["0", "8/255", "16/255"]
+
+
+def test_the_legend_stands_beside_the_axes(table):
+    axis = plots.curves(table, "depth", "value", "epsilon")
+    axis.figure.canvas.draw()
+    legend, area = axis.get_legend().get_window_extent(), axis.get_window_extent()
+    assert legend.x0 >= area.x1 - 1
+    assert legend.x1 <= axis.figure.canvas.get_width_height()[0]
+
+
+def test_hue_and_style_are_both_told(table):
+    both = pd.concat([table.assign(attack="PGD"), table.assign(attack="FGSM", value=table["value"] - 0.5)])
+    axis = plots.curves(both, "depth", "value", "attack", "epsilon", ordered=False, marker=None)
+    texts = [text.get_text() for text in axis.get_legend().get_texts()]
+    assert texts == ["attack", "PGD", "FGSM", "epsilon", "0", "0.05", "0.1"]
+    assert len([line for line in axis.get_lines() if len(line.get_xdata()) == 4]) == 6
+
+
+def test_two_quantities_are_both_in_order(table):
+    both = pd.concat([table.assign(level=level) for level in (0.5, 0.25)])
+    some = both[~((both["level"] == 0.25) & (both["epsilon"] == 0.0))]  # a level without every ε
+    axis = plots.curves(some, "depth", "value", "epsilon", "level")
+    texts = [text.get_text() for text in axis.get_legend().get_texts()]
+    assert texts == ["epsilon", "0", "0.05", "0.1", "level", "0.25", "0.5"]
+
+
+def test_colours_of_a_quantity_go_from_light_to_dark(table):
+    axis = plots.curves(table, "depth", "value", "epsilon")
+    lines = [line for line in axis.get_lines() if len(line.get_xdata()) == 4]
+    lightness = [sum(plt.matplotlib.colors.to_rgb(line.get_color())) for line in lines]
+    assert lightness == sorted(lightness, reverse=True)
+
+
+def test_curves_leave_the_table_as_it_was(table):
+    before = table.copy()
+    plots.curves(table, "depth", "value", "epsilon", labels={"epsilon": "trained at ε"})
+    pd.testing.assert_frame_equal(table, before)
+
+
+def test_curves_without_hue_go_on_the_given_axes(table):
+    _, axis = plt.subplots()
+    assert plots.curves(table, "depth", "value", axis=axis) is axis
+    assert axis.get_legend() is None
+
+
+def test_panels_have_one_legend(table):
+    figure = plots.panels(
+        table,
+        "depth",
+        {"value": "CKA", "other": "the other"},
+        "epsilon",
+        labels={"epsilon": "trained at ε", "depth": "depth of the layer"},
+    )
+    assert [axis.get_ylabel() for axis in figure.axes] == ["CKA", "the other"]
+    assert [axis.get_xlabel() for axis in figure.axes] == ["depth of the layer"] * 2
+    assert [axis.get_legend() is not None for axis in figure.axes] == [False, True]
+    bare = plots.panels(table, "depth", {"value": "CKA"}, labels={})
+    assert [axis.get_legend() for axis in bare.axes] == [None]
+
+
+# images
+
+
+def pictures(count, channels):
+    return torch.rand(count, channels, 4, 4, generator=torch.Generator().manual_seed(0))
+
+
+def shown(axis):
+    """What is drawn: red, green and blue of each pixel."""
+    image = axis.get_images()[0]
+    return image.make_image(plt.gcf().canvas.get_renderer(), unsampled=True)[0][..., :3]
+
+
+def test_grey_images_are_shown_in_grey():
+    grey = pictures(3, 1)
+    grey[0] = 0.5  # its own range must not be stretched to black and white
+    figure = plots.image_grid({"original": grey, "attacked": 1 - grey}, columns=["a", "b", "c"])
+    assert len(figure.axes) == 6
+    for axis, image in zip(figure.axes, [*grey, *(1 - grey)], strict=True):
+        pixels = shown(axis)
+        assert (pixels == pixels[..., :1]).all()
+        expected = image[0].numpy() * 255
+        assert np.abs(pixels[..., 0].astype(float) - expected).max() <= 1.5
+    assert [axis.get_ylabel() for axis in figure.axes] == ["original", "", "", "attacked", "", ""]
+    assert [axis.get_title() for axis in figure.axes] == ["a", "b", "c", "", "", ""]
+
+
+def test_colour_images_are_shown_in_their_colours():
+    colour = pictures(2, 3)
+    figure = plots.image_grid({"original": colour})
+    for axis, image in zip(figure.axes, colour, strict=True):
+        expected = image.permute(1, 2, 0).numpy() * 255
+        assert np.abs(shown(axis).astype(float) - expected).max() <= 1.5
+        assert axis.get_xticks().tolist() == axis.get_yticks().tolist() == []
+
+
+def test_a_grid_is_as_wide_as_its_shortest_row():
+    figure = plots.image_grid({"many": pictures(5, 1), "few": pictures(2, 1)})
+    assert len(figure.axes) == 4
+    assert all(axis.get_images() for axis in figure.axes)
+
+
+def test_row_names_do_not_run_into_the_images():
+    figure = plots.image_grid({"trained at ε = 0.05: attacked": pictures(4, 1), "test image": pictures(4, 1)})
+    names = [figure.axes[0].yaxis.label, figure.axes[4].yaxis.label]
+    for box, axis in zip(boxes(figure, names), (figure.axes[0], figure.axes[4]), strict=True):
+        assert box.x0 >= 0
+        assert box.x1 <= axis.get_window_extent().x0 + 1

@@ -1,0 +1,206 @@
+"""Effects, their intervals over models, and what is said of a claim."""
+
+import math
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from repsim.verdicts import Claim, Verdict, difference, slope, verdict_table
+
+CLAIM = Claim("larger is larger", "[C]", "mean of one − mean of the other", "WRN-28-10, CIFAR-10")
+
+
+def numbers(count, mean=0.0, spread=1.0, seed=0):
+    return np.random.default_rng(seed).normal(mean, spread, count)
+
+
+# groups
+
+
+@pytest.mark.parametrize(("many", "few", "spread"), [(5, 5, 1.0), (5, 3, 4.0), (2, 2, 1.0), (20, 2, 0.1)])
+def test_the_interval_is_welchs(many, few, spread):
+    larger, smaller = numbers(many, 1.0), numbers(few, 0.5, spread, seed=1)
+    verdict = difference(CLAIM, larger, smaller)
+    interval = stats.ttest_ind(larger, smaller, equal_var=False).confidence_interval(0.95)
+    assert verdict.value == pytest.approx(larger.mean() - smaller.mean())
+    assert (verdict.low, verdict.high) == pytest.approx((interval.low, interval.high))
+    assert verdict.models == f"{many} + {few}"
+    assert verdict.claim is CLAIM
+
+
+def test_lists_arrays_and_series_are_the_same():
+    larger, smaller = numbers(4, 2.0), numbers(4, seed=1)
+    expected = difference(CLAIM, larger, smaller)
+    assert difference(CLAIM, larger.tolist(), smaller.tolist()) == expected
+    assert difference(CLAIM, pd.Series(larger, index=[7, 8, 9, 5]), pd.Series(smaller)) == expected
+
+
+def test_turned_around_the_effect_changes_its_sign():
+    one, other = numbers(5, 3.0), numbers(4, seed=1)
+    there, back = difference(CLAIM, one, other), difference(CLAIM, other, one)
+    assert (there.value, there.low, there.high) == pytest.approx((-back.value, -back.high, -back.low))
+
+
+@pytest.mark.parametrize(
+    ("shift", "word"), [(5.0, "holds"), (-5.0, "does not hold"), (0.1, "inconclusive"), (0.0, "inconclusive")]
+)
+def test_what_is_said(shift, word):
+    values = np.array([0.1, 0.2, 0.3, 0.4])
+    assert difference(CLAIM, values + shift, values).verdict == word
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "word"),
+    [
+        (0.01, 0.2, "holds"),
+        (0.0, 0.2, "inconclusive"),
+        (-0.1, 0.1, "inconclusive"),
+        (-0.2, 0.0, "inconclusive"),
+        (-0.2, -0.01, "does not hold"),
+        (math.nan, math.nan, "inconclusive"),
+    ],
+)
+def test_an_interval_that_touches_zero_decides_nothing(low, high, word):
+    assert Verdict(CLAIM, (low + high) / 2, low, high, "5 + 5").verdict == word
+
+
+@pytest.mark.parametrize(
+    ("larger", "smaller"), [([3.0], [1.0, 1.1, 0.9]), ([3.0, 3.1], [1.0]), ([3.0], [1.0])]
+)
+def test_one_model_of_a_kind_decides_nothing(larger, smaller):
+    verdict = difference(CLAIM, larger, smaller)
+    assert verdict.value == pytest.approx(np.mean(larger) - np.mean(smaller))
+    assert math.isnan(verdict.low)
+    assert math.isnan(verdict.high)
+    assert verdict.verdict == "inconclusive"
+
+
+@pytest.mark.parametrize(("larger", "word"), [(1.0, "holds"), (0.5, "inconclusive"), (0.25, "does not hold")])
+def test_models_that_do_not_differ_have_an_interval_of_no_length(larger, word):
+    verdict = difference(CLAIM, [larger] * 3, [0.5] * 3)
+    assert verdict.low == verdict.value == verdict.high == larger - 0.5
+    assert verdict.verdict == word
+
+
+def test_one_group_that_does_not_differ_leaves_the_others_freedom():
+    larger = numbers(4, 2.0)
+    verdict = difference(CLAIM, larger, [0.0] * 9)
+    interval = stats.ttest_1samp(larger, 0.0).confidence_interval(0.95)
+    assert (verdict.low, verdict.high) == pytest.approx((interval.low, interval.high))
+
+
+def test_intervals_cover_the_true_difference():
+    """Of groups of other sizes and spreads: 95 % of the intervals, to within what 2,000 draws can tell."""
+    draws = np.random.default_rng(0)
+    covered = 0
+    for _ in range(2000):
+        verdict = difference(CLAIM, draws.normal(1.0, 0.5, 5), draws.normal(0.3, 2.0, 5))
+        covered += verdict.low <= 0.7 <= verdict.high
+    assert 0.93 <= covered / 2000 <= 0.975
+
+
+# slopes
+
+
+@pytest.mark.parametrize("count", [3, 8, 20])
+def test_a_slope_is_linregress_with_a_t_interval(count):
+    x = np.linspace(0, 0.2, count)
+    y = 3 * x + numbers(count, spread=0.1)
+    verdict = slope(CLAIM, x, y)
+    line = stats.linregress(x, y)
+    reach = stats.t.ppf(0.975, count - 2) * line.stderr
+    assert verdict.value == pytest.approx(line.slope)
+    assert (verdict.low, verdict.high) == pytest.approx((line.slope - reach, line.slope + reach))
+    assert verdict.models == str(count)
+
+
+@pytest.mark.parametrize(
+    ("y", "word"),
+    [
+        ([0.0, 1.0, 2.1, 2.9], "holds"),
+        ([3.0, 2.1, 0.9, 0.0], "does not hold"),
+        ([0.0, 1.0, 0.0, 1.0], "inconclusive"),
+        ([1.0, 1.0, 1.0, 1.0], "inconclusive"),
+    ],
+)
+def test_what_is_said_of_a_slope(y, word):
+    assert slope(CLAIM, [0.0, 1.0, 2.0, 3.0], y).verdict == word
+
+
+def test_two_models_have_a_slope_without_an_interval():
+    verdict = slope(CLAIM, [0.0, 0.5], [0.2, 0.7])
+    assert verdict.value == pytest.approx(1.0)
+    assert math.isnan(verdict.low)
+    assert verdict.verdict == "inconclusive"
+
+
+def test_intervals_cover_the_true_slope():
+    draws = np.random.default_rng(0)
+    x = np.repeat([0.0, 0.05, 0.1, 0.2], 3)
+    verdicts = [slope(CLAIM, x, 2 * x + draws.normal(0, 0.1, len(x))) for _ in range(1000)]
+    covered = np.mean([verdict.low <= 2 <= verdict.high for verdict in verdicts])
+    assert 0.93 <= covered <= 0.97
+
+
+# what cannot be decided
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([], "a verdict needs one value per model, got an array of shape (0,)."),
+        ([[1.0, 2.0], [3.0, 4.0]], "a verdict needs one value per model, got an array of shape (2, 2)."),
+        ([1.0, math.nan], "a verdict needs finite values, got [ 1. nan]."),
+        ([math.inf, 1.0], "a verdict needs finite values, got [inf  1.]."),
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_values_that_decide_nothing(values, message):
+    good = [1.0, 2.0]
+    for decide in (
+        lambda: difference(CLAIM, values, good),
+        lambda: difference(CLAIM, good, values),
+        lambda: slope(CLAIM, good, values),
+    ):
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            decide()
+
+
+def test_a_slope_needs_pairs_that_differ():
+    with pytest.raises(ValueError, match=r"^a slope needs one y per x, got 3 and 2\.$"):
+        slope(CLAIM, [0.0, 1.0, 2.0], [0.0, 1.0])
+    with pytest.raises(ValueError, match=r"^a slope needs at least two different values of x\.$"):
+        slope(CLAIM, [0.1, 0.1, 0.1], [0.0, 1.0, 2.0])
+
+
+# the table
+
+
+def test_verdict_table():
+    values = [0.1, 0.2, 0.3]
+    verdicts = [difference(CLAIM, [5.0, 5.1], values), slope(CLAIM, [0.0, 1.0, 2.0], values)]
+    table = verdict_table(iter(verdicts))
+    assert list(table.columns) == [
+        "claim",
+        "paper",
+        "effect",
+        "value",
+        "low",
+        "high",
+        "models",
+        "verdict",
+        "paper_used",
+    ]
+    first = table.iloc[0]
+    assert (first["claim"], first["paper"]) == ("larger is larger", "[C]")
+    assert (first["effect"], first["paper_used"]) == (CLAIM.effect, CLAIM.paper_used)
+    assert (first["value"], first["low"], first["high"]) == (
+        verdicts[0].value,
+        verdicts[0].low,
+        verdicts[0].high,
+    )
+    assert table["models"].tolist() == ["2 + 3", "3"]
+    assert table["verdict"].tolist() == ["holds", "holds"]
