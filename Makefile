@@ -18,7 +18,7 @@ lab: $(READY)  ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab notebooks
 
 bench: $(READY)  ## measure speed against peers and physical bounds
-	$(BIN)/python -m tests.benchmarks
+	$(BIN)/python tests/benchmarks
 
 refresh: $(READY)  ## execute the committed notebooks again and store their outputs
 	$(BIN)/repsim run --refresh --jobs $(JOBS)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 
 import pandas as pd
 import pytest
@@ -519,18 +520,26 @@ def test_robust_accuracy_is_of_at_most_so_many_images(stored, tiny_data, monkeyp
     assert found["accuracy"][1] == pytest.approx(part["accuracy"][0], abs=1e-6)
 
 
-def test_the_record_of_a_committed_model_is_left_as_it_is(measurements):
+def test_the_record_of_a_committed_model_is_left_as_it_is(measurements, monkeypatch, tmp_path):
     dataset = load_data("digits")
     (recipe,) = zoo.recipes(dataset, ["mlp"], [0.0], [0])
+    own, checkout = paths.models()
+    committed = tmp_path / "committed"  # a copy, lest a mistake change the checkout
+    shutil.copytree(checkout / "digits", committed / "digits", ignore=lambda _, names: others(names, recipe))
+    monkeypatch.setattr(paths, "models", lambda: [own, committed])
     model = find(recipe)
-    assert not model.path.is_relative_to(paths.models()[0])
+    assert model.path.is_relative_to(committed)
     before = model.path.read_bytes()
     attack = Attack(0.03, steps=1)
     found = measure(model, dataset, [Attack(0.0), Attack(0.1), attack])
     assert measurements == [attack]
     assert found["accuracy"].between(0, 1).all()
     assert model.path.read_bytes() == before
-    assert not paths.models()[0].exists()
+    assert not own.exists()
+
+
+def others(names, recipe):
+    return [name for name in names if recipe.address not in name]
 
 
 @pytest.mark.parametrize(
