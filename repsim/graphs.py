@@ -24,7 +24,7 @@ from repsim import messages
 from repsim._compat import NodePathTracer
 from repsim.attacks import device_of, evaluating
 
-Layers = Literal["all", "blocks", "penultimate"] | str | Sequence[str] | float
+Layers = Literal["all", "blocks", "penultimate"] | str | Sequence[str | float] | float
 Visit = Callable[[str, Tensor], None]
 
 GROUPS = ("all", "blocks", "penultimate")
@@ -121,12 +121,19 @@ class LayerGraph(ABC):
     def select(self, layers: Layers) -> list[str]:
         """Layer names from `all`, `blocks`, `penultimate`, names, or a fraction of all, evenly spaced.
 
+        A list of one entry means what the entry means, and a fraction may be a text, as notebooks have it.
+
         Raises
         ------
         ValueError
             A name is unknown, a fraction is not in (0, 1], or the network has no such layers.
         """
         known = list(self.layers)
+        if isinstance(layers, Sequence) and not isinstance(layers, str) and len(layers) == 1:
+            layers = layers[0]
+        if isinstance(layers, str) and layers not in self.values:
+            with suppress(ValueError):
+                layers = float(layers)
         if isinstance(layers, int | float):
             if not 0 < layers <= 1:
                 raise ValueError(f"a fraction of the layers must be in (0, 1], not {layers}.")

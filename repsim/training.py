@@ -29,6 +29,7 @@ CHOICES = {
     "schedule": ("onecycle", "thirds", "constant"),
     "optimizer": ("sgd", "adam"),
 }
+IDENTITY = ("dataset", "architecture", "fingerprint", "method", "norm", "epsilon", "seed", "data_seed")
 
 
 class Diverged(RuntimeError):
@@ -145,13 +146,15 @@ class Recipe:
     def options(cls, texts: Iterable[str]) -> dict[str, object]:
         """Training options from texts such as `epochs=40`, each read as the type that its field has.
 
+        What tells networks of one set apart (data, architecture, method, attack, seeds) is no such option.
+
         Raises
         ------
         ValueError
             A text is not `name=value`, or the value is of another type.
         """
         readers = {"int": int, "float": float, "float | None": parse_epsilon, "bool": _truth}
-        kinds = {field.name: field.type for field in dataclasses.fields(cls)}
+        kinds = {field.name: field.type for field in dataclasses.fields(cls) if field.name not in IDENTITY}
         found: dict[str, object] = {}
         for text in texts:
             name, equals, value = (part.strip() for part in text.partition("="))
@@ -222,7 +225,7 @@ def train(
         dataset.mean,
         dataset.std,
         seed=recipe.seed,
-    ).to(target, memory_format=torch.channels_last)  # small convolutions run 1.4 × faster so
+    ).to(target)
     optimizer = _optimizer(recipe, model)
     batches = math.ceil(len(dataset.train) / recipe.batch_size)
     if len(dataset.train) % recipe.batch_size == 1 and batches > 1:

@@ -257,6 +257,13 @@ def test_fractions_are_evenly_spaced_and_keep_both_ends():
     assert graph.select(0.001) == [known[0], known[-1]]
 
 
+@pytest.mark.parametrize("written", ["0.25", ["0.25"], [0.25]])
+def test_fractions_may_be_written_as_notebooks_write_them(written):
+    graph = trace(build("resnet_tiny"), (3, 16, 16))
+    assert graph.select(written) == graph.select(0.25)
+    assert graph.select(["all"]) == graph.select("all")
+
+
 @pytest.mark.parametrize("fraction", [0, 0.0, -0.5, 1.5, 2])
 def test_impossible_fraction(fraction):
     graph = trace(build("mlp"), (3, 16, 16))

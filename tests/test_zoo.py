@@ -223,7 +223,8 @@ def test_a_committed_model_can_be_made_again(digits):
     assert isinstance(again, TrainedModel)
     assert again.path.parent == paths.models()[0] / "digits"
     assert again.epochs_saved == committed.epochs_saved == [5, 10, 15, 20, 25, 30]
-    attacks = [Attack(epsilon) for epsilon in zoo.EPSILONS["digits", "linf"]]
+    # not at the smallest ε, where standard networks differ by tens of per cent from seed to seed
+    attacks = [Attack(epsilon) for epsilon in (0.0, 0.1, 0.2)]
     here, there = measure(again, digits, attacks), measure(committed, digits, attacks)
     pd.testing.assert_frame_equal(here.drop(columns="accuracy"), there.drop(columns="accuracy"))
     assert (here["accuracy"] - there["accuracy"]).abs().max() <= 0.02
