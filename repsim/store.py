@@ -283,6 +283,7 @@ def measure(model: TrainedModel, dataset: Dataset, attacks: Sequence[Attack]) ->
                 missing = True
                 model.record["accuracies"].append(known[0])
         rows.append(known[0])
+    model.record["accuracies"].sort(key=lambda row: [row[name] for name in ACCURACIES])
     if missing and model.path.is_relative_to(paths.models()[0]):  # another store is not ours to write to
         artifacts.write_json(model.path, model.record)
     return pd.DataFrame(rows, columns=ACCURACIES)

@@ -253,7 +253,7 @@ def test_training_is_reproducible_and_leaves_the_callers_random_state_alone(tiny
 
 @pytest.mark.parametrize("method", ["pgd", "trades"])
 def test_adversarial_training_makes_robust(tiny_data, method):
-    options = {"epochs": 15, "attack_steps": 4, "learning_rate": 0.1}
+    options = {"epochs": 25, "attack_steps": 4, "learning_rate": 0.1}
     attacks = [Attack(0.0), Attack(0.1)]
     standard = robust_accuracy(run(tiny_data, "resnet_tiny", **options)[0], tiny_data.test, attacks)[
         "accuracy"
