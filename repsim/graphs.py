@@ -145,7 +145,7 @@ class LayerGraph(ABC):
             return self._blocks()
         if layers == "penultimate":
             return [self._penultimate()]
-        names = [layers] if isinstance(layers, str) else list(layers)
+        names = [layers] if isinstance(layers, str) else list(dict.fromkeys(layers))
         for name in names:
             if name not in self.values:
                 raise ValueError(messages.unknown("layer", name, [*known, *GROUPS]))

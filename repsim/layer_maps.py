@@ -15,9 +15,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from repsim.attacks import device_of
 from repsim.data import check_pixels
 from repsim.graphs import LayerGraph, Layers, trace
-from repsim.measures.kernels import Estimator, centered_gram, hsic_scale, recentered
+from repsim.measures.kernels import Estimator, centered_gram, hsic_scale, recenter_
 from repsim.progress import progress_bar
 
 MEASURES = {"unbiased": "cka_debiased", "biased": "cka"}  # what each estimator estimates
@@ -231,7 +232,10 @@ def _gram_stack(
     graph: LayerGraph, images: Tensor, layers: list[str], batch: Tensor, estimator: Estimator, pool: bool
 ) -> Float[Tensor, "layers pairs"]:
     """One recentred Gram matrix per layer, each laid flat, in float64."""
-    rows: dict[str, Tensor] = {}
+    n = len(batch)
+    device = device_of(graph.network)
+    stack = torch.empty(len(layers), n * n, dtype=torch.float64, device=device)
+    rows = dict(zip(layers, stack, strict=True))
 
     def reduce(name: str, value: Tensor) -> None:
         if pool and value.dim() > 2:
@@ -243,10 +247,10 @@ def _gram_stack(
                 f"layer {name!r} has activations that are not finite (NaN or infinite, or too large to "
                 "square): the weights or the inputs are damaged."
             )
-        rows[name] = recentered(gram.double(), estimator).flatten()
+        recenter_(rows[name].view(n, n).copy_(gram), estimator)
 
     graph.run(images[batch], reduce, layers)
-    return torch.stack([rows[name] for name in layers])
+    return stack
 
 
 def _warn_of_constant(own: Tensor, layers: list[str], name: str) -> None:

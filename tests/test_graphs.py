@@ -526,3 +526,8 @@ def test_a_traced_network_and_its_hooked_twin_agree():
     assert all(torch.equal(ours[name], theirs[name]) for name in shared)
     sums = traced.table()["operation"] == "add"
     assert hooked.table().equals(traced.table()[~sums].reset_index(drop=True))
+
+
+def test_a_layer_named_twice_is_one_layer():
+    graph = trace(build("resnet_tiny"), (3, 16, 16))
+    assert graph.select(["conv1", "fc", "conv1"]) == ["conv1", "fc"]

@@ -57,19 +57,18 @@ def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
         total.addmm_(left, right.T)
 
 
-def recentered(gram: Float[Tensor, "n n"], estimator: Estimator) -> Float[Tensor, "n n"]:
-    """A Gram matrix made ready for its inner products with others to be HSICs.
+def recenter_(gram: Float[Tensor, "n n"], estimator: Estimator) -> Float[Tensor, "n n"]:
+    """Make a Gram matrix ready, in place, for its inner products with others to be HSICs.
 
     `biased`: rows and columns centred (which they are up to rounding, if the features were). `unbiased`:
     U-centred, that is with a zero diagonal and rows and columns that sum to 0.
     """
     n = len(gram)
     if estimator == "biased":
-        rows = gram.mean(1, keepdim=True)
-        return gram - rows - rows.T + rows.mean()
-    off_diagonal = gram.clone().fill_diagonal_(0)
-    rows = off_diagonal.sum(1, keepdim=True) / (n - 2)
-    return (off_diagonal - rows - rows.T + rows.sum() / (n - 1)).fill_diagonal_(0)
+        rows = gram.mean(1)
+        return gram.sub_(rows[:, None]).sub_(rows).add_(rows.mean())
+    rows = gram.fill_diagonal_(0).sum(1) / (n - 2)
+    return gram.sub_(rows[:, None]).sub_(rows).add_(rows.sum() / (n - 1)).fill_diagonal_(0)
 
 
 def hsic_scale(n: int, estimator: Estimator) -> float:
