@@ -12,7 +12,7 @@ from repsim.parameters import Notebook, is_tagged
 
 FILES = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 assert FILES, "the checkout has no notebooks"
-MACHINE_PATHS = ("/home/", "/tmp/", "/root/", "/work/", "/Users/", "site-packages")
+MACHINE_PATHS = ("/home/", "/tmp/", "/root/", "/Users/", "site-packages")
 
 pytestmark = pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
 
