@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from repsim.attacks import device_of
 from repsim.data import check_pixels
 from repsim.graphs import LayerGraph, Layers, trace
-from repsim.measures.kernels import Estimator, centered_gram, hsic_scale, recenter_
+from repsim.measures.hsic import Estimator, centered_gram, hsic_scale, recenter_
 from repsim.progress import progress_bar
 
 MEASURES = {"unbiased": "cka_debiased", "biased": "cka"}  # what each estimator estimates

@@ -1,76 +1,145 @@
-"""Gram matrices and the Hilbert–Schmidt independence criterion (HSIC) on them, which CKA is made of.
+"""Centred kernel alignment (CKA): are pairs of inputs that are alike in X alike in Y?
 
-Sources: Kornblith et al. (2019) for CKA; Song et al. (2012) for U-centring and the unbiased HSIC; Nguyen et
-al. (2021) for averaging it over minibatches.
+Kornblith et al. (2019). Each value is a cosine of two Gram matrices. Of linear kernels it needs no Gram: with
+K = XXᵀ and L = YYᵀ, ⟨K, L⟩ = ‖XᵀY‖², and the cheaper side is taken.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+import math
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-Estimator = Literal["unbiased", "biased"]
-
-# A Gram matrix is symmetric: of each strip of its rows, only what begins at the diagonal is computed. The
-# columns go by in pieces that stay in the processor's cache between being centred and being multiplied.
-STRIP = 64
-COLUMNS = 4096
-# Features that vary by less than this many roundings of their mean are constant.
-ROUNDINGS = 16
-# oneDNN multiplies float32 matrices on AMD processors in less than half the time that MKL takes, which is
-# what torch's own product calls.
-HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+from repsim.measures.angles import angle
+from repsim.measures.hsic import centered_gram, cosine_without_each, recenter_
+from repsim.measures.measure import measure, number_option
+from repsim.measures.rdm import median, pairs, squared_distances
+from repsim.measures.representation import Representation, centered, cross, kept
 
 
-def centered_gram(features: Float[Tensor, "n ..."]) -> Float[Tensor, "n n"]:
-    """X Xᵀ of the column-centred features (flattened to one row per input), in their own precision.
+@measure(
+    orientation="similarity",
+    range=(0, 1),
+    invariances="orthogonal scale translation",
+    reference="Kornblith et al. 2019",
+    elsewhere="ReSi, netrep, rsatoolbox",
+)
+def cka(x: Representation, y: Representation) -> Tensor:
+    """Linear CKA: ‖YᵀX‖² / (‖XᵀX‖·‖YᵀY‖), of centred X and Y.
 
-    Columns are centred before they are multiplied: centring the product instead cancels
-    catastrophically in float32 once a mean is large beside its standard deviation. Features that are
-    constant give exactly 0.
+    Use it for layers whose width is small beside the number of inputs.
+
+    Traps: it is biased upwards. With more units than inputs it is far from 0 even for independent
+    representations (0.9 is nothing unusual): use `cka_debiased` then. A few directions of large variance
+    decide it alone.
     """
-    x = features.flatten(1)
-    n, width = x.shape
-    gram = x.new_zeros(n, n)
-    level = x.new_zeros(())  # of the features: the sum of their squared means
-    buffer = x.new_empty(n * min(COLUMNS, width))
-    for columns in x.split(COLUMNS, dim=1):
-        mean = columns.mean(0)
-        level += mean.square().sum()
-        piece = torch.sub(columns, mean, out=buffer[: columns.numel()].view(columns.shape))
-        for top in range(0, n, STRIP):
-            _add_product(gram[top : top + STRIP, top:], piece[top : top + STRIP], piece[top:])
-    if gram.trace() < n * level * (ROUNDINGS * torch.finfo(x.dtype).eps) ** 2:
-        return gram.zero_()
-    upper = gram.triu_()
-    return upper + upper.triu(1).T
+    return inner_product(x, y) / (inner_product(x, x) * inner_product(y, y)).sqrt()
 
 
-def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """Add left rightᵀ to `total`."""
-    if HAS_ONEDNN and left.device.type == "cpu" and left.dtype == torch.float32:
-        total += torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], "")
-    else:
-        total.addmm_(left, right.T)
+def inner_product(x: Representation, y: Representation) -> Tensor:
+    """⟨XXᵀ, YYᵀ⟩, from the features or from the Grams, whichever are smaller."""
+    return by_features(x, y) if max(x.width, y.width) <= x.n else by_grams(x, y)
 
 
-def recenter_(gram: Float[Tensor, "n n"], estimator: Estimator) -> Float[Tensor, "n n"]:
-    """Make a Gram matrix ready, in place, for its inner products with others to be HSICs.
+def by_features(x: Representation, y: Representation) -> Tensor:
+    """As ‖XᵀY‖²."""
+    return cross(x, y).square().sum()
 
-    `biased`: rows and columns centred (which they are up to rounding, if the features were). `unbiased`:
-    U-centred, that is with a zero diagonal and rows and columns that sum to 0.
+
+def by_grams(x: Representation, y: Representation) -> Tensor:
+    """As the inner product of the Gram matrices themselves."""
+    return (gram(x) * gram(y)).sum()
+
+
+@kept("n n")
+def gram(x: Representation) -> Float[Tensor, "n n"]:
+    """XXᵀ of the centred matrix."""
+    return centered_gram(x.values)
+
+
+@kept("n")
+def squared_norms(x: Representation) -> Float[Tensor, " n"]:
+    """Of the centred rows: the diagonal of their Gram."""
+    return centered(x).square().sum(1)
+
+
+def _debiased_without_each(x: Representation, y: Representation) -> Float[Tensor, " n"]:
+    return cosine_without_each(gram(x), gram(y))
+
+
+@measure(
+    orientation="similarity",
+    range=(-1, 1),
+    invariances="orthogonal scale translation",
+    reference="Song et al. 2012; Nguyen et al. 2021",
+    elsewhere="torch-cka†",
+    leave_one_out=_debiased_without_each,
+)
+def cka_debiased(x: Representation, y: Representation) -> Tensor:
+    """Linear CKA from unbiased estimates: ⟨K̃, L̃⟩ / √(⟨K̃, K̃⟩⟨L̃, L̃⟩) of U-centred Grams with zero diagonals.
+
+    Use it whenever widths and numbers of inputs differ between the values to compare: on independent
+    representations it is 0 on average, whatever their widths.
+
+    Traps: it may be slightly negative; the ratio of unbiased estimates is not itself unbiased.
     """
-    n = len(gram)
-    if estimator == "biased":
-        rows = gram.mean(1)
-        return gram.sub_(rows[:, None]).sub_(rows).add_(rows.mean())
-    rows = gram.fill_diagonal_(0).sum(1) / (n - 2)
-    return gram.sub_(rows[:, None]).sub_(rows).add_(rows.sum() / (n - 1)).fill_diagonal_(0)
+    return unbiased(x, y) / (unbiased(x, x) * unbiased(y, y)).sqrt()
 
 
-def hsic_scale(n: int, estimator: Estimator) -> float:
-    """What an inner product of two recentred n × n Grams is multiplied by to be an HSIC."""
-    return 1 / (n * (n - 3)) if estimator == "unbiased" else 1 / (n - 1) ** 2
+def unbiased(x: Representation, y: Representation) -> Tensor:
+    """⟨K̃, L̃⟩: n (n − 3) times the unbiased HSIC of Song et al. (2012), their equation 5.
+
+    Of a centred Gram without its diagonal k, the rows sum to −k, so that the diagonals are all that the
+    correction needs.
+    """
+    n = x.n
+    k, l = squared_norms(x), squared_norms(y)  # noqa: E741
+    return inner_product(x, y) - (k @ l) * (n / (n - 2)) + k.sum() * l.sum() / ((n - 1) * (n - 2))
+
+
+@measure(
+    orientation="similarity",
+    range=(0, 1),
+    invariances="orthogonal scale translation",
+    reference="Kornblith et al. 2019",
+    examples=({}, {"threshold": 0.5}),
+)
+def cka_rbf(x: Representation, y: Representation, *, threshold: float = 1.0) -> Tensor:
+    """CKA of Gaussian kernels exp(−‖a − b‖² / 2σ²), with σ = `threshold` × the median distance.
+
+    Use it to see whether small distances agree where large ones need not: the smaller `threshold`, the
+    more local it is.
+
+    Traps: it is biased, as `cka` is; with a small `threshold` the kernel nears the identity, and the value
+    nears 1 for anything.
+    """
+    threshold = number_option("threshold", threshold, lambda value: value > 0, "a number above 0")
+    own = gaussian_gram(x, threshold), gaussian_gram(y, threshold)
+    return (own[0] * own[1]).sum() / (own[0].norm() * own[1].norm())
+
+
+@kept("n n")
+def gaussian_gram(x: Representation, threshold: float) -> Float[Tensor, "n n"]:
+    """Centred Gaussian kernel matrix."""
+    squared = squared_distances(x)
+    width = threshold**2 * median(pairs(squared))
+    return recenter_((squared / (-2 * width)).exp(), "biased")
+
+
+@measure(
+    orientation="distance",
+    range=(0, math.pi / 2),
+    invariances="orthogonal scale translation",
+    metric=True,
+    reference="Williams et al. 2021",
+    elsewhere="netrep",
+)
+def cka_angular(x: Representation, y: Representation) -> Tensor:
+    """The angle between the centred Gram matrices: arccos of `cka`, but exact near 0.
+
+    Use it where a metric is needed: to cluster models, or to embed them.
+
+    Traps: those of `cka`.
+    """
+    return angle(cka.function(x, y), lambda: gram(x) / gram(x).norm() - gram(y) / gram(y).norm())

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repsim.measures import kernels
-from repsim.measures.kernels import COLUMNS, STRIP, centered_gram, hsic_scale, recenter_
+from repsim.measures import products
+from repsim.measures.hsic import COLUMNS, STRIP, centered_gram, hsic_scale, recenter_
 
 ESTIMATORS = ["biased", "unbiased"]
 
@@ -80,7 +80,7 @@ def test_gram_where_strips_and_pieces_of_columns_meet(n, width, dtype):
 def test_gram_without_onednn_is_the_same(monkeypatch):
     x = 3 + random(100, COLUMNS + 50, dtype=torch.float32)
     usual = centered_gram(x)
-    monkeypatch.setattr(kernels, "HAS_ONEDNN", False)
+    monkeypatch.setattr(products, "HAS_ONEDNN", False)
     assert relative(centered_gram(x), usual.double()) < 1e-6
 
 

@@ -1,0 +1,186 @@
+"""Canonical correlation analysis: which directions of X can be told from Y by a linear map?
+
+Hotelling (1936). With orthonormal bases U of the two column spaces, the canonical correlations are the
+singular values of U_XᵀU_Y.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from repsim.measures.measure import count_option, measure, number_option
+from repsim.measures.representation import Representation, centered, kept, kept_pair, reduced, reduced_raw
+
+
+class Basis(NamedTuple):
+    """Left singular vectors and singular values of a representation, to its numerical rank."""
+
+    vectors: Float[Tensor, "n r"]
+    values: Float[Tensor, " r"]
+
+
+@kept("n r", "r")
+def basis(x: Representation) -> Basis:
+    """Of the centred matrix."""
+    return _basis(reduced(x), x.width)
+
+
+@kept("n r", "r")
+def basis_raw(x: Representation) -> Basis:
+    """Of the matrix as it is."""
+    return _basis(reduced_raw(x), x.width)
+
+
+def _basis(matrix: Float[Tensor, "n r"], width: int) -> Basis:
+    vectors, values, _ = torch.linalg.svd(matrix, full_matrices=False)
+    least = values[0] * max(len(matrix), width) * torch.finfo(matrix.dtype).eps
+    rank = int((values > least).sum())
+    return Basis(vectors[:, :rank], values[:rank])
+
+
+@kept_pair
+def overlap(x: Representation, y: Representation) -> Float[Tensor, "r s"]:
+    """U_XᵀU_Y."""
+    return basis(x).vectors.T @ basis(y).vectors
+
+
+@kept_pair
+def canonical_correlations(x: Representation, y: Representation) -> Float[Tensor, " c"]:
+    """In falling order, as many as the smaller rank."""
+    return torch.linalg.svdvals(overlap(x, y)).clamp(max=1)
+
+
+def warn_if_trivial(name: str, x: Representation, y: Representation, instead: str) -> None:
+    """Say so when one representation spans all that n centred inputs can be."""
+    if max(len(basis(x).values), len(basis(y).values)) >= x.n - 1:
+        warnings.warn(
+            f"{name} says nothing here: with {x.n} inputs, {x.width} and {y.width} units, one of the "
+            f"representations is a linear map of whatever the other is; {instead}.",
+            stacklevel=2,
+        )
+
+
+INSTEAD = "take more inputs than units, or use svcca(dims=…) with few dims, cka_debiased or procrustes"
+
+
+@measure(
+    orientation="similarity",
+    range=(0, 1),
+    invariances="linear translation",
+    reference="Hotelling 1936; Raghu et al. 2017",
+)
+def cca_mean(x: Representation, y: Representation) -> Tensor:
+    """Mean canonical correlation, over as many as the smaller rank.
+
+    Use it when any invertible linear map of the units is to make no difference.
+
+    Traps: it needs many more inputs than units: with as many units as inputs it is 1 for anything. Directions
+    of next to no variance count as much as the largest.
+    """
+    warn_if_trivial("cca_mean", x, y, INSTEAD)
+    return canonical_correlations(x, y).mean()
+
+
+@measure(
+    orientation="similarity",
+    range=(0, 1),
+    invariances="linear translation",
+    reference="Kornblith et al. 2019",
+)
+def cca_mean_squared(x: Representation, y: Representation) -> Tensor:
+    """Mean of the squared canonical correlations (Yanai's GCD, where the ranks are equal).
+
+    Use it as `cca_mean`: this is the share of variance explained, direction by direction.
+
+    Traps: those of `cca_mean`.
+    """
+    warn_if_trivial("cca_mean_squared", x, y, INSTEAD)
+    return canonical_correlations(x, y).square().mean()
+
+
+@measure(
+    orientation="similarity",
+    range=(0, 1),
+    invariances="orthogonal scale translation",
+    reference="Raghu et al. 2017",
+    elsewhere="ReSi†",
+    examples=({}, {"dims": 3}),
+)
+def svcca(x: Representation, y: Representation, *, variance: float = 0.99, dims: int = 0) -> Tensor:
+    """Mean canonical correlation of the leading principal components.
+
+    Of each representation are kept the fewest components that hold `variance` of the sum of squared singular
+    values; or `dims` of them, if that is not 0.
+
+    Use it instead of `cca_mean` where many directions are noise.
+
+    Traps: the number of components kept, and so the value, jumps with `variance`; too many of them for the
+    number of inputs, and the value nears 1 for anything.
+    """
+    number_option("variance", variance, lambda value: 0 < value <= 1, "a share above 0 and at most 1")
+    count_option("dims", dims, 0)
+    kept_x, kept_y = (_leading(basis(side).values, variance, dims) for side in (x, y))
+    if max(kept_x, kept_y) >= x.n - 1:
+        warn_if_trivial("svcca", x, y, "keep fewer components, by variance or dims")
+    return torch.linalg.svdvals(overlap(x, y)[:kept_x, :kept_y]).mean()
+
+
+def _leading(values: Float[Tensor, " r"], variance: float, dims: int) -> int:
+    if dims:
+        return min(dims, len(values))
+    share = values.square().cumsum(0) / values.square().sum()
+    rounding = len(values) * torch.finfo(values.dtype).eps
+    return min(int((share < variance - rounding).sum()) + 1, len(values))
+
+
+@measure(
+    orientation="similarity",
+    range=(0, 1),
+    invariances=("permutation scale translation", "linear translation"),
+    symmetric=False,
+    reference="Morcos et al. 2018",
+    elsewhere="ReSi†",
+)
+def pwcca(x: Representation, y: Representation) -> Tensor:
+    """Canonical correlations weighted by how much of X they carry: Σⱼ|⟨hᵢ, xⱼ⟩|, with hᵢ the variates of X.
+
+    Use it where `cca_mean` drowns in directions that X hardly uses.
+
+    Traps: it is asymmetric (X weighs). It needs more inputs than units, as `cca_mean` does.
+    """
+    warn_if_trivial("pwcca", x, y, INSTEAD)
+    left, correlations, _ = torch.linalg.svd(overlap(x, y), full_matrices=False)
+    variates = basis(x).vectors @ left
+    weights = (variates.T @ centered(x)).abs().sum(1)
+    return (weights * correlations).sum() / weights.sum()
+
+
+@measure(
+    orientation="similarity",
+    range=(0, 1),
+    invariances="linear",
+    reference="May et al. 2019",
+    elsewhere="ReSi",
+)
+def eigenspace_overlap(x: Representation, y: Representation) -> Tensor:
+    """‖U_XᵀU_Y‖² / max(rank), with orthonormal bases of the column spaces, not centred.
+
+    Use it for whether one representation can be had from the other linearly, in both directions at once.
+
+    Traps: it is 1 for anything with as many units as inputs. (ReSi divides by the larger width instead of the
+    larger rank, so that it is the same only at full column rank.)
+    """
+    a, b = basis_raw(x).vectors, basis_raw(y).vectors
+    greater = max(a.shape[1], b.shape[1])
+    if greater >= x.n:
+        warnings.warn(
+            f"eigenspace_overlap says nothing here: with {x.n} inputs, {x.width} and {y.width} units span "
+            "every direction there is; take more inputs than units.",
+            stacklevel=2,
+        )
+    return (a.T @ b).square().sum() / greater

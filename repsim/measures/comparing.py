@@ -1,0 +1,147 @@
+"""Many measures, or many representations, at once: what they have in common is computed once."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import combinations
+
+import pandas as pd
+import torch
+
+from repsim.measures.measure import Measure, check_rows, represent_pair
+from repsim.measures.registry import MEASURES, find_measure
+from repsim.measures.representation import Memory, Representation, Values, represent
+from repsim.progress import progress_bar
+
+# One measure or several, by name (with options: "jaccard(k=20)") or themselves; or "all".
+Measures = str | Measure | Sequence[str | Measure]
+
+
+def compare(
+    x: Values,
+    y: Values,
+    measures: Measures = "all",
+    *,
+    pool: bool = False,
+    dtype: torch.dtype = torch.float64,
+) -> pd.DataFrame:
+    """Several measures of one pair of representations, for less than they cost one by one.
+
+    Parameters
+    ----------
+    x, y
+        Matrices of the same inputs; see `Measure.__call__`.
+    measures
+        `"all"`, a name such as `cka` or `jaccard(k=20)`, or a list of them.
+
+    Returns
+    -------
+    DataFrame
+        One row per measure: `measure`, `value`, `orientation`, and a `note` that holds what a single call
+        would have warned of. With `"all"`, a measure that is not defined for the two (equal widths, enough
+        inputs) has no value, and its note says why.
+
+    Raises
+    ------
+    ValueError
+        As a single call; of an unknown measure, the nearest names.
+    """
+    first, second = represent_pair(x, y, pool=pool, dtype=dtype)
+    rows = [_row(measure, first, second, measures == "all") for measure in _chosen(measures)]
+    return pd.DataFrame(rows)
+
+
+def compare_many(
+    representations: Mapping[str, Values],
+    measures: Measures = "all",
+    *,
+    pool: bool = False,
+    dtype: torch.dtype = torch.float64,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Measures of all pairs of several representations; what concerns one of them is computed once.
+
+    Parameters
+    ----------
+    representations
+        By the names that the table calls them; at least two, of the same inputs.
+    measures
+        As for `compare`.
+    progress
+        Show a progress bar over the pairs.
+
+    Returns
+    -------
+    DataFrame
+        One row per pair and measure: `model_a`, `model_b`, `measure`, `value`, `orientation`, `note`. Of a
+        measure that is not symmetric, both orders.
+    """
+    if len(representations) < 2:
+        raise ValueError(f"compare_many needs at least 2 representations, got {len(representations)}.")
+    chosen = _chosen(measures)
+    memory = Memory()
+    prepared: dict[str, Representation] = {}
+    for name, values in representations.items():
+        device = next(iter(prepared.values())).values.device if prepared else None
+        shown = f"representations[{name!r}]"
+        prepared[name] = represent(values, shown, pool=pool, dtype=dtype, device=device, memory=memory)
+        first = next(iter(prepared))
+        check_rows(prepared[first], prepared[name], f"representations[{first!r}]", shown)
+
+    # Family by family: what its measures share is then still in memory.
+    work = list(_work(list(prepared), chosen))
+    rows = []
+    for name_a, name_b, measure in progress_bar(work, "comparing", "value", progress):
+        row = _row(
+            measure, prepared[name_a], prepared[name_b], measures == "all", f" of {name_a!r} and {name_b!r}"
+        )
+        rows.append({"model_a": name_a, "model_b": name_b, **row})
+    table = pd.DataFrame(rows)
+    place = {name: i for i, name in enumerate([*prepared, *(measure.label for measure in chosen)])}
+    return table.sort_values(
+        ["model_a", "model_b", "measure"], key=lambda column: column.map(place), ignore_index=True
+    )
+
+
+def _chosen(measures: Measures) -> list[Measure]:
+    if isinstance(measures, str | Measure):
+        return list(MEASURES.values()) if measures == "all" else [find_measure(measures)]
+    chosen = [find_measure(measure) for measure in measures]
+    if not chosen:
+        raise ValueError("no measure was asked for; name some, or say 'all'.")
+    labels = [measure.label for measure in chosen]
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    if twice:
+        raise ValueError(f"measures are asked for twice: {', '.join(twice)}.")
+    return chosen
+
+
+def _work(names: list[str], measures: Iterable[Measure]) -> Iterator[tuple[str, str, Measure]]:
+    families: dict[str, list[Measure]] = {}
+    for measure in measures:
+        families.setdefault(measure.family, []).append(measure)
+    for family in families.values():
+        for name_a, name_b in combinations(names, 2):
+            for measure in family:
+                yield name_a, name_b, measure
+                if not measure.symmetric:
+                    yield name_b, name_a, measure
+
+
+def _row(measure: Measure, x: Representation, y: Representation, any_will_do: bool, of: str = "") -> dict:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            value = measure.evaluate(x, y)
+            notes = [str(warning.message) for warning in caught]
+        except ValueError as error:
+            if not any_will_do:
+                raise ValueError(f"{measure.label}{of}: {error}") from error
+            value, notes = float("nan"), [str(error)]
+    return {
+        "measure": measure.label,
+        "value": value,
+        "orientation": measure.orientation,
+        "note": " ".join(dict.fromkeys(notes)),
+    }

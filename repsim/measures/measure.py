@@ -1,0 +1,250 @@
+"""What a measure is: a function of two representations, with what is known of it declared beside it."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from repsim.measures.representation import Memory, Representation, Values, represent
+from repsim.messages import unknown
+
+TRANSFORMATIONS = ("orthogonal", "permutation", "scale", "translation", "linear")
+IMPLIED = {"linear": {"orthogonal", "permutation", "scale"}, "orthogonal": {"permutation"}}
+ROUNDING = 1e-9  # what arithmetic may leave outside the range
+
+Orientation = Literal["similarity", "distance"]
+# What leaves a value unchanged: words of TRANSFORMATIONS, or a pair of such texts for the two arguments.
+Invariances = str | tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A similarity measure: call it with two matrices of the same inputs.
+
+    Attributes
+    ----------
+    orientation
+        `similarity` (larger is more alike) or `distance`.
+    range
+        Least and greatest value.
+    invariances
+        For each argument, `x` and `y`, the transformations of its units that leave the value unchanged.
+    symmetric
+        Whether the two arguments may be exchanged.
+    metric
+        Whether the triangle inequality holds.
+    reference
+        The paper that defines it.
+    elsewhere
+        Which of ReSi, netrep, rsatoolbox and torch-cka have it; † where theirs is faulty.
+    options
+        What a call uses where it says nothing else.
+    examples
+        Settings of the options that between them show all that is declared.
+    """
+
+    function: Callable[..., float | Tensor]
+    orientation: Orientation
+    reference: str
+    symmetric: bool
+    metric: bool
+    elsewhere: str
+    options: Mapping[str, object]
+    examples: tuple[Mapping[str, object], ...]
+    # the rest is declared for all options, or as a function of them
+    declared_range: tuple[float, float] | Callable[..., tuple[float, float]] = field(repr=False)
+    declared_invariances: Invariances | Callable[..., Invariances] = field(repr=False)
+    leave_one_out: Callable[..., Tensor] | None = field(default=None, repr=False)
+
+    @property
+    def name(self) -> str:
+        """As in `MEASURES`."""
+        return self.function.__name__
+
+    @property
+    def label(self) -> str:
+        """The name with the options that differ from the defaults, such as `jaccard(k=20)`."""
+        defaults = _defaults(self.function)
+        changed = [f"{key}={value!r}" for key, value in self.options.items() if value != defaults[key]]
+        return f"{self.name}({', '.join(changed)})" if changed else self.name
+
+    @property
+    def family(self) -> str:
+        """The module it is defined in: measures of one family share much of their work."""
+        return self.function.__module__.rpartition(".")[2]
+
+    @property
+    def range(self) -> tuple[float, float]:
+        declared = self.declared_range
+        return declared(**self.options) if callable(declared) else declared
+
+    @property
+    def invariances(self) -> dict[str, frozenset[str]]:
+        declared = self.declared_invariances
+        declared = declared(**self.options) if callable(declared) else declared
+        x, y = declared if isinstance(declared, tuple) else (declared, declared)
+        return {"x": _closure(x), "y": _closure(y)}
+
+    @property
+    def description(self) -> str:
+        """Its definition, when to use it, and its traps."""
+        return inspect.cleandoc(self.function.__doc__)
+
+    def using(self, **options: object) -> Measure:
+        """The same measure with other options.
+
+        Raises
+        ------
+        ValueError
+            It has no such option.
+        """
+        for option in options:
+            if option not in self.options:
+                raise ValueError(unknown(f"option of {self.name}", option, self.options))
+        return replace(self, options={**self.options, **options})
+
+    def __call__(
+        self,
+        x: Values,
+        y: Values,
+        *,
+        pool: bool = False,
+        dtype: torch.dtype = torch.float64,
+        **options: object,
+    ) -> float:
+        """The value for two representations of the same inputs.
+
+        Parameters
+        ----------
+        x, y
+            One row per input: (n, d), of any widths. Feature maps (n, c, h, w) and tokens (n, t, d) are
+            flattened. Torch tensors on any device (all is computed on that of `x`), or NumPy arrays.
+        pool
+            Average feature maps over positions, and tokens over the sequence, rather than flatten them.
+        dtype
+            Precision to compute in.
+        options
+            Of this measure; see `repsim measures --explain NAME`.
+
+        Raises
+        ------
+        TypeError
+            An argument is no array of real numbers.
+        ValueError
+            Different numbers of inputs, fewer than 4, values that are not finite, a representation that
+            does not vary, or an option that the measure does not have or that is out of range.
+        """
+        measure = self.using(**options)
+        return measure.evaluate(*represent_pair(x, y, pool=pool, dtype=dtype))
+
+    def evaluate(self, x: Representation, y: Representation) -> float:
+        """The value for two prepared representations, whose shared parts may already be known."""
+        value = float(self.function(x, y, **self.options))
+        if math.isnan(value):
+            raise ValueError(
+                f"{self.label} is undefined here (0 / 0): too few inputs ({x.n}), or next to no variation."
+            )
+        low, high = self.range
+        if low - ROUNDING < value < high + ROUNDING:
+            return float(min(max(value, low), high))
+        return value
+
+
+def represent_pair(
+    x: Values, y: Values, *, pool: bool = False, dtype: torch.dtype = torch.float64
+) -> tuple[Representation, Representation]:
+    """Both arguments, checked one by one and against each other."""
+    memory = Memory()
+    first = represent(x, "x", pool=pool, dtype=dtype, device=None, memory=memory)
+    second = represent(y, "y", pool=pool, dtype=dtype, device=first.values.device, memory=memory)
+    check_rows(first, second, "x", "y")
+    return first, second
+
+
+def check_rows(x: Representation, y: Representation, name_x: str, name_y: str) -> None:
+    """Both have one row for each of the same inputs."""
+    if x.n != y.n:
+        raise ValueError(
+            f"{name_x} and {name_y} must have one row for each of the same inputs; got {x.n} and {y.n} rows."
+        )
+
+
+def measure(
+    *,
+    orientation: Orientation,
+    range: tuple[float, float] | Callable[..., tuple[float, float]],
+    invariances: Invariances | Callable[..., Invariances],
+    reference: str,
+    symmetric: bool = True,
+    metric: bool = False,
+    elsewhere: str = "",
+    examples: tuple[Mapping[str, object], ...] = ({},),
+    leave_one_out: Callable[..., Tensor] | None = None,
+) -> Callable[[Callable], Measure]:
+    """Make a measure of a function `(x, y, *, options) -> value` of two representations; see `Measure`.
+
+    `range` and `invariances` may be functions of the options. `leave_one_out` gives the values without
+    each input in turn, where there is a formula for all of them at once.
+    """
+
+    def declare(function: Callable) -> Measure:
+        return Measure(
+            function=function,
+            orientation=orientation,
+            reference=reference,
+            symmetric=symmetric,
+            metric=metric,
+            elsewhere=elsewhere,
+            options=_defaults(function),
+            examples=examples,
+            declared_range=range,
+            declared_invariances=invariances,
+            leave_one_out=leave_one_out,
+        )
+
+    return declare
+
+
+def _defaults(function: Callable) -> dict[str, object]:
+    parameters = inspect.signature(function).parameters.values()
+    return {
+        parameter.name: parameter.default
+        for parameter in parameters
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+
+
+def _closure(text: str) -> frozenset[str]:
+    words = set(text.split())
+    for word in TRANSFORMATIONS:
+        if word in words:
+            words |= IMPLIED.get(word, set())
+    return frozenset(words)
+
+
+def count_option(name: str, value: object, least: int, most: float = math.inf, of: str = "") -> int:
+    """A whole number within its limits, or an error that says them."""
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        upper = f" and at most {most}{of}" if most < math.inf else ""
+        raise ValueError(f"{name} must be a whole number of at least {least}{upper}, not {value!r}.")
+    return value
+
+
+def number_option(name: str, value: object, condition: Callable[[float], bool], expected: str) -> float:
+    """A number that fulfils a condition, or an error that says it."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not condition(value):
+        raise ValueError(f"{name} must be {expected}, not {value!r}.")
+    return float(value)
+
+
+def one_of(name: str, value: object, known: Mapping[str, object] | tuple[str, ...]) -> str:
+    """A word of a list, or an error that names the nearest."""
+    if value not in known:
+        raise ValueError(unknown(name, value, known))
+    return value

@@ -1,0 +1,293 @@
+"""Neighbours: are the inputs nearest to each input the same ones in both representations?
+
+An input is never its own neighbour. With `metric="cosine"` and without `center`, neighbours are those of
+the raw rows.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from repsim.measures.measure import count_option, measure, one_of
+from repsim.measures.products import products
+from repsim.measures.rdm import unit_rows
+from repsim.measures.representation import Representation, centered, kept, kept_pair
+
+METRICS = ("cosine", "euclidean")
+BLOCK = 512  # rows whose distances to all others are held at a time
+SPARE = 6  # candidates beyond k that the float32 pass hands to the float64 one
+
+
+@kept("n k", numbers_inputs=True)
+def neighbors(x: Representation, k: int, metric: str, center: bool) -> Int[Tensor, "n k"]:
+    """The k nearest other inputs of every input, nearest first.
+
+    Raises
+    ------
+    ValueError
+        k is not below the number of inputs, or the metric is unknown.
+    """
+    count_option("k", k, 1, x.n - 1, f" (there are {x.n} inputs)")
+    rows = _rows(x, one_of("metric", metric, METRICS), center)
+    rows = rows / rows.norm(dim=1).max()  # so that no square overflows in float32
+    penalty = rows.square().sum(1) / 2 if metric == "euclidean" else rows.new_zeros(len(rows))
+    search = _screened if rows.device.type == "cpu" and rows.dtype == torch.float64 else _plain
+    blocks = torch.arange(x.n, device=rows.device).split(BLOCK)
+    return torch.cat([search(rows, penalty, block, k) for block in blocks])
+
+
+def _rows(x: Representation, metric: str, center: bool) -> Float[Tensor, "n d"]:
+    if metric == "euclidean":
+        return centered(x)  # distances are the same, and lose fewer digits
+    return unit_rows(centered(x) if center else x.values)
+
+
+def _scores(rows: Tensor, penalty: Tensor, block: Tensor) -> Float[Tensor, "b n"]:
+    """What falls with distance: cosine, or (‖a‖² − ‖a − b‖²) / 2; −∞ for the input itself."""
+    scores = products(rows[block], rows) - penalty
+    scores[torch.arange(len(block), device=rows.device), block] = -torch.inf
+    return scores
+
+
+def _plain(rows: Tensor, penalty: Tensor, block: Int[Tensor, " b"], k: int) -> Int[Tensor, "b k"]:
+    return _scores(rows, penalty, block).topk(k, dim=1).indices
+
+
+def _screened(rows: Tensor, penalty: Tensor, block: Int[Tensor, " b"], k: int) -> Int[Tensor, "b k"]:
+    """As `_plain`, with all but a few candidates ruled out in float32.
+
+    Candidates are ranked by their float64 scores. Where the last of the k is not ahead of every
+    non-candidate by more than float32 can err, the row is done again in float64 throughout.
+    """
+    n, width = rows.shape
+    fewer = min(k + SPARE, n - 1)
+    rough, candidates = _scores(rows.float(), penalty.float(), block).topk(fewer, dim=1)
+    exact = torch.bmm(rows[candidates], rows[block, :, None]).squeeze(2) - penalty[candidates]
+    ranked, order = exact.topk(k, dim=1)
+    nearest = candidates.gather(1, order)
+    if fewer < n - 1:
+        error = (width + 8) * torch.finfo(torch.float32).eps  # for rows of length at most 1
+        doubtful = ranked[:, -1] < rough[:, -1].double() + error
+        if doubtful.any():
+            nearest[doubtful] = _plain(rows, penalty, block[doubtful], k)
+    return nearest
+
+
+@kept_pair
+def ranks_of_shared(
+    x: Representation, y: Representation, k: int, metric: str, center: bool
+) -> Int[Tensor, "n k"]:
+    """For each neighbour in X, nearest first, its rank among those in Y; 0 where it is none of them."""
+    of_x, of_y = neighbors(x, k, metric, center), neighbors(y, k, metric, center)
+    ordered, place = of_y.sort(dim=1)
+    position = torch.searchsorted(ordered, of_x).clamp(max=k - 1)
+    found = ordered.gather(1, position) == of_x
+    return torch.where(found, place.gather(1, position) + 1, 0)
+
+
+def _invariances(metric: str = "cosine", center: bool = False, **_: object) -> str:
+    return "orthogonal scale" if metric == "cosine" and not center else "orthogonal scale translation"
+
+
+EXAMPLES = ({}, {"center": True}, {"metric": "euclidean"}, {"k": 3})
+
+
+@measure(
+    orientation="similarity",
+    range=(0, 1),
+    invariances=_invariances,
+    reference="Schumacher et al. 2021; Wang et al. 2020",
+    elsewhere="ReSi",
+    examples=EXAMPLES,
+)
+def jaccard(
+    x: Representation, y: Representation, *, k: int = 10, metric: str = "cosine", center: bool = False
+) -> Tensor:
+    """Mean Jaccard overlap |A ∩ B| / |A ∪ B| of the k nearest neighbours of each input in X and in Y.
+
+    Use it for local structure, which `cka` and Procrustes hardly see.
+
+    Traps: it depends on k and on the number of inputs: for independent representations it is about k / 2n.
+    With raw cosine, a large common mean makes all rows alike: use `center=True` or `metric="euclidean"`.
+    """
+    return _jaccard_rows(ranks_of_shared(x, y, k, metric, center)).mean()
+
+
+def _jaccard_rows(ranks: Int[Tensor, "n k"]) -> Float[Tensor, " n"]:
+    shared = (ranks > 0).sum(1).double()
+    return shared / (2 * ranks.shape[1] - shared)
+
+
+@measure(
+    orientation="similarity",
+    range=(0, 1),
+    invariances=_invariances,
+    reference="Wang et al. 2020",
+    elsewhere="ReSi",
+    examples=EXAMPLES,
+)
+def rank(
+    x: Representation, y: Representation, *, k: int = 10, metric: str = "cosine", center: bool = False
+) -> Tensor:
+    """Agreement of the ranks of shared neighbours, near ones weighing most; 0 where none is shared.
+
+    For each input Σ 2 / ((1 + |r − s|)(r + s)) over the shared neighbours of rank r in X and s in Y,
+    divided by Σ 1/i for as many.
+
+    Use it beside `jaccard`, for whether what is shared is also in the same order.
+
+    Traps: it says nothing of how many neighbours are shared; `rank_jaccard` joins both.
+    """
+    return _rank_rows(ranks_of_shared(x, y, k, metric, center)).mean()
+
+
+def _rank_rows(ranks: Int[Tensor, "n k"]) -> Float[Tensor, " n"]:
+    k = ranks.shape[1]
+    own = torch.arange(1, k + 1, device=ranks.device).double()
+    shared = ranks > 0
+    scores = torch.where(shared, 2 / ((1 + (own - ranks).abs()) * (own + ranks)), 0).sum(1)
+    harmonic = torch.cat([own.new_ones(1), (1 / own).cumsum(0)])  # where none is shared the score is 0
+    return scores / harmonic[shared.sum(1)]
+
+
+@measure(
+    orientation="similarity",
+    range=(0, 1),
+    invariances=_invariances,
+    reference="Wang et al. 2020",
+    elsewhere="ReSi",
+    examples=EXAMPLES,
+)
+def rank_jaccard(
+    x: Representation, y: Representation, *, k: int = 10, metric: str = "cosine", center: bool = False
+) -> Tensor:
+    """Mean over the inputs of `jaccard` × `rank`.
+
+    Use it for one number that wants the same neighbours in the same order.
+
+    Traps: those of both.
+    """
+    ranks = ranks_of_shared(x, y, k, metric, center)
+    return (_jaccard_rows(ranks) * _rank_rows(ranks)).mean()
+
+
+@measure(
+    orientation="similarity",
+    range=(0, 1),
+    invariances=_invariances,
+    reference="Huh et al. 2024",
+    examples=EXAMPLES,
+)
+def mutual_knn(
+    x: Representation, y: Representation, *, k: int = 10, metric: str = "cosine", center: bool = False
+) -> Tensor:
+    """Mean share |A ∩ B| / k of the k nearest neighbours that X and Y have in common.
+
+    Use it to compare with the literature on convergence of representations; it rises and falls with
+    `jaccard`.
+
+    Traps: those of `jaccard`; about k / n for independent representations.
+    """
+    return (ranks_of_shared(x, y, k, metric, center) > 0).double().mean()
+
+
+def _cosine_invariances(center: bool = False, **_: object) -> str:
+    return "orthogonal scale translation" if center else "orthogonal scale"
+
+
+@measure(
+    orientation="similarity",
+    range=(-1, 1),
+    invariances=_cosine_invariances,
+    symmetric=False,
+    reference="Huh et al. 2024",
+    examples=({}, {"center": True}, {"k": 20}),
+)
+def cknna(x: Representation, y: Representation, *, k: int = 10, center: bool = False) -> Tensor:
+    """Debiased CKA of the cosine kernels, where only mutual neighbours count (both in X and in Y).
+
+    HSIC(αK, αL) / √(HSIC(α_K K, α_K K) HSIC(α_L L, α_L L)), unbiased, where α marks the k nearest
+    neighbours that X and Y share, α_K and α_L those of each.
+
+    Use it between `mutual_knn` and `cka_debiased`: with k near n it is the latter.
+
+    Traps: it is not symmetric, as neighbourhoods are not, and can be slightly negative.
+    """
+    shared = ranks_of_shared(x, y, k, "cosine", center) > 0
+    everything = torch.ones_like(shared)
+    both = _masked_hsic(x, y, k, center, shared)
+    return (
+        both / (_masked_hsic(x, x, k, center, everything) * _masked_hsic(y, y, k, center, everything)).sqrt()
+    )
+
+
+def _masked_hsic(
+    x: Representation, y: Representation, k: int, center: bool, mask: Bool[Tensor, "n k"]
+) -> Float[Tensor, ""]:
+    """n (n − 3) times the unbiased HSIC of two kernels that are 0 but where `mask` marks neighbours in X."""
+    n = x.n
+    row, place = mask.nonzero(as_tuple=True)
+    column = neighbors(x, k, "cosine", center)[row, place]
+    first, second = (_kernel_at(side, center, row, column) for side in (x, y))
+    # tr(KL) wants the entries whose mirror image is marked as well
+    forward, backward = row * n + column, column * n + row
+    order = forward.argsort()
+    position = torch.searchsorted(forward[order], backward).clamp(max=max(len(row) - 1, 0))
+    mirrored = forward[order][position] == backward
+    product = (first * second[order][position])[mirrored].sum()
+    columns_first = first.new_zeros(n).index_add(0, column, first)
+    rows_second = second.new_zeros(n).index_add(0, row, second)
+    return (
+        product
+        + first.sum() * second.sum() / ((n - 1) * (n - 2))
+        - 2 / (n - 2) * (columns_first @ rows_second)
+    )
+
+
+def _kernel_at(x: Representation, center: bool, row: Tensor, column: Tensor) -> Float[Tensor, " m"]:
+    rows = _rows(x, "cosine", center)
+    parts = zip(row.split(BLOCK * 16), column.split(BLOCK * 16), strict=True)
+    return torch.cat([(rows[i] * rows[j]).sum(1) for i, j in parts])
+
+
+@measure(
+    orientation="similarity",
+    range=lambda k=10, **_: (-1, 1) if k is None else (0, 1),
+    invariances=_cosine_invariances,
+    reference="Hamilton et al. 2016",
+    elsewhere="ReSi",
+    examples=({}, {"center": True}, {"k": None}),
+)
+def second_order_cosine(
+    x: Representation, y: Representation, *, k: int | None = 10, center: bool = False
+) -> Tensor:
+    """Mean cosine of the profiles of each input in X and in Y: its cosine distances to others.
+
+    The profile goes over the union of the k nearest neighbours in X and in Y; with `k=None` it is the whole
+    row of cosine similarities, that of the input with itself among them.
+
+    Use it for whether neighbours keep their distances, where `jaccard` counts them only.
+
+    Traps: distances are positive, so that it is far above 0 for independent representations: use
+    `permutation_test`.
+    """
+    rows = [_rows(side, "cosine", center) for side in (x, y)]
+    blocks = torch.arange(x.n, device=x.values.device).split(BLOCK)
+    if k is None:
+        profiles = ([side[block] @ side.T for side in rows] for block in blocks)
+    else:
+        profiles = _distance_profiles(rows, [neighbors(side, k, "cosine", center) for side in (x, y)], blocks)
+    return torch.cat([(unit_rows(a) * unit_rows(b)).sum(1) for a, b in profiles]).mean()
+
+
+def _distance_profiles(rows: list[Tensor], nearest: list[Tensor], blocks: tuple[Tensor, ...]):
+    """For each block of inputs, their cosine distances in X and in Y to all neighbours, each counted once."""
+    for block in blocks:
+        union = torch.cat([side[block] for side in nearest], dim=1).sort(dim=1).values
+        once = torch.ones_like(union, dtype=torch.bool)
+        once[:, 1:] = union[:, 1:] != union[:, :-1]
+        yield [
+            torch.where(once, 1 - torch.bmm(side[union], side[block, :, None]).squeeze(2), 0) for side in rows
+        ]

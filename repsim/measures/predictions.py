@@ -1,0 +1,322 @@
+"""Prediction similarity: how alike two models answer the same inputs, by their logits or probabilities."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor
+
+from repsim.measures.measure import Orientation, number_option
+from repsim.measures.representation import Values, as_tensor
+from repsim.messages import unknown
+
+SUMS_TO_ONE = 1e-3  # how far a row of float16 probabilities may be off
+
+Labels = Shaped[Tensor, "..."] | Shaped[np.ndarray, "..."]
+PREDICTION_MEASURES: dict[str, PredictionMeasure] = {}
+
+
+@dataclass(frozen=True)
+class PredictionMeasure:
+    """A similarity of two models' predictions: call it with two tables of logits or probabilities.
+
+    Attributes
+    ----------
+    orientation
+        `similarity` (larger is more alike) or `distance`.
+    range
+        Least and greatest value.
+    needs_labels
+        Whether it asks which predictions are right.
+    reference
+        The paper that defines it.
+    options
+        What a call uses where it says nothing else.
+    """
+
+    function: Callable[..., Tensor | float]
+    orientation: Orientation
+    range: tuple[float, float]
+    needs_labels: bool
+    reference: str
+    options: Mapping[str, object]
+
+    @property
+    def name(self) -> str:
+        """As in `PREDICTION_MEASURES`."""
+        return self.function.__name__
+
+    @property
+    def description(self) -> str:
+        """Its definition, and when to use it."""
+        return inspect.cleandoc(self.function.__doc__)
+
+    def using(self, **options: object) -> PredictionMeasure:
+        """The same measure with other options."""
+        for option in options:
+            if option not in self.options:
+                raise ValueError(unknown(f"option of {self.name}", option, self.options))
+        return replace(self, options={**self.options, **options})
+
+    def __call__(self, a: Values, b: Values, labels: Labels | None = None, **options: object) -> float:
+        """The value for two models.
+
+        Parameters
+        ----------
+        a, b
+            (n, classes): probabilities, where all rows are non-negative and sum to 1; logits otherwise.
+        labels
+            (n,), the right classes, for the measures that need them.
+
+        Raises
+        ------
+        ValueError
+            Shapes that do not match, values that are not finite, labels missing or out of range.
+        """
+        measure = self.using(**options)
+        return measure.evaluate(*prediction_pair(a, b, labels, self.name if self.needs_labels else ""))
+
+    def evaluate(
+        self, a: Float[Tensor, "n c"], b: Float[Tensor, "n c"], labels: Int[Tensor, " n"] | None
+    ) -> float:
+        """The value for two tables of probabilities."""
+        arguments = (a, b, labels) if self.needs_labels else (a, b)
+        return float(self.function(*arguments, **self.options))
+
+
+def prediction_measure(
+    *, orientation: Orientation, range: tuple[float, float], reference: str, needs_labels: bool = False
+) -> Callable[[Callable], PredictionMeasure]:
+    """Make a prediction measure of a function of two tables of probabilities (and labels)."""
+
+    def declare(function: Callable) -> PredictionMeasure:
+        parameters = list(inspect.signature(function).parameters.values())
+        options = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+        declared = PredictionMeasure(function, orientation, range, needs_labels, reference, options)
+        PREDICTION_MEASURES[declared.name] = declared
+        return declared
+
+    return declare
+
+
+def prediction_pair(
+    a: Values, b: Values, labels: Labels | None, needed_by: str = ""
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Both as checked probabilities on one device, and the labels."""
+    first = as_probabilities(a, "a")
+    second = as_probabilities(b, "b").to(first.device)
+    if first.shape != second.shape:
+        raise ValueError(
+            "a and b must hold predictions of the same classes for the same inputs; got shapes "
+            f"{tuple(first.shape)} and {tuple(second.shape)}."
+        )
+    if labels is None:
+        if needed_by:
+            raise ValueError(f"{needed_by} needs labels, the right class of every input.")
+        return first, second, None
+    return first, second, _checked_labels(labels, first)
+
+
+def as_probabilities(predictions: Values, name: str) -> Float[Tensor, "n c"]:
+    """Probabilities in float64: as they are, if that is what they are, else the softmax of logits."""
+    table = as_tensor(predictions, name).double()
+    if table.dim() != 2 or table.shape[0] < 1 or table.shape[1] < 2:
+        raise ValueError(
+            f"{name} must have one row per input and at least two classes, (n, classes); "
+            f"got shape {tuple(table.shape)}."
+        )
+    if not table.isfinite().all():
+        raise ValueError(f"{name} has predictions that are not finite (NaN or infinite).")
+    sums = table.sum(1, keepdim=True)
+    if (table >= 0).all() and ((sums - 1).abs() < SUMS_TO_ONE).all():
+        return table / sums
+    return table.softmax(1)
+
+
+def _checked_labels(labels: Labels, table: Tensor) -> Int[Tensor, " n"]:
+    labels = as_tensor(labels, "labels").to(table.device)
+    n, classes = table.shape
+    if labels.shape != (n,):
+        raise ValueError(f"labels must hold one class per input, ({n},); got shape {tuple(labels.shape)}.")
+    if labels.is_floating_point() or labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(f"labels must be whole numbers from 0 to {classes - 1}, the {classes} classes.")
+    return labels.long()
+
+
+def _disagree(a: Tensor, b: Tensor) -> Float[Tensor, ""]:
+    return (a.argmax(1) != b.argmax(1)).double().mean()
+
+
+def _error(a: Tensor, labels: Tensor) -> Float[Tensor, ""]:
+    return (a.argmax(1) != labels).double().mean()
+
+
+@prediction_measure(orientation="similarity", range=(0, 1), reference="Madani et al. 2004")
+def agreement(a: Float[Tensor, "n c"], b: Float[Tensor, "n c"]) -> Tensor:
+    """Share of inputs to which both models give the same class.
+
+    Traps: two accurate models must agree often; see `normalized_disagreement` and `agreement_reference`.
+    """
+    return 1 - _disagree(a, b)
+
+
+@prediction_measure(orientation="distance", range=(0, 1), reference="Madani et al. 2004")
+def disagreement(a: Float[Tensor, "n c"], b: Float[Tensor, "n c"]) -> Tensor:
+    """Share of inputs to which the models give different classes (churn)."""
+    return _disagree(a, b)
+
+
+@prediction_measure(orientation="distance", range=(0, 1), needs_labels=True, reference="Klabunde et al. 2023")
+def normalized_disagreement(
+    a: Float[Tensor, "n c"], b: Float[Tensor, "n c"], labels: Int[Tensor, " n"]
+) -> Tensor:
+    """Disagreement, from the least to the most that the error rates allow: (d − d_min) / (d_max − d_min).
+
+    d_min = |e₁ − e₂|; d_max = min(e₁ + e₂, 1), and with two classes min(e₁ + e₂, 2 − e₁ − e₂). 0 where they
+    coincide.
+    """
+    error_a, error_b = _error(a, labels), _error(b, labels)
+    least = (error_a - error_b).abs()
+    most = error_a + error_b
+    most = torch.minimum(most, 2 - most if a.shape[1] == 2 else torch.ones_like(most))
+    return (_disagree(a, b) - least) / (most - least) if most - least > 1e-12 else 0.0
+
+
+@prediction_measure(orientation="similarity", range=(-1, 1), reference="Cohen 1960")
+def cohen_kappa(a: Float[Tensor, "n c"], b: Float[Tensor, "n c"]) -> Tensor | float:
+    """Agreement beyond what the frequencies of the predicted classes give by chance, as a share of the rest.
+
+    1 where both give one and the same class to every input.
+    """
+    own, other = (table.argmax(1).bincount(minlength=table.shape[1]) / len(table) for table in (a, b))
+    chance = (own.double() * other.double()).sum()
+    return (1 - _disagree(a, b) - chance) / (1 - chance) if chance < 1 else 1.0
+
+
+def _jensen_shannon(a: Tensor, b: Tensor) -> Float[Tensor, ""]:
+    middle = (a + b) / 2
+    entropies = [-torch.special.xlogy(table, table).sum(1) for table in (middle, a, b)]
+    return (entropies[0] - (entropies[1] + entropies[2]) / 2).clamp(0, math.log(2)).mean()
+
+
+@prediction_measure(orientation="distance", range=(0, math.log(2)), reference="Lin 1991")
+def jensen_shannon(a: Float[Tensor, "n c"], b: Float[Tensor, "n c"]) -> Tensor:
+    """Mean Jensen–Shannon divergence of the probabilities, in nats (the squared Jensen–Shannon distance).
+
+    Traps: it depends on calibration: the same classes with other confidence differ.
+    """
+    return _jensen_shannon(a, b)
+
+
+@prediction_measure(orientation="similarity", range=(0, 1), reference="Lin 1991")
+def jensen_shannon_similarity(a: Float[Tensor, "n c"], b: Float[Tensor, "n c"]) -> Tensor:
+    """1 − `jensen_shannon` / ln 2 (that is, 1 minus the divergence in bits)."""
+    return 1 - _jensen_shannon(a, b) / math.log(2)
+
+
+@prediction_measure(orientation="distance", range=(0, math.inf), reference="Bhojanapalli et al. 2021")
+def surrogate_churn(a: Float[Tensor, "n c"], b: Float[Tensor, "n c"], *, alpha: float = 1.0) -> Tensor:
+    """Mean of ½ Σ |(p / max p)^`alpha` − (q / max q)^`alpha`|: smooth, and disagreement in the limit of ∞."""
+    number_option("alpha", alpha, lambda value: value > 0, "a number above 0")
+    first, second = ((table / table.amax(1, keepdim=True)) ** alpha for table in (a, b))
+    return (first - second).abs().sum(1).mean() / 2
+
+
+@prediction_measure(orientation="distance", range=(0, 1), needs_labels=True, reference="Klabunde et al. 2023")
+def accuracy_difference(
+    a: Float[Tensor, "n c"], b: Float[Tensor, "n c"], labels: Int[Tensor, " n"]
+) -> Tensor:
+    """Absolute difference of the accuracies."""
+    return (_error(a, labels) - _error(b, labels)).abs()
+
+
+# --- over a set of models, and as tables ------------------------------------------------------------------
+
+
+def ambiguity(predictions: Sequence[Values]) -> float:
+    """Share of inputs on which some two models of a set disagree (Marx et al., 2020)."""
+    classes = _classes_of_all(predictions)
+    return float((classes != classes[0]).any(0).double().mean())
+
+
+def discrepancy(predictions: Sequence[Values]) -> float:
+    """The greatest disagreement of any two models of a set (Marx et al., 2020)."""
+    classes = _classes_of_all(predictions)
+    return max(float((one != other).double().mean()) for one, other in combinations(classes, 2))
+
+
+def _classes_of_all(predictions: Sequence[Values]) -> Int[Tensor, "models n"]:
+    if len(predictions) < 2:
+        raise ValueError(f"a set of models has at least 2, got {len(predictions)}.")
+    tables = [as_probabilities(table, f"predictions[{i}]") for i, table in enumerate(predictions)]
+    for i, table in enumerate(tables):
+        if table.shape != tables[0].shape:
+            raise ValueError(
+                "all models must predict the same classes for the same inputs; predictions[0] has shape "
+                f"{tuple(tables[0].shape)} and predictions[{i}] {tuple(table.shape)}."
+            )
+    return torch.stack([table.argmax(1).to(tables[0].device) for table in tables])
+
+
+def error_overlap(a: Values, b: Values, labels: Labels) -> pd.DataFrame:
+    """On how many inputs both, one or none of two models are right.
+
+    Returns
+    -------
+    DataFrame
+        Four rows: `model_a` and `model_b` (each `right` or `wrong`), `count`, `share`.
+    """
+    first, second, right = prediction_pair(a, b, labels, "error_overlap")
+    correct = {True: "right", False: "wrong"}
+    right_a, right_b = first.argmax(1) == right, second.argmax(1) == right
+    rows = []
+    for is_a in (True, False):
+        for is_b in (True, False):
+            count = int(((right_a == is_a) & (right_b == is_b)).sum())
+            rows.append(
+                {
+                    "model_a": correct[is_a],
+                    "model_b": correct[is_b],
+                    "count": count,
+                    "share": count / len(right),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def agreement_reference(accuracy_a: float, accuracy_b: float, classes: int) -> pd.DataFrame:
+    """What agreement two accuracies would give under two simple assumptions (Fort et al., 2019); no bounds.
+
+    Returns
+    -------
+    DataFrame
+        Two rows, `reference` and `agreement`: `independent` (errors are independent, and uniform over the
+        wrong classes), and `perturbed` (the less accurate model is the other one with a share of its
+        answers replaced by classes drawn uniformly).
+
+    Raises
+    ------
+    ValueError
+        Accuracies outside [0, 1] or fewer than 2 classes; or no accuracy above chance to perturb.
+    """
+    for name, value in (("accuracy_a", accuracy_a), ("accuracy_b", accuracy_b)):
+        number_option(name, value, lambda share: 0 <= share <= 1, "a share from 0 to 1")
+    if classes < 2:
+        raise ValueError(f"classes must be at least 2, not {classes}.")
+    worse, better = sorted((accuracy_a, accuracy_b))
+    if better <= 1 / classes:
+        raise ValueError(
+            f"the better accuracy must be above chance, 1/{classes}, for the other to be a perturbation "
+            f"of it; it is {better:g}."
+        )
+    independent = worse * better + (1 - worse) * (1 - better) / (classes - 1)
+    perturbed = 1 - (classes - 1) * (better - worse) / (classes * better - 1)
+    return pd.DataFrame({"reference": ["independent", "perturbed"], "agreement": [independent, perturbed]})

@@ -1,0 +1,230 @@
+"""A representation as the measures see it: a checked matrix, and what has been derived from it so far.
+
+Everything that measures share (centring, Grams, decompositions, distances, neighbours) is computed once per
+representation, or once per pair, and kept in a bounded memory.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, Num
+from torch import Tensor
+
+Values = Num[Tensor, "..."] | Num[np.ndarray, "..."]
+
+SMALLEST = 4  # inputs: the unbiased HSIC divides by n (n − 3)
+ROUNDINGS = 16  # what varies by less than this many roundings of its mean is constant
+MEMORY = 4 * 2**30  # bytes of results kept at a time
+
+
+class Memory:
+    """Results by what they were computed from; the least recently used are given up beyond `limit` bytes."""
+
+    def __init__(self, limit: int = MEMORY):
+        self.limit = limit
+        self.size = 0
+        self._kept: OrderedDict[tuple, object] = OrderedDict()
+
+    def recall(self, key: tuple, compute: Callable[[], object]) -> object:
+        """What was kept under `key`, or else is computed now."""
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        result = self._kept[key] = compute()
+        self.size += _bytes(result)
+        while self.size > self.limit and len(self._kept) > 1:
+            self.size -= _bytes(self._kept.popitem(last=False)[1])
+        return result
+
+    def forget(self) -> None:
+        """Give up everything."""
+        self._kept.clear()
+        self.size = 0
+
+
+class Representation:
+    """A matrix of n inputs by d units, checked and in the precision to compute in.
+
+    Parameters
+    ----------
+    values
+        The matrix, as `represent` makes it.
+    memory
+        Where results are kept: one for all representations that are compared with one another.
+    origin, order
+        If these are the rows of another representation in another order: that one, and the order.
+    """
+
+    def __init__(
+        self,
+        values: Float[Tensor, "n d"],
+        memory: Memory,
+        origin: Representation | None = None,
+        order: Int[Tensor, " n"] | None = None,
+    ):
+        self.values = values
+        self.memory = memory
+        self.origin = origin
+        self.order = order
+        self.n, self.width = values.shape
+
+    def permuted(self, order: Int[Tensor, " n"]) -> Representation:
+        """The rows in another order; what is known of them is reordered rather than computed again."""
+        return Representation(self.values[order], Memory(self.memory.limit), self, order)
+
+
+def represent(
+    values: Values, name: str, *, pool: bool, dtype: torch.dtype, device: torch.device | None, memory: Memory
+) -> Representation:
+    """Check what a caller gave, and make one row per input of it.
+
+    Parameters
+    ----------
+    values
+        (n, d), or feature maps (n, c, h, w), or tokens (n, t, d).
+    name
+        What messages call it.
+    pool
+        Average over positions or tokens, rather than flatten them.
+    device
+        Where to compute; None: where the values are.
+
+    Raises
+    ------
+    TypeError
+        No array of real numbers.
+    ValueError
+        No matrix, fewer than 4 rows, values that are not finite, or rows that are all the same.
+    """
+    matrix = as_tensor(values, name).to(device=device, dtype=dtype)
+    if matrix.dim() not in (2, 3, 4):
+        raise ValueError(
+            f"{name} must have one row per input, (n, d), or be feature maps (n, c, h, w) or tokens "
+            f"(n, t, d); got shape {tuple(matrix.shape)}."
+        )
+    if pool and matrix.dim() > 2:
+        matrix = matrix.mean((2, 3)) if matrix.dim() == 4 else matrix.mean(1)
+    matrix = matrix.flatten(1)
+    if len(matrix) < SMALLEST:
+        raise ValueError(f"{name} has {len(matrix)} rows; a measure needs at least {SMALLEST} inputs.")
+    if not matrix.shape[1]:
+        raise ValueError(f"{name} has no units: its shape is {tuple(np.shape(values))}.")
+    if not matrix.isfinite().all():
+        bad = int((~matrix.isfinite()).any(1).sum())
+        raise ValueError(f"{name} has values that are not finite (NaN or infinite) in {bad} of its rows.")
+    mean = matrix.mean(0)
+    level = mean.square().sum().sqrt()
+    spread = (matrix - mean).square().sum(1).mean().sqrt()
+    if spread <= level * ROUNDINGS * torch.finfo(dtype).eps:
+        raise ValueError(f"{name} does not vary: all its rows are the same, and no measure is defined on it.")
+    return Representation(matrix, memory)
+
+
+def as_tensor(values: Values, name: str) -> Tensor:
+    """An array of real numbers as a tensor without gradient; the array itself where that can be."""
+    if isinstance(values, np.ndarray) and values.dtype.kind in "fiub":
+        return torch.as_tensor(np.ascontiguousarray(values))
+    if isinstance(values, Tensor) and not values.is_complex():
+        return values.detach()
+    kind = f"{type(values).__name__}{f' of {values.dtype}' if hasattr(values, 'dtype') else ''}"
+    raise TypeError(f"{name} must be a torch tensor or a NumPy array of real numbers, not {kind}.")
+
+
+def kept(*axes: str, numbers_inputs: bool = False) -> Callable:
+    """Compute a function of a representation (and options) once.
+
+    Parameters
+    ----------
+    axes
+        Of each of its results, as in `"n n"` or `"n d"`: those called n run over the inputs, so that the
+        result for reordered rows is the reordered result.
+    numbers_inputs
+        The values themselves are row numbers, as of neighbours.
+    """
+
+    def decorate(function: Callable) -> Callable:
+        @functools.wraps(function)
+        def recall(x: Representation, *options: object) -> object:
+            def compute() -> object:
+                if x.origin is None:
+                    return function(x, *options)
+                return _reorder(recall(x.origin, *options), x.order, axes, numbers_inputs)
+
+            return x.memory.recall((function, x, *options), compute)
+
+        return recall
+
+    return decorate
+
+
+def kept_pair(function: Callable) -> Callable:
+    """Compute a function of two representations (and options) once."""
+
+    @functools.wraps(function)
+    def recall(x: Representation, y: Representation, *options: object) -> object:
+        return y.memory.recall((function, x, y, *options), lambda: function(x, y, *options))
+
+    return recall
+
+
+def _reorder(result: object, order: Tensor, axes: Sequence[str], numbers_inputs: bool) -> object:
+    if isinstance(result, tuple):
+        return type(result)(
+            *(_reorder(part, order, [own], False) for part, own in zip(result, axes, strict=True))
+        )
+    for axis, name in enumerate(axes[0].split()):
+        if name == "n":
+            result = result.index_select(axis, order)
+    return order.argsort()[result] if numbers_inputs else result
+
+
+def _bytes(result: object) -> int:
+    parts = result if isinstance(result, tuple) else (result,)
+    return sum(part.nbytes for part in parts if isinstance(part, Tensor))
+
+
+# --- what most measures begin with -------------------------------------------------------------------------
+
+
+@kept("n d")
+def centered(x: Representation) -> Float[Tensor, "n d"]:
+    """Every unit minus its mean over the inputs."""
+    return x.values - x.values.mean(0)
+
+
+@kept("n r")
+def reduced(x: Representation) -> Float[Tensor, "n r"]:
+    """Centred, and turned so that it has at most n columns: the same Gram matrix from fewer numbers.
+
+    By QR, whose error is a rounding; from an eigendecomposition of the Gram it would be the root of one.
+    """
+    return narrow(centered(x))
+
+
+@kept("n r")
+def reduced_raw(x: Representation) -> Float[Tensor, "n r"]:
+    """As `reduced`, not centred."""
+    return narrow(x.values)
+
+
+def narrow(matrix: Float[Tensor, "n d"]) -> Float[Tensor, "n r"]:
+    """At most n columns with the same inner products of rows."""
+    n, width = matrix.shape
+    return matrix if width <= n else torch.linalg.qr(matrix.T, mode="r").R.T
+
+
+@kept("")
+def norm(x: Representation) -> Float[Tensor, ""]:
+    """Frobenius norm of the centred matrix."""
+    return centered(x).norm()
+
+
+@kept_pair
+def cross(x: Representation, y: Representation) -> Float[Tensor, "r s"]:
+    """XᵀY of the reduced matrices."""
+    return reduced(x).T @ reduced(y)

@@ -1,0 +1,138 @@
+"""The shape of the cloud of inputs: loops that appear and vanish with scale, and how heat spreads on it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from ripser import ripser
+from torch import Tensor
+
+from repsim.measures.measure import count_option, measure
+from repsim.measures.neighbors import neighbors
+from repsim.measures.rdm import distances
+from repsim.measures.representation import Representation, kept
+
+QUANTILE = 0.9  # of the distances of a representation, which become 1
+TIMES = torch.logspace(-1, 1, 256, dtype=torch.float64)
+STEPS = 20  # of the Lanczos iteration
+
+
+@measure(
+    orientation="distance",
+    range=(0, math.inf),
+    invariances="orthogonal scale translation",
+    reference="Barannikov et al. 2022",
+    elsewhere="ReSi",
+    examples=({"trials": 2, "points": 20},),
+)
+def rtd(x: Representation, y: Representation, *, trials: int = 10, points: int = 500, seed: int = 0) -> float:
+    """Representation Topology Divergence: the total length of the H₁ bars that only one of the clouds has.
+
+    Distances are divided by their 0.9-quantile. The bars are those of the graph with points doubled:
+    distances 0 among the copies, those of X between copies and originals, and the smaller of both among the
+    originals. The mean over both directions and over `trials` draws of `points` inputs (one, if that is all
+    of them).
+
+    Use it for multi-scale structure with correspondence of points: clusters and loops that one of them lacks.
+
+    Traps: it takes seconds per trial at 500 points, and grows with `points`: compare at equal `points` only.
+    """
+    count_option("trials", trials, 1)
+    count_option("points", points, 4)
+    count_option("seed", seed, 0)
+    generator = torch.Generator().manual_seed(seed)
+    if points >= x.n:
+        return _divergence(distances(x), distances(y))
+    draws = (torch.randperm(x.n, generator=generator)[:points] for _ in range(trials))
+    chosen = [(draw[:, None].to(x.values.device), draw.to(x.values.device)) for draw in draws]
+    return float(np.mean([_divergence(distances(x)[rows], distances(y)[rows]) for rows in chosen]))
+
+
+def _divergence(a: Float[Tensor, "m m"], b: Float[Tensor, "m m"]) -> float:
+    a, b = (side.double().cpu().numpy() for side in (a, b))
+    a, b = (side / np.quantile(side, QUANTILE) for side in (a, b))
+    return (_cross_bars(a, b) + _cross_bars(b, a)) / 2
+
+
+def _cross_bars(a: Float[np.ndarray, "m m"], b: Float[np.ndarray, "m m"]) -> float:
+    """Total length of the H₁ bars of the doubled graph: what joins in b before it does in a."""
+    doubled = np.block([[np.zeros_like(a), a], [a, np.minimum(a, b)]])
+    bars = ripser(doubled, maxdim=1, distance_matrix=True)["dgms"][1]
+    return float((bars[:, 1] - bars[:, 0]).sum())
+
+
+@measure(
+    orientation="distance",
+    range=(0, math.inf),
+    invariances="orthogonal scale translation",
+    metric=False,
+    reference="Tsitsulin et al. 2020",
+    elsewhere="ReSi",
+    examples=({},),
+)
+def imd(x: Representation, y: Representation, *, k: int = 5, probes: int = 100, seed: int = 0) -> Tensor:
+    """Multi-scale intrinsic distance: max over t of e^(−2(t + 1/t)) |h_X(t) − h_Y(t)|.
+
+    h(t) = tr e^(−tL) / n is the trace of the heat kernel, with L the normalised Laplacian of the
+    symmetrised graph of the k nearest (Euclidean) neighbours, for t from 0.1 to 10. It is estimated by
+    Lanczos quadrature from `probes` random vectors, the same for X and Y; with as many probes as inputs
+    it is exact.
+
+    Use it to compare clouds by shape alone: it does not use which input is which.
+
+    Traps: the weight is at most e⁻⁴, so that values are small (the authors' code multiplies by 10⁶). As it
+    ignores correspondence, unrelated representations of alike shape are near.
+    """
+    count_option("probes", probes, 1)
+    count_option("seed", seed, 0)
+    weight = torch.exp(-2 * (TIMES + 1 / TIMES)).to(x.values)
+    return (weight * (_heat_trace(x, k, probes, seed) - _heat_trace(y, k, probes, seed)).abs()).max()
+
+
+@kept("t")
+def _heat_trace(x: Representation, k: int, probes: int, seed: int) -> Float[Tensor, " t"]:
+    n = x.n
+    row = torch.arange(n, device=x.values.device).repeat_interleave(k)
+    column = neighbors(x, k, "euclidean", False).flatten()
+    edges = torch.cat([row * n + column, column * n + row]).unique()
+    row, column = edges // n, edges % n
+    degree = torch.bincount(row, minlength=n).to(x.values.dtype)
+    weights = -1 / (degree[row] * degree[column]).sqrt()
+    everyone = torch.arange(n, device=row.device)
+    places = torch.stack([torch.cat([row, everyone]), torch.cat([column, everyone])])
+    laplacian = torch.sparse_coo_tensor(places, torch.cat([weights, torch.ones_like(degree)]), (n, n))
+    if probes >= n:
+        start = torch.eye(n, dtype=degree.dtype, device=row.device)
+    else:
+        generator = torch.Generator().manual_seed(seed)
+        signs = torch.randint(2, (n, probes), generator=generator, dtype=torch.float64) * 2 - 1
+        start = (signs / math.sqrt(n)).to(degree)
+    nodes, weights = _lanczos(laplacian, start)
+    return (weights * torch.exp(-TIMES.to(nodes)[:, None, None] * nodes)).sum(2).mean(1)
+
+
+def _lanczos(
+    matrix: Tensor, start: Float[Tensor, "n p"]
+) -> tuple[Float[Tensor, "p s"], Float[Tensor, "p s"]]:
+    """Gauss quadrature of vᵀf(A)v for each column v of unit length: nodes and weights."""
+    steps = min(STEPS, len(start))
+    basis = [start]
+    tridiagonal = start.new_zeros(start.shape[1], steps, steps)
+    for step in range(steps):
+        vector = matrix @ basis[-1]
+        tridiagonal[:, step, step] = (vector * basis[-1]).sum(0)
+        if step + 1 == steps:
+            break
+        for _ in range(2):  # once is not enough to stay orthogonal
+            for earlier in basis:
+                vector = vector - earlier * (earlier * vector).sum(0)
+        length = vector.norm(dim=0)
+        goes_on = length > 1e-10  # else the space is exhausted, and what follows weighs nothing
+        basis.append(torch.where(goes_on, vector / torch.where(goes_on, length, 1), 0))
+        length = torch.where(goes_on, length, 0)
+        tridiagonal[:, step, step + 1] = tridiagonal[:, step + 1, step] = length
+    nodes, vectors = torch.linalg.eigh(tridiagonal)
+    return nodes, vectors[:, 0].square()
