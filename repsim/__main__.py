@@ -1,4 +1,4 @@
-"""The command line: `repsim run | layers | evaluate | zoo`."""
+"""The command line: `repsim run | layers | measures | evaluate | zoo`."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="command")
     _add(commands, "run", "run notebooks headless", run.add_arguments, run.main)
     _add(commands, "layers", "print the layers of a network", _layers_arguments, _layers)
+    _add(commands, "measures", "list the similarity measures, or explain one", _measures_arguments, _measures)
     _add(commands, "evaluate", "print clean, robust and transfer accuracy", _evaluate_arguments, _evaluate)
     _add(commands, "zoo", "train what is missing of the committed networks", _zoo_arguments, _zoo)
     chosen = parser.parse_args(arguments)
@@ -82,6 +83,20 @@ def _layers(chosen: argparse.Namespace) -> int:
             raise ValueError(f"{error} Architectures: {', '.join(ARCHITECTURES)}.") from error
         network, shape = trained.network, trained.record["image_shape"]
     print(trace(network, shape).table().to_string(index=False))
+    return 0
+
+
+def _measures_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--explain", metavar="NAME", help="definition, options, invariances, use and traps")
+
+
+def _measures(chosen: argparse.Namespace) -> int:
+    from repsim.measures import documentation
+
+    if chosen.explain:
+        print(documentation.explain(chosen.explain))
+    else:
+        print(f"{documentation.table()}\n\nOf predictions:\n\n{documentation.prediction_table()}")
     return 0
 
 

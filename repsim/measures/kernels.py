@@ -123,8 +123,8 @@ def cka_rbf(x: Representation, y: Representation, *, threshold: float = 1.0) -> 
 def gaussian_gram(x: Representation, threshold: float) -> Float[Tensor, "n n"]:
     """Centred Gaussian kernel matrix."""
     squared = squared_distances(x)
-    width = threshold**2 * median(pairs(squared))
-    return recenter_((squared / (-2 * width)).exp(), "biased")
+    width = threshold * median(pairs(squared).sqrt())
+    return recenter_((squared / (-2 * width**2)).exp(), "biased")
 
 
 @measure(

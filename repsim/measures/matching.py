@@ -53,6 +53,7 @@ def permutation_angular(x: Representation, y: Representation) -> Tensor:
     range=(0, math.inf),
     invariances="permutation",
     metric=True,
+    growth=0.5,
     reference="Williams et al. 2021",
     elsewhere="ReSi",
 )

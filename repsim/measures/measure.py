@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,7 +17,6 @@ from repsim.messages import unknown
 
 TRANSFORMATIONS = ("orthogonal", "permutation", "scale", "translation", "linear")
 IMPLIED = {"linear": {"orthogonal", "permutation", "scale"}, "orthogonal": {"permutation"}}
-ROUNDING = 1e-9  # what arithmetic may leave outside the range
 
 Orientation = Literal["similarity", "distance"]
 # What leaves a value unchanged: words of TRANSFORMATIONS, or a pair of such texts for the two arguments.
@@ -39,6 +39,8 @@ class Measure:
         Whether the two arguments may be exchanged.
     metric
         Whether the triangle inequality holds.
+    growth
+        With the number of inputs n, the value grows as n to this power (norms over all inputs do).
     reference
         The paper that defines it.
     elsewhere
@@ -54,6 +56,7 @@ class Measure:
     reference: str
     symmetric: bool
     metric: bool
+    growth: float
     elsewhere: str
     options: Mapping[str, object]
     examples: tuple[Mapping[str, object], ...]
@@ -107,7 +110,11 @@ class Measure:
         for option in options:
             if option not in self.options:
                 raise ValueError(unknown(f"option of {self.name}", option, self.options))
-        return replace(self, options={**self.options, **options})
+        plain = {
+            option: value.item() if isinstance(value, np.generic) else value
+            for option, value in options.items()
+        }
+        return replace(self, options={**self.options, **plain})
 
     def __call__(
         self,
@@ -146,12 +153,13 @@ class Measure:
     def evaluate(self, x: Representation, y: Representation) -> float:
         """The value for two prepared representations, whose shared parts may already be known."""
         value = float(self.function(x, y, **self.options))
-        if math.isnan(value):
+        if not math.isfinite(value):
             raise ValueError(
                 f"{self.label} is undefined here (0 / 0): too few inputs ({x.n}), or next to no variation."
             )
         low, high = self.range
-        if low - ROUNDING < value < high + ROUNDING:
+        rounding = math.sqrt(torch.finfo(x.values.dtype).eps)  # what arithmetic may leave outside the range
+        if low - rounding < value < high + rounding:
             return float(min(max(value, low), high))
         return value
 
@@ -183,6 +191,7 @@ def measure(
     reference: str,
     symmetric: bool = True,
     metric: bool = False,
+    growth: float = 0,
     elsewhere: str = "",
     examples: tuple[Mapping[str, object], ...] = ({},),
     leave_one_out: Callable[..., Tensor] | None = None,
@@ -200,6 +209,7 @@ def measure(
             reference=reference,
             symmetric=symmetric,
             metric=metric,
+            growth=growth,
             elsewhere=elsewhere,
             options=_defaults(function),
             examples=examples,

@@ -13,7 +13,7 @@ from torch import Tensor
 from repsim.measures.measure import count_option, measure, one_of
 from repsim.measures.products import products
 from repsim.measures.rdm import unit_rows
-from repsim.measures.representation import Representation, centered, kept, kept_pair
+from repsim.measures.representation import ROUNDINGS, Representation, centered, kept, kept_pair
 
 METRICS = ("cosine", "euclidean")
 BLOCK = 512  # rows whose distances to all others are held at a time
@@ -39,6 +39,8 @@ def neighbors(x: Representation, k: int, metric: str, center: bool) -> Int[Tenso
 
 
 def _rows(x: Representation, metric: str, center: bool) -> Float[Tensor, "n d"]:
+    if not isinstance(center, bool):
+        raise ValueError(f"center must be True or False, not {center!r}.")
     if metric == "euclidean":
         return centered(x)  # distances are the same, and lose fewer digits
     return unit_rows(centered(x) if center else x.values)
@@ -279,7 +281,13 @@ def second_order_cosine(
         profiles = ([side[block] @ side.T for side in rows] for block in blocks)
     else:
         profiles = _distance_profiles(rows, [neighbors(side, k, "cosine", center) for side in (x, y)], blocks)
-    return torch.cat([(unit_rows(a) * unit_rows(b)).sum(1) for a, b in profiles]).mean()
+    return torch.cat([_cosines(a, b) for a, b in profiles]).mean()
+
+
+def _cosines(a: Float[Tensor, "b m"], b: Float[Tensor, "b m"]) -> Float[Tensor, " b"]:
+    """Row by row; 1 where both rows are 0, as of an input whose neighbours are all copies of it."""
+    both_zero = ~(a.any(1) | b.any(1))
+    return torch.where(both_zero, 1, (unit_rows(a) * unit_rows(b)).sum(1))
 
 
 def _distance_profiles(rows: list[Tensor], nearest: list[Tensor], blocks: tuple[Tensor, ...]):
@@ -289,5 +297,11 @@ def _distance_profiles(rows: list[Tensor], nearest: list[Tensor], blocks: tuple[
         once = torch.ones_like(union, dtype=torch.bool)
         once[:, 1:] = union[:, 1:] != union[:, :-1]
         yield [
-            torch.where(once, 1 - torch.bmm(side[union], side[block, :, None]).squeeze(2), 0) for side in rows
+            _zero_if_rounding(1 - torch.bmm(side[union], side[block, :, None]).squeeze(2)) * once
+            for side in rows
         ]
+
+
+def _zero_if_rounding(distance: Float[Tensor, "b m"]) -> Float[Tensor, "b m"]:
+    """Copies of an input are at distance 0 from it: what arithmetic leaves would be a profile of noise."""
+    return torch.where(distance > ROUNDINGS * torch.finfo(distance.dtype).eps, distance, 0)

@@ -14,11 +14,11 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from repsim.measures.measure import Orientation, number_option
+from repsim.measures.measure import Orientation, count_option, number_option
 from repsim.measures.representation import Values, as_tensor
 from repsim.messages import unknown
 
-SUMS_TO_ONE = 1e-3  # how far a row of float16 probabilities may be off
+SUMS_TO_ONE = 5e-3  # how far a row of bfloat16 probabilities may be off
 
 Labels = Shaped[Tensor, "..."] | Shaped[np.ndarray, "..."]
 PREDICTION_MEASURES: dict[str, PredictionMeasure] = {}
@@ -64,7 +64,8 @@ class PredictionMeasure:
         for option in options:
             if option not in self.options:
                 raise ValueError(unknown(f"option of {self.name}", option, self.options))
-        return replace(self, options={**self.options, **options})
+        plain = {option: _plain(value) for option, value in options.items()}
+        return replace(self, options={**self.options, **plain})
 
     def __call__(self, a: Values, b: Values, labels: Labels | None = None, **options: object) -> float:
         """The value for two models.
@@ -90,6 +91,11 @@ class PredictionMeasure:
         """The value for two tables of probabilities."""
         arguments = (a, b, labels) if self.needs_labels else (a, b)
         return float(self.function(*arguments, **self.options))
+
+
+def _plain(value: object) -> object:
+    """NumPy's numbers as Python's."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def prediction_measure(
@@ -146,9 +152,10 @@ def _checked_labels(labels: Labels, table: Tensor) -> Int[Tensor, " n"]:
     n, classes = table.shape
     if labels.shape != (n,):
         raise ValueError(f"labels must hold one class per input, ({n},); got shape {tuple(labels.shape)}.")
-    if labels.is_floating_point() or labels.min() < 0 or labels.max() >= classes:
+    whole = labels.long()  # of 8 bits they could not be compared with as many classes
+    if labels.is_floating_point() or whole.min() < 0 or whole.max() >= classes:
         raise ValueError(f"labels must be whole numbers from 0 to {classes - 1}, the {classes} classes.")
-    return labels.long()
+    return whole
 
 
 def _disagree(a: Tensor, b: Tensor) -> Float[Tensor, ""]:
@@ -177,17 +184,18 @@ def disagreement(a: Float[Tensor, "n c"], b: Float[Tensor, "n c"]) -> Tensor:
 @prediction_measure(orientation="distance", range=(0, 1), needs_labels=True, reference="Klabunde et al. 2023")
 def normalized_disagreement(
     a: Float[Tensor, "n c"], b: Float[Tensor, "n c"], labels: Int[Tensor, " n"]
-) -> Tensor:
+) -> float:
     """Disagreement, from the least to the most that the error rates allow: (d − d_min) / (d_max − d_min).
 
     d_min = |e₁ − e₂|; d_max = min(e₁ + e₂, 1), and with two classes min(e₁ + e₂, 2 − e₁ − e₂). 0 where they
     coincide.
     """
-    error_a, error_b = _error(a, labels), _error(b, labels)
-    least = (error_a - error_b).abs()
-    most = error_a + error_b
-    most = torch.minimum(most, 2 - most if a.shape[1] == 2 else torch.ones_like(most))
-    return (_disagree(a, b) - least) / (most - least) if most - least > 1e-12 else 0.0
+    n, classes = a.shape  # counted rather than averaged: no rounding leaves the range
+    wrong_a, wrong_b = (int((table.argmax(1) != labels).sum()) for table in (a, b))
+    least = abs(wrong_a - wrong_b)
+    most = min(wrong_a + wrong_b, 2 * n - wrong_a - wrong_b if classes == 2 else n)
+    different = int((a.argmax(1) != b.argmax(1)).sum())
+    return (different - least) / (most - least) if most > least else 0.0
 
 
 @prediction_measure(orientation="similarity", range=(-1, 1), reference="Cohen 1960")
@@ -196,15 +204,15 @@ def cohen_kappa(a: Float[Tensor, "n c"], b: Float[Tensor, "n c"]) -> Tensor | fl
 
     1 where both give one and the same class to every input.
     """
-    own, other = (table.argmax(1).bincount(minlength=table.shape[1]) / len(table) for table in (a, b))
-    chance = (own.double() * other.double()).sum()
+    own, other = (table.argmax(1).bincount(minlength=table.shape[1]).double() for table in (a, b))
+    chance = own @ other / len(a) ** 2
     return (1 - _disagree(a, b) - chance) / (1 - chance) if chance < 1 else 1.0
 
 
 def _jensen_shannon(a: Tensor, b: Tensor) -> Float[Tensor, ""]:
     middle = (a + b) / 2
     entropies = [-torch.special.xlogy(table, table).sum(1) for table in (middle, a, b)]
-    return (entropies[0] - (entropies[1] + entropies[2]) / 2).clamp(0, math.log(2)).mean()
+    return (entropies[0] - (entropies[1] + entropies[2]) / 2).mean().clamp(0, math.log(2))
 
 
 @prediction_measure(orientation="distance", range=(0, math.log(2)), reference="Lin 1991")
@@ -305,17 +313,18 @@ def agreement_reference(accuracy_a: float, accuracy_b: float, classes: int) -> p
     Raises
     ------
     ValueError
-        Accuracies outside [0, 1] or fewer than 2 classes; or no accuracy above chance to perturb.
+        Accuracies outside [0, 1] or fewer than 2 classes; or accuracies that no perturbation links: below
+        chance, or none above.
     """
+    accuracy_a, accuracy_b, classes = (_plain(value) for value in (accuracy_a, accuracy_b, classes))
     for name, value in (("accuracy_a", accuracy_a), ("accuracy_b", accuracy_b)):
         number_option(name, value, lambda share: 0 <= share <= 1, "a share from 0 to 1")
-    if classes < 2:
-        raise ValueError(f"classes must be at least 2, not {classes}.")
+    count_option("classes", classes, 2)
     worse, better = sorted((accuracy_a, accuracy_b))
-    if better <= 1 / classes:
+    if better <= 1 / classes or worse < 1 / classes:
         raise ValueError(
-            f"the better accuracy must be above chance, 1/{classes}, for the other to be a perturbation "
-            f"of it; it is {better:g}."
+            f"the better accuracy must be above chance, 1/{classes}, and the other not below it, for the one "
+            f"to be a perturbation of the other; they are {better:g} and {worse:g}."
         )
     independent = worse * better + (1 - worse) * (1 - better) / (classes - 1)
     perturbed = 1 - (classes - 1) * (better - worse) / (classes * better - 1)

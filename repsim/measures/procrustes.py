@@ -109,6 +109,7 @@ def procrustes_angular(x: Representation, y: Representation) -> Tensor:
     range=(0, math.inf),
     invariances="orthogonal translation",
     metric=True,
+    growth=0.5,
     reference="Williams et al. 2021",
     elsewhere="ReSi, netrep",
 )

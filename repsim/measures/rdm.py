@@ -59,13 +59,14 @@ def unit_raw(x: Representation) -> Float[Tensor, "n d"]:
     return unit_rows(x.values)
 
 
-def _rsa_invariances(rdm: str = "correlation", width: float = 0.0, **_: object) -> str:
-    if rdm == "gaussian":
-        return "orthogonal translation" if width else "orthogonal scale translation"
+def _rsa_invariances(rdm: str, compare: str, width: float) -> str:
+    if rdm == "gaussian" and width and compare not in ("spearman", "kendall"):
+        return "orthogonal translation"
     return {
         "correlation": "permutation scale",
         "cosine": "orthogonal scale",
         "euclidean": "orthogonal scale translation",
+        "gaussian": "orthogonal scale translation",
     }[rdm]
 
 
@@ -77,7 +78,7 @@ def _rsa_invariances(rdm: str = "correlation", width: float = 0.0, **_: object) 
     elsewhere="ReSi, rsatoolbox",
     examples=(
         *({"rdm": rdm, "compare": compare} for rdm in RDMS for compare in COMPARISONS),
-        {"rdm": "gaussian", "compare": "pearson", "width": 2.0},
+        *({"rdm": "gaussian", "compare": compare, "width": 2.0} for compare in ("pearson", "kendall")),
     ),
 )
 def rsa(
@@ -96,7 +97,8 @@ def rsa(
     (Diedrichsen et al. 2021), which allows for the dependence of distances that share an input; with
     `euclidean` it is `cka`.
 
-    Use ranks (`spearman`, `kendall`) where only the order of distances is to be trusted.
+    Use it to compare with a model of what should be alike, such as labels; with ranks (`spearman`, `kendall`)
+    where only the order of distances is to be trusted. What differs by rounding alone is a tie.
 
     Traps: distances are no independent samples, so that a p-value of this correlation means nothing: use
     `permutation_test`. `cosine` is near 1 for anything, as distances are positive. `kendall` takes seconds at
@@ -105,13 +107,14 @@ def rsa(
     one_of("rdm", rdm, RDMS)
     one_of("compare", compare, COMPARISONS)
     number_option("width", width, lambda value: value >= 0, "a number of at least 0")
-    if compare == "spearman":
-        return _correlation(pairs(rdm_ranks(x, rdm, width)), pairs(rdm_ranks(y, rdm, width)))
+    if compare in ("spearman", "kendall"):
+        a, b = pairs(rdm_ranks(x, rdm, width)), pairs(rdm_ranks(y, rdm, width))
+        if compare == "spearman":
+            return _correlation(a, b)
+        return float(kendalltau(a.cpu().numpy(), b.cpu().numpy()).statistic)
     if compare == "whitened_cosine":
         return _cosine(_double_centered_rdm(x, rdm, width), _double_centered_rdm(y, rdm, width))
     a, b = pairs(dissimilarities(x, rdm, width)), pairs(dissimilarities(y, rdm, width))
-    if compare == "kendall":
-        return float(kendalltau(a.cpu().numpy(), b.cpu().numpy()).statistic)
     return _correlation(a, b) if compare == "pearson" else _cosine(a, b)
 
 
@@ -122,8 +125,8 @@ def dissimilarities(x: Representation, rdm: str, width: float) -> Float[Tensor, 
         return squared_distances(x)
     if rdm == "gaussian":
         squared = squared_distances(x)
-        scale = width**2 or median(pairs(squared))
-        return -torch.expm1(squared / (-2 * scale))
+        scale = width or median(pairs(squared).sqrt())
+        return -torch.expm1(squared / (-2 * scale**2))
     rows = unit_raw(x) if rdm == "cosine" else unit_rows(_centered_rows(x.values))
     return (1 - rows @ rows.T).fill_diagonal_(0)
 
@@ -144,14 +147,27 @@ def _centered_rows(values: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
 
 @kept("n n")
 def rdm_ranks(x: Representation, rdm: str, width: float) -> Float[Tensor, "n n"]:
-    """Ranks of the dissimilarities of all pairs, ties sharing their mean rank."""
+    """Ranks of the dissimilarities of all pairs, ties sharing their mean rank.
+
+    What differs by rounding alone is a tie: of one-hot labels there are two dissimilarities, not thousands.
+    """
     n = x.n
     row, column = torch.triu_indices(n, n, 1, device=x.values.device)
-    ranks = rank(dissimilarities(x, rdm, width)[row, column])
+    # a Gaussian only grows with the distance, until it is 1 to rounding
+    matrix = squared_distances(x) if rdm == "gaussian" else dissimilarities(x, rdm, width)
+    ranks = rank(_rounded(matrix[row, column]))
     matrix = ranks.new_zeros(n, n)
     matrix[row, column] = ranks
     matrix[column, row] = ranks
     return matrix
+
+
+def _rounded(values: Float[Tensor, " m"]) -> Float[Tensor, " m"]:
+    """To three quarters of their digits, counted from the largest; small whole numbers stay what they are."""
+    digits = math.floor(-0.75 * math.log2(torch.finfo(values.dtype).eps))
+    largest = float(values.abs().max())
+    step = 2.0 ** (math.frexp(largest)[1] - digits)
+    return (values / step).round() if step else values
 
 
 def rank(values: Float[Tensor, " m"]) -> Float[Tensor, " m"]:
@@ -182,6 +198,7 @@ def _correlation(a: Tensor, b: Tensor) -> Tensor:
     range=(0, math.inf),
     invariances="orthogonal translation",
     metric=True,
+    growth=1,
     reference="Yin & Shen 2018",
     elsewhere="ReSi†",
 )

@@ -56,8 +56,9 @@ def find_measure(text: str | Measure) -> Measure:
         return found
     try:
         call = ast.parse(f"f({rest}", mode="eval").body
-        if call.args:
-            raise ValueError("an option without a name")
+        names = [keyword.arg for keyword in call.keywords]
+        if call.args or None in names or len(set(names)) < len(names) or not isinstance(call.func, ast.Name):
+            raise ValueError("not name=value, each once")
         options = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
     except (SyntaxError, ValueError, AttributeError) as error:
         raise ValueError(

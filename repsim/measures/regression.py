@@ -44,12 +44,13 @@ def linear_regression(
     """
     number_option("ridge", ridge, lambda value: value >= 0, "a number of at least 0")
     count_option("folds", folds, 0, x.n, " (the number of inputs)")
+    count_option("seed", seed, 0)
     if folds == 1:
         raise ValueError("folds must be 0 (in sample) or at least 2, not 1.")
     if folds:
         return _held_out(x, y, ridge, folds, seed)
     if not ridge and len(basis(y).values) >= y.n - 1:
-        warn_if_trivial("linear_regression", y, y, "use folds, or ridge")
+        warn_if_trivial("linear_regression", x, y, "use folds, or ridge")
     shrink = basis(y).values.square()
     shrink = shrink / (shrink + ridge)
     explained = (basis(y).vectors.T @ reduced(x)).square().sum(1)

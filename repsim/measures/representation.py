@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Num
+from jaxtyping import Bool, Float, Int, Num
 from torch import Tensor
 
-Values = Num[Tensor, "..."] | Num[np.ndarray, "..."]
+Values = Num[Tensor, "..."] | Bool[Tensor, "..."] | Num[np.ndarray, "..."] | Bool[np.ndarray, "..."]
 
 SMALLEST = 4  # inputs: the unbiased HSIC divides by n (n − 3)
 ROUNDINGS = 16  # what varies by less than this many roundings of its mean is constant
@@ -99,8 +99,11 @@ def represent(
     TypeError
         No array of real numbers.
     ValueError
-        No matrix, fewer than 4 rows, values that are not finite, or rows that are all the same.
+        No matrix, fewer than 4 rows, values that are not finite, or rows that are all the same; or a
+        precision in which no measure is exact enough.
     """
+    if dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"dtype must be torch.float32 or torch.float64, not {dtype}.")
     matrix = as_tensor(values, name).to(device=device, dtype=dtype)
     if matrix.dim() not in (2, 3, 4):
         raise ValueError(
@@ -117,6 +120,12 @@ def represent(
     if not matrix.isfinite().all():
         bad = int((~matrix.isfinite()).any(1).sum())
         raise ValueError(f"{name} has values that are not finite (NaN or infinite) in {bad} of its rows.")
+    greatest = matrix.abs().max()
+    least, most = (root**0.5 for root in (torch.finfo(dtype).tiny, torch.finfo(dtype).max))
+    if greatest and not least < greatest / len(matrix) < greatest * matrix.shape[1] < most:
+        raise ValueError(
+            f"{name} has values up to {greatest:.1e}, whose squares do not fit into {dtype}: rescale it."
+        )
     mean = matrix.mean(0)
     level = mean.square().sum().sqrt()
     spread = (matrix - mean).square().sum(1).mean().sqrt()
@@ -128,7 +137,9 @@ def represent(
 def as_tensor(values: Values, name: str) -> Tensor:
     """An array of real numbers as a tensor without gradient; the array itself where that can be."""
     if isinstance(values, np.ndarray) and values.dtype.kind in "fiub":
-        return torch.as_tensor(np.ascontiguousarray(values))
+        # torch takes no foreign byte order, no negative strides, and warns of what is read-only
+        native = values.dtype.newbyteorder("=") if values.dtype.itemsize <= 8 else np.dtype(float)
+        return torch.as_tensor(np.require(values, native, ["C", "W"]))
     if isinstance(values, Tensor) and not values.is_complex():
         return values.detach()
     kind = f"{type(values).__name__}{f' of {values.dtype}' if hasattr(values, 'dtype') else ''}"

@@ -52,9 +52,20 @@ def rtd(x: Representation, y: Representation, *, trials: int = 10, points: int =
 
 
 def _divergence(a: Float[Tensor, "m m"], b: Float[Tensor, "m m"]) -> float:
-    a, b = (side.double().cpu().numpy() for side in (a, b))
-    a, b = (side / np.quantile(side, QUANTILE) for side in (a, b))
+    a, b = _scaled(a), _scaled(b)
     return (_cross_bars(a, b) + _cross_bars(b, a)) / 2
+
+
+def _scaled(side: Float[Tensor, "m m"]) -> Float[np.ndarray, "m m"]:
+    """Distances in units of their quantile, if that is more than the root of a rounding."""
+    values = side.double().cpu().numpy()
+    unit = np.quantile(values, QUANTILE)
+    if unit <= 16 * math.sqrt(torch.finfo(side.dtype).eps) * values.max():
+        raise ValueError(
+            f"rtd is undefined here: {QUANTILE:.0%} of the distances of one representation are 0, or next to "
+            "0 beside the greatest, so that there is no scale to divide by. Leave out copies and outliers."
+        )
+    return values / unit
 
 
 def _cross_bars(a: Float[np.ndarray, "m m"], b: Float[np.ndarray, "m m"]) -> float:
@@ -95,15 +106,17 @@ def imd(x: Representation, y: Representation, *, k: int = 5, probes: int = 100, 
 @kept("t")
 def _heat_trace(x: Representation, k: int, probes: int, seed: int) -> Float[Tensor, " t"]:
     n = x.n
+    nearest = neighbors(x, k, "euclidean", False)
     row = torch.arange(n, device=x.values.device).repeat_interleave(k)
-    column = neighbors(x, k, "euclidean", False).flatten()
+    column = nearest.flatten()
     edges = torch.cat([row * n + column, column * n + row]).unique()
     row, column = edges // n, edges % n
     degree = torch.bincount(row, minlength=n).to(x.values.dtype)
     weights = -1 / (degree[row] * degree[column]).sqrt()
     everyone = torch.arange(n, device=row.device)
     places = torch.stack([torch.cat([row, everyone]), torch.cat([column, everyone])])
-    laplacian = torch.sparse_coo_tensor(places, torch.cat([weights, torch.ones_like(degree)]), (n, n))
+    values = torch.cat([weights, torch.ones_like(degree)])
+    laplacian = torch.sparse_coo_tensor(places, values, (n, n), check_invariants=False)  # else torch warns
     if probes >= n:
         start = torch.eye(n, dtype=degree.dtype, device=row.device)
     else:
@@ -119,20 +132,23 @@ def _lanczos(
 ) -> tuple[Float[Tensor, "p s"], Float[Tensor, "p s"]]:
     """Gauss quadrature of vᵀf(A)v for each column v of unit length: nodes and weights."""
     steps = min(STEPS, len(start))
-    basis = [start]
-    tridiagonal = start.new_zeros(start.shape[1], steps, steps)
+    n, probes = start.shape
+    basis = start.new_zeros(probes, steps, n)
+    basis[:, 0] = start.T
+    tridiagonal = start.new_zeros(probes, steps, steps)
     for step in range(steps):
-        vector = matrix @ basis[-1]
-        tridiagonal[:, step, step] = (vector * basis[-1]).sum(0)
+        vector = (matrix @ basis[:, step].T).T
+        tridiagonal[:, step, step] = (vector * basis[:, step]).sum(1)
         if step + 1 == steps:
             break
+        earlier = basis[:, : step + 1]
         for _ in range(2):  # once is not enough to stay orthogonal
-            for earlier in basis:
-                vector = vector - earlier * (earlier * vector).sum(0)
-        length = vector.norm(dim=0)
+            shares = torch.bmm(earlier, vector[:, :, None])
+            vector = vector - torch.bmm(shares.mT, earlier)[:, 0]
+        length = vector.norm(dim=1)
         goes_on = length > 1e-10  # else the space is exhausted, and what follows weighs nothing
-        basis.append(torch.where(goes_on, vector / torch.where(goes_on, length, 1), 0))
         length = torch.where(goes_on, length, 0)
+        basis[:, step + 1] = torch.where(goes_on, 1 / length, 0)[:, None] * vector
         tridiagonal[:, step, step + 1] = tridiagonal[:, step + 1, step] = length
     nodes, vectors = torch.linalg.eigh(tridiagonal)
     return nodes, vectors[:, 0].square()

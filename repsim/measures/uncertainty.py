@@ -20,7 +20,7 @@ from repsim.measures.registry import find_any
 from repsim.measures.representation import Memory, Representation, Values
 from repsim.progress import progress_bar
 
-SHARE = 0.8  # of the inputs in a subsample
+SHARE = 0.9  # of the inputs in a subsample
 
 
 class Interval(NamedTuple):
@@ -80,9 +80,10 @@ def interval(
     Notes
     -----
     - *Subsampling* without replacement (most measures): the spread of values on subsamples of m of the n
-      inputs, times √(m / (n − m)); the delete-d jackknife of Shao & Wu (1989). On average its variance is
-      not too small for any statistic, smooth or not (Efron & Stein, 1981): the interval errs on the wide
-      side, most of all for measures of neighbours.
+      inputs, times √(m / (n − m)), and (n / m)^growth for norms over all inputs; the delete-d jackknife of
+      Shao & Wu (1989). On average its variance is not too small for any statistic, smooth or not (Efron &
+      Stein, 1981): the interval errs on the wide side, most of all for measures of neighbours. With few
+      inputs from a population of heavy tails it may still be too narrow.
     - *Jackknife* (debiased measures): leaving out one input at a time, by a formula.
     - *Bootstrap* of rows (prediction measures): their inputs count one by one, so that copies do no harm.
 
@@ -111,7 +112,8 @@ def interval(
         _on_subsample(measure, first, second, torch.randperm(first.n, generator=generator)[:drawn])
         for _ in progress_bar(range(resamples), f"subsamples for {measure.name}", "subsample", progress)
     ]
-    error = float(torch.tensor(values, dtype=torch.float64).std()) * math.sqrt(drawn / (first.n - drawn))
+    to_all = (first.n / drawn) ** measure.growth * math.sqrt(drawn / (first.n - drawn))
+    error = float(torch.tensor(values, dtype=torch.float64).std()) * to_all
     return _around(measure, value, error, resamples - 1, level, "subsampling")
 
 
@@ -152,7 +154,7 @@ def _bootstrap(
         rows = torch.randint(len(first), (len(first),), generator=generator).to(first.device)
         values.append(measure.evaluate(first[rows], second[rows], None if right is None else right[rows]))
     error = float(torch.tensor(values, dtype=torch.float64).std())
-    return _around(measure, value, error, len(first) - 1, level, "bootstrap")
+    return _around(measure, value, error, resamples - 1, level, "bootstrap")
 
 
 def permutation_test(

@@ -1,0 +1,182 @@
+"""Many at once gives what one by one does, and does shared work once."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from repsim.measures import MEASURES, compare, compare_many, find_measure
+from repsim.measures import representation as representations
+
+
+def related(n, *widths, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    latent = torch.randn(n, 3, generator=generator, dtype=torch.float64)
+    return [
+        latent @ torch.randn(3, width, generator=generator, dtype=torch.float64)
+        + 0.5 * torch.randn(n, width, generator=generator, dtype=torch.float64)
+        for width in widths
+    ]
+
+
+def test_all_measures_at_once_give_what_each_gives_alone():
+    x, y = related(30, 6, 6)
+    table = compare(x, y)
+    assert table["measure"].tolist() == list(MEASURES)
+    assert (table["note"] == "").all()
+    for row in table.itertuples():
+        assert row.value == pytest.approx(MEASURES[row.measure](x, y), rel=1e-12, abs=1e-12)
+        assert row.orientation == MEASURES[row.measure].orientation
+
+
+def test_some_measures_in_the_order_asked_for_with_their_options():
+    x, y = related(30, 6, 9)
+    asked = ["jaccard(k=3)", "cka", MEASURES["shape_metric"].using(alpha=1.0), "jaccard"]
+    table = compare(x, y, asked)
+    assert table["measure"].tolist() == ["jaccard(k=3)", "cka", "shape_metric(alpha=1.0)", "jaccard"]
+    assert table["value"].tolist() == pytest.approx([find_measure(one)(x, y) for one in asked])
+
+
+@pytest.mark.parametrize("one", ["cka", MEASURES["cka"]], ids=["name", "measure"])
+def test_a_single_measure(one):
+    x, y = related(20, 4, 5)
+    assert compare(x, y, one)["value"].tolist() == [MEASURES["cka"](x, y)]
+
+
+def test_with_all_what_is_not_defined_is_said_in_its_note():
+    x, y = related(9, 4, 5)
+    table = compare(x, y, "all").set_index("measure")
+    assert np.isnan(table.loc["permutation_angular", "value"])
+    assert "needs equal widths, got 4 and 5" in table.loc["permutation_angular", "note"]
+    assert "k must be a whole number of at least 1 and at most 8" in table.loc["jaccard", "note"]
+    assert (table["note"] != "").equals(table["value"].isna())
+
+
+def test_what_a_single_call_warns_of_is_a_note():
+    x, y = related(8, 20, 5)
+    table = compare(x, y, ["cca_mean", "cka"])
+    with pytest.warns(UserWarning, match="cca_mean says nothing here") as caught:
+        MEASURES["cca_mean"](x, y)
+    assert table["note"].tolist() == [str(caught[0].message), ""]
+
+
+def test_what_was_asked_for_by_name_must_be_defined():
+    x, y = related(9, 4, 5)
+    with pytest.raises(
+        ValueError, match="^permutation_angular: permutation_angular matches units one to one"
+    ):
+        compare(x, y, ["cka", "permutation_angular"])
+
+
+@pytest.mark.parametrize(
+    ("measures", "message"),
+    [
+        ("ckaa", "unknown measure 'ckaa'; did you mean 'cka'"),
+        (["cka", "jacard"], "unknown measure 'jacard'; did you mean 'jaccard'"),
+        ([], "no measure was asked for; name some, or say 'all'."),
+        (["cka", "rsa", "cka"], "measures are asked for twice: cka."),
+    ],
+)
+def test_measures_that_cannot_be_asked_for(measures, message):
+    x, y = related(9, 4, 5)
+    with pytest.raises(ValueError) as caught:
+        compare(x, y, measures)
+    assert message in str(caught.value)
+
+
+def test_options_of_the_call_reach_every_measure():
+    generator = torch.Generator().manual_seed(0)
+    maps = [torch.randn(12, 5, 3, 3, generator=generator) for _ in range(2)]
+    pooled = compare(*maps, ["cka", "procrustes"], pool=True)
+    assert pooled["value"].tolist() == pytest.approx(
+        [MEASURES[name](*(side.double().mean((2, 3)) for side in maps)) for name in ("cka", "procrustes")]
+    )
+    single = compare(*maps, "cka", dtype=torch.float32)["value"][0]
+    assert single == MEASURES["cka"](*maps, dtype=torch.float32) != MEASURES["cka"](*maps)
+
+
+def test_all_pairs_give_what_each_pair_gives():
+    named = dict(zip("abc", related(25, 5, 5, 7), strict=True))
+    table = compare_many(named, ["pwcca", "cka", "jaccard"], progress=False)
+    assert table.columns.tolist() == ["model_a", "model_b", "measure", "value", "orientation", "note"]
+    order = [(row.model_a, row.model_b, row.measure) for row in table.itertuples()]
+    assert order == [
+        ("a", "b", "pwcca"), ("a", "b", "cka"), ("a", "b", "jaccard"),
+        ("a", "c", "pwcca"), ("a", "c", "cka"), ("a", "c", "jaccard"),
+        ("b", "a", "pwcca"),
+        ("b", "c", "pwcca"), ("b", "c", "cka"), ("b", "c", "jaccard"),
+        ("c", "a", "pwcca"),
+        ("c", "b", "pwcca"),
+    ]  # fmt: skip
+    for row in table.itertuples():
+        assert row.value == pytest.approx(MEASURES[row.measure](named[row.model_a], named[row.model_b]))
+
+
+def test_all_pairs_and_all_measures():
+    named = dict(zip("abc", related(25, 5, 5, 7), strict=True))
+    table = compare_many(named, progress=False)
+    undefined = table[table["value"].isna()]
+    assert undefined["measure"].unique().tolist() == ["permutation_angular"]
+    assert undefined["note"].str.contains("needs equal widths").all()
+    ordered = sum(3 if measure.symmetric else 6 for measure in MEASURES.values())
+    assert len(table) == ordered
+
+
+def test_work_on_one_representation_is_done_once(monkeypatch):
+    from repsim.measures import cca
+
+    sizes = []
+    svd = torch.linalg.svd
+    monkeypatch.setattr(
+        torch.linalg, "svd", lambda matrix, **how: sizes.append(matrix.shape) or svd(matrix, **how)
+    )
+    named = dict(zip("abcd", related(25, 5, 5, 5, 5), strict=True))
+    compare_many(named, ["cca_mean", "svcca", "gulp", "linear_regression"], progress=False)
+    assert cca.basis.__wrapped__  # it is kept
+    assert sizes.count((25, 5)) == 4
+
+
+def test_results_do_not_depend_on_how_much_is_remembered(monkeypatch):
+    named = dict(zip("abc", related(25, 5, 5, 7), strict=True))
+    usual = compare_many(named, progress=False)
+    monkeypatch.setattr(representations.Memory.__init__, "__defaults__", (1000,))
+    forgetful = compare_many(named, progress=False)
+    pd.testing.assert_frame_equal(usual, forgetful)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda named: {"a": named["a"]}, "compare_many needs at least 2 representations, got 1."),
+        (
+            lambda named: {**named, "b": named["b"][:5]},
+            "representations['a'] and representations['b'] must have one row for each of the same inputs; "
+            "got 20 and 5 rows.",
+        ),
+        (
+            lambda named: {**named, "b": named["b"] * float("nan")},
+            "representations['b'] has values that are not finite (NaN or infinite) in 20 of its rows.",
+        ),
+    ],
+    ids=["one", "rows", "nan"],
+)
+def test_bad_representations_are_named(change, message):
+    named = dict(zip("ab", related(20, 4, 5), strict=True))
+    with pytest.raises(ValueError) as caught:
+        compare_many(change(named), "cka", progress=False)
+    assert str(caught.value) == message
+
+
+def test_a_measure_that_fails_names_the_pair():
+    named = dict(zip("abc", related(20, 4, 4, 5), strict=True))
+    with pytest.raises(ValueError, match="^permutation_angular of 'a' and 'c': "):
+        compare_many(named, "permutation_angular", progress=False)
+
+
+def test_comparing_is_quiet():
+    x, y = related(8, 20, 5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        compare(x, y)

@@ -1,0 +1,303 @@
+"""Measures by name and by option: what they are called, what they refuse, what they return."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from repsim.measures import MEASURES, Measure, find_measure
+from repsim.measures.measure import count_option, measure, number_option, one_of
+from repsim.measures.registry import FAMILIES
+
+N = 30
+X = torch.randn(N, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+Y = X @ torch.diag(torch.arange(1.0, 7).double()) + X.flip(0)
+LISTED = (
+    "cka, cka_debiased, cka_rbf, cka_angular, cca_mean, cca_mean_squared, svcca, pwcca, eigenspace_overlap, "
+    "procrustes, procrustes_similarity, procrustes_angular, … (36 in all)."
+)
+
+
+def message(call):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 (the caller compares the message)
+        call()
+    return str(caught.value)
+
+
+def declared(value, **metadata):
+    """A measure that answers `value` to everything."""
+
+    def constant(x, y):
+        return value
+
+    return measure(
+        **{"orientation": "similarity", "range": (0, 1), "invariances": "", "reference": "", **metadata}
+    )(constant)
+
+
+# -- names and options --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_every_measure_is_found_by_name_and_by_its_label(name):
+    found = find_measure(name)
+    assert found is MEASURES[name]
+    assert found.name == found.label == name
+    assert found.family in FAMILIES
+    for example in found.examples:
+        other = found.using(**example)
+        assert find_measure(other.label) == other
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    {
+        "jaccard": "jaccard",
+        "jaccard()": "jaccard",
+        "jaccard(k=10)": "jaccard",
+        "jaccard(k=20, metric='euclidean')": "jaccard(k=20, metric='euclidean')",
+        'jaccard(metric="euclidean",k=20,)': "jaccard(k=20, metric='euclidean')",
+        " jaccard ( center = True ) ": "jaccard(center=True)",
+        "second_order_cosine(k=None)": "second_order_cosine(k=None)",
+        "shape_metric(alpha=0)": "shape_metric(alpha=0)",
+        "gulp(lam=1e-3)": "gulp(lam=0.001)",
+    }.items(),
+)
+def test_options_in_a_text(text, label):
+    assert find_measure(text).label == label
+
+
+def test_a_measure_is_found_as_itself():
+    chosen = MEASURES["jaccard"].using(k=3)
+    assert find_measure(chosen) is chosen
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "jaccard(20)",
+        "jaccard(k=20",
+        "jaccard(k=20))",
+        "jaccard(k=)",
+        "jaccard(k=n)",
+        "jaccard(k=2 + x)",
+        "jaccard(k=open('file'))",
+        "jaccard(k=20) + 1",
+        "jaccard(k=20).real",
+        "jaccard(k=20)(k=3)",
+        "jaccard(k=2, k=3)",
+        "jaccard(*[3])",
+        "jaccard(**{'k': 3})",
+        "jaccard(k=3); 1",
+    ],
+)
+def test_bad_syntax(text):
+    assert message(lambda: find_measure(text)) == (
+        f"options of a measure are written as in jaccard(k=20, metric='euclidean'), not {text!r}."
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    {
+        "jacard": f"unknown measure 'jacard'; did you mean 'jaccard' or 'rank_jaccard'? Known: {LISTED}",
+        "CKA(k=3)": "unknown measure 'CKA'; did you mean 'cka' or 'cknna' or 'cka_rbf'? Known: " + LISTED,
+        "xyzxyz": f"unknown measure 'xyzxyz'; known: {LISTED}",
+        "": f"unknown measure ''; known: {LISTED}",
+        "jaccard(kk=3)": "unknown option of jaccard 'kk'; did you mean 'k'? Known: k, metric, center.",
+        "jaccard(points=3)": "unknown option of jaccard 'points'; known: k, metric, center.",
+        "cka(k=3)": "unknown option of cka 'k'; there is no option of cka at all",
+    }.items(),
+)
+def test_unknown_names(text, expected):
+    assert message(lambda: find_measure(text)) == expected
+
+
+def test_using_makes_another_measure():
+    jaccard = MEASURES["jaccard"]
+    other = jaccard.using(k=3).using(metric="euclidean")
+    assert other.options == {"k": 3, "metric": "euclidean", "center": False}
+    assert jaccard.options == {"k": 10, "metric": "cosine", "center": False}
+    assert other.invariances["x"] - jaccard.invariances["x"] == {"translation"}
+    assert other(X, Y) == jaccard(X, Y, k=3, metric="euclidean") != jaccard(X, Y)
+    assert other.using(k=10, metric="cosine") == jaccard
+    assert message(lambda: jaccard(X, Y, kk=3)) == (
+        "unknown option of jaccard 'kk'; did you mean 'k'? Known: k, metric, center."
+    )
+
+
+def test_numpy_numbers_are_numbers():
+    chosen = MEASURES["jaccard"].using(k=np.int64(3), center=np.bool_(True))
+    assert chosen.label == "jaccard(k=3, center=True)"
+    assert type(chosen.options["k"]) is int
+    assert MEASURES["gulp"](X, Y, lam=np.float32(0.5)) == MEASURES["gulp"](X, Y, lam=0.5)
+
+
+def test_range_and_invariances_follow_the_options():
+    regression = MEASURES["linear_regression"]
+    assert regression.range == (0, 1)
+    assert regression.using(folds=5).range == (-math.inf, 1)
+    assert regression.invariances["x"] == {"orthogonal", "permutation", "scale", "translation"}
+    assert regression.invariances["y"] == {"linear", *regression.invariances["x"]}
+    assert regression.using(ridge=1.0).invariances["y"] == {"orthogonal", "permutation", "translation"}
+
+
+@pytest.mark.parametrize(
+    ("text", "closure"),
+    {
+        "": set(),
+        "linear": {"linear", "orthogonal", "permutation", "scale"},
+        "orthogonal translation": {"orthogonal", "permutation", "translation"},
+        "permutation scale": {"permutation", "scale"},
+    }.items(),
+)
+def test_invariances_close(text, closure):
+    found = declared(0.5, invariances=(text, "scale"))
+    assert found.invariances == {"x": closure, "y": {"scale"}}
+
+
+def test_description_is_the_docstring():
+    assert MEASURES["cka"].description.startswith("Linear CKA: ‖YᵀX‖²")
+    assert "\n    " not in MEASURES["cka"].description
+
+
+# -- values -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value", "returned"),
+    [
+        (torch.float64, 1 + 1e-9, 1.0),
+        (torch.float64, -1e-9, 0.0),
+        (torch.float64, 1 + 1e-6, 1 + 1e-6),  # no rounding: better wrong than hidden
+        (torch.float64, -0.1, -0.1),
+        (torch.float32, 1 + 1e-6, 1.0),
+        (torch.float32, -1e-6, 0.0),
+        (torch.float32, 1.01, 1.01),
+        (torch.float64, 0.25, 0.25),
+        (torch.float64, torch.tensor(0.25), 0.25),
+    ],
+)
+def test_only_rounding_is_taken_back_into_the_range(dtype, value, returned):
+    result = declared(value)(X, Y, dtype=dtype)
+    assert type(result) is float
+    assert result == returned
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, torch.tensor(math.nan)])
+def test_no_number_is_an_error(value):
+    assert message(lambda: declared(value, range=(-math.inf, math.inf))(X, Y)) == (
+        "constant is undefined here (0 / 0): too few inputs (30), or next to no variation."
+    )
+
+
+def test_undefined_names_the_options():
+    far = 1e6 * X
+    assert message(lambda: MEASURES["rsa"](far, far, rdm="gaussian", compare="pearson", width=2.0)) == (
+        "rsa(rdm='gaussian', compare='pearson', width=2.0) is undefined here (0 / 0): too few inputs (30), "
+        "or next to no variation."
+    )
+
+
+def test_a_measure_shows_what_it_is():
+    found = MEASURES["pwcca"]
+    assert isinstance(found, Measure)
+    assert (found.orientation, found.symmetric, found.metric) == ("similarity", False, False)
+    assert found.reference == "Morcos et al. 2018"
+    assert found.family == "cca"
+    assert found.leave_one_out is None
+    assert MEASURES["cka_debiased"].leave_one_out is not None
+    assert "leave_one_out" not in repr(found)
+
+
+# -- options out of range -----------------------------------------------------------------------------------
+
+WHOLE_K = "k must be a whole number of at least 1 and at most 29 (there are 30 inputs), not "
+WHOLE_SEED = "seed must be a whole number of at least 0, not "
+FOLDS = "folds must be a whole number of at least 0 and at most 30 (the number of inputs), not "
+VARIANCE = "variance must be a share above 0 and at most 1, not "
+REFUSED = [
+    ("jaccard", {"k": 30}, WHOLE_K + "30."),
+    ("jaccard", {"k": 0}, WHOLE_K + "0."),
+    ("rank", {"k": -1}, WHOLE_K + "-1."),
+    ("rank_jaccard", {"k": 1000}, WHOLE_K + "1000."),
+    ("mutual_knn", {"k": 2.0}, WHOLE_K + "2.0."),
+    ("cknna", {"k": True}, WHOLE_K + "True."),
+    ("second_order_cosine", {"k": "all"}, WHOLE_K + "'all'."),
+    ("imd", {"k": 30}, WHOLE_K + "30."),
+    ("jaccard", {"k": None}, WHOLE_K + "None."),
+    ("jaccard", {"metric": "euclid"}, "did you mean 'euclidean'? Known: cosine, euclidean."),
+    ("mutual_knn", {"metric": "l1"}, "unknown metric 'l1'; known: cosine, euclidean."),
+    ("rsa", {"rdm": "corr"}, "did you mean 'correlation'? Known: correlation, euclidean, cosine, gaussian."),
+    ("rsa", {"compare": "tau"}, "known: pearson, spearman, kendall, cosine, whitened_cosine."),
+    ("rsa", {"rdm": "gaussian", "width": -1.0}, "width must be a number of at least 0, not -1.0."),
+    ("shape_metric", {"alpha": 1.5}, "alpha must be a number from 0 to 1, not 1.5."),
+    ("shape_metric", {"alpha": -0.1}, "alpha must be a number from 0 to 1, not -0.1."),
+    ("shape_metric", {"alpha": math.nan}, "alpha must be a number from 0 to 1, not nan."),
+    ("shape_metric", {"alpha": "half"}, "alpha must be a number from 0 to 1, not 'half'."),
+    ("svcca", {"variance": 0}, VARIANCE + "0."),
+    ("svcca", {"variance": 99}, VARIANCE + "99."),
+    ("svcca", {"variance": True}, VARIANCE + "True."),
+    ("svcca", {"dims": -1}, "dims must be a whole number of at least 0, not -1."),
+    ("svcca", {"dims": 2.5}, "dims must be a whole number of at least 0, not 2.5."),
+    ("cka_rbf", {"threshold": 0.0}, "threshold must be a number above 0, not 0.0."),
+    ("uniformity_difference", {"t": -2.0}, "t must be a number above 0, not -2.0."),
+    ("gulp", {"lam": -1e-9}, "lam must be a number of at least 0, not -1e-09."),
+    ("linear_regression", {"ridge": -1}, "ridge must be a number of at least 0, not -1."),
+    ("linear_regression", {"folds": 1}, "folds must be 0 (in sample) or at least 2, not 1."),
+    ("linear_regression", {"folds": 31}, FOLDS + "31."),
+    ("linear_regression", {"folds": -2}, FOLDS + "-2."),
+    ("linear_regression", {"folds": 5, "seed": -1}, WHOLE_SEED + "-1."),
+    ("linear_regression", {"folds": 5, "seed": None}, WHOLE_SEED + "None."),
+    ("rtd", {"trials": 0}, "trials must be a whole number of at least 1, not 0."),
+    ("rtd", {"points": 3}, "points must be a whole number of at least 4, not 3."),
+    ("rtd", {"seed": 0.5}, WHOLE_SEED + "0.5."),
+    ("imd", {"probes": 0}, "probes must be a whole number of at least 1, not 0."),
+    ("imd", {"seed": -1}, WHOLE_SEED + "-1."),
+]
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(("name", "options", "expected"), REFUSED)
+def test_options_out_of_range(name, options, expected):
+    found = message(lambda: MEASURES[name](X, Y, **options))
+    assert found.endswith(expected)
+    assert found.startswith(("unknown " + next(iter(options)), expected))
+
+
+@pytest.mark.parametrize("name", ["jaccard", "rank", "second_order_cosine", "mutual_knn", "cknna", "imd"])
+def test_largest_and_smallest_k(name):
+    for k in (1, N - 1):
+        assert MEASURES[name](X, X, k=k) == pytest.approx(0.0 if name == "imd" else 1.0)
+
+
+def test_limits_belong_to_the_options():
+    assert MEASURES["svcca"](X, Y, variance=1) == pytest.approx(MEASURES["cca_mean"](X, Y))
+    assert MEASURES["svcca"](X, Y, dims=100) == pytest.approx(MEASURES["cca_mean"](X, Y))
+    assert MEASURES["linear_regression"](X, X, folds=N) == pytest.approx(1)
+    assert MEASURES["shape_metric"](X, Y, alpha=1) == MEASURES["shape_metric"](X, Y, alpha=1.0)
+
+
+def test_count_option():
+    assert count_option("k", 3, 1) == 3
+    assert count_option("k", 3, 1, 3) == 3
+    assert message(lambda: count_option("k", 4, 1, 3, " of them")) == (
+        "k must be a whole number of at least 1 and at most 3 of them, not 4."
+    )
+
+
+def test_number_option():
+    value = number_option("a", 1, lambda value: value > 0, "above 0")
+    assert type(value) is float
+    assert value == 1
+    assert message(lambda: number_option("a", False, lambda value: value > -1, "above -1")) == (
+        "a must be above -1, not False."
+    )
+
+
+def test_one_of():
+    assert one_of("fruit", "fig", ("fig", "plum")) == "fig"
+    assert message(lambda: one_of("fruit", "fug", ("fig", "plum"))) == (
+        "unknown fruit 'fug'; did you mean 'fig'? Known: fig, plum."
+    )
