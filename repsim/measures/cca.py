@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from repsim.measures.measure import count_option, measure, number_option
-from repsim.measures.representation import Representation, centered, kept, kept_pair, reduced, reduced_raw
+from repsim.measures.representation import Representation, centered, kept, kept_pair, reduced
 
 
 class Basis(NamedTuple):
@@ -27,20 +27,14 @@ class Basis(NamedTuple):
 @kept("n r", "r")
 def basis(x: Representation) -> Basis:
     """Of the centred matrix."""
-    return _basis(reduced(x), x.width)
-
-
-@kept("n r", "r")
-def basis_raw(x: Representation) -> Basis:
-    """Of the matrix as it is."""
-    return _basis(reduced_raw(x), x.width)
-
-
-def _basis(matrix: Float[Tensor, "n r"], width: int) -> Basis:
-    vectors, values, _ = torch.linalg.svd(matrix, full_matrices=False)
-    least = values[0] * max(len(matrix), width) * torch.finfo(matrix.dtype).eps
-    rank = int((values > least).sum())
+    vectors, values, _ = torch.linalg.svd(reduced(x), full_matrices=False)
+    rank = _rank(values, x)
     return Basis(vectors[:, :rank], values[:rank])
+
+
+def _rank(values: Float[Tensor, " r"], x: Representation) -> int:
+    """How many singular values are more than rounding."""
+    return int((values > values[0] * max(x.n, x.width) * torch.finfo(values.dtype).eps).sum())
 
 
 @kept_pair
@@ -175,7 +169,7 @@ def eigenspace_overlap(x: Representation, y: Representation) -> Tensor:
     Traps: it is 1 for anything with as many units as inputs. (ReSi divides by the larger width instead of the
     larger rank, so that it is the same only at full column rank.)
     """
-    a, b = basis_raw(x).vectors, basis_raw(y).vectors
+    a, b = _column_space(x), _column_space(y)
     greater = max(a.shape[1], b.shape[1])
     if greater >= x.n:
         warnings.warn(
@@ -184,3 +178,13 @@ def eigenspace_overlap(x: Representation, y: Representation) -> Tensor:
             stacklevel=2,
         )
     return (a.T @ b).square().sum() / greater
+
+
+@kept("n r")
+def _column_space(x: Representation) -> Float[Tensor, "n r"]:
+    """An orthonormal basis of what the units span, not centred."""
+    vectors, triangle = torch.linalg.qr(x.values)
+    rank = _rank(torch.linalg.svdvals(triangle), x)
+    if rank < vectors.shape[1]:
+        vectors = vectors @ torch.linalg.svd(triangle, full_matrices=False).U[:, :rank]
+    return vectors

@@ -67,6 +67,19 @@ def hsic_scale(n: int, estimator: Estimator) -> float:
     return 1 / (n * (n - 3)) if estimator == "unbiased" else 1 / (n - 1) ** 2
 
 
+def u_centered_product(
+    product: Float[Tensor, ""],
+    k: Float[Tensor, " n"],
+    l: Float[Tensor, " n"],  # noqa: E741
+) -> Float[Tensor, ""]:
+    """⟨K̃, L̃⟩ of the U-centred matrices, from the product ⟨K, L⟩ of the centred ones and their diagonals.
+
+    Song et al. (2012), equation 5: without its diagonal k, a centred matrix has rows that sum to −k.
+    """
+    n = len(k)
+    return product - (k @ l) * (n / (n - 2)) + k.sum() * l.sum() / ((n - 1) * (n - 2))
+
+
 def cosine_without_each(k: Float[Tensor, "n n"], l: Float[Tensor, "n n"]) -> Float[Tensor, " n"]:  # noqa: E741
     """⟨K̃, L̃⟩ / √(⟨K̃, K̃⟩⟨L̃, L̃⟩) of the U-centred matrices without each input in turn: all n in n² steps."""
     k, l = (matrix - matrix.diagonal().diag() for matrix in (k, l))  # noqa: E741

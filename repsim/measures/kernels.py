@@ -12,9 +12,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from repsim.measures.angles import angle
-from repsim.measures.hsic import centered_gram, cosine_without_each, recenter_
+from repsim.measures.hsic import centered_gram, cosine_without_each, recenter_, u_centered_product
 from repsim.measures.measure import measure, number_option
-from repsim.measures.rdm import median, pairs, squared_distances
+from repsim.measures.rdm import median_distance, squared_distances
 from repsim.measures.representation import Representation, centered, cross, kept
 
 
@@ -49,7 +49,7 @@ def by_features(x: Representation, y: Representation) -> Tensor:
 
 def by_grams(x: Representation, y: Representation) -> Tensor:
     """As the inner product of the Gram matrices themselves."""
-    return (gram(x) * gram(y)).sum()
+    return gram(x).flatten() @ gram(y).flatten()
 
 
 @kept("n n")
@@ -88,14 +88,8 @@ def cka_debiased(x: Representation, y: Representation) -> Tensor:
 
 
 def unbiased(x: Representation, y: Representation) -> Tensor:
-    """⟨K̃, L̃⟩: n (n − 3) times the unbiased HSIC of Song et al. (2012), their equation 5.
-
-    Of a centred Gram without its diagonal k, the rows sum to −k, so that the diagonals are all that the
-    correction needs.
-    """
-    n = x.n
-    k, l = squared_norms(x), squared_norms(y)  # noqa: E741
-    return inner_product(x, y) - (k @ l) * (n / (n - 2)) + k.sum() * l.sum() / ((n - 1) * (n - 2))
+    """⟨K̃, L̃⟩: n (n − 3) times the unbiased HSIC."""
+    return u_centered_product(inner_product(x, y), squared_norms(x), squared_norms(y))
 
 
 @measure(
@@ -116,15 +110,15 @@ def cka_rbf(x: Representation, y: Representation, *, threshold: float = 1.0) -> 
     """
     threshold = number_option("threshold", threshold, lambda value: value > 0, "a number above 0")
     own = gaussian_gram(x, threshold), gaussian_gram(y, threshold)
-    return (own[0] * own[1]).sum() / (own[0].norm() * own[1].norm())
+    return (own[0].flatten() @ own[1].flatten()) / (own[0].norm() * own[1].norm())
 
 
 @kept("n n")
 def gaussian_gram(x: Representation, threshold: float) -> Float[Tensor, "n n"]:
     """Centred Gaussian kernel matrix."""
     squared = squared_distances(x)
-    width = threshold * median(pairs(squared).sqrt())
-    return recenter_((squared / (-2 * width**2)).exp(), "biased")
+    width = threshold * median_distance(x)
+    return recenter_((squared / (-2 * width**2)).exp_(), "biased")
 
 
 @measure(

@@ -7,16 +7,17 @@ the raw rows.
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from repsim.measures.measure import count_option, measure, one_of
 from repsim.measures.products import products
-from repsim.measures.rdm import unit_rows
+from repsim.measures.rdm import unit_raw, unit_rows
 from repsim.measures.representation import ROUNDINGS, Representation, centered, kept, kept_pair
 
 METRICS = ("cosine", "euclidean")
 BLOCK = 512  # rows whose distances to all others are held at a time
+GATHERED = 2**18  # numbers
 SPARE = 6  # candidates beyond k that the float32 pass hands to the float64 one
 
 
@@ -33,9 +34,11 @@ def neighbors(x: Representation, k: int, metric: str, center: bool) -> Int[Tenso
     rows = _rows(x, one_of("metric", metric, METRICS), center)
     rows = rows / rows.norm(dim=1).max()  # so that no square overflows in float32
     penalty = rows.square().sum(1) / 2 if metric == "euclidean" else rows.new_zeros(len(rows))
-    search = _screened if rows.device.type == "cpu" and rows.dtype == torch.float64 else _plain
     blocks = torch.arange(x.n, device=rows.device).split(BLOCK)
-    return torch.cat([search(rows, penalty, block, k) for block in blocks])
+    if rows.device.type == "cpu" and rows.dtype == torch.float64:
+        rough = rows.float(), penalty.float()
+        return torch.cat([_screened(rows, penalty, *rough, block, k) for block in blocks])
+    return torch.cat([_plain(rows, penalty, block, k) for block in blocks])
 
 
 def _rows(x: Representation, metric: str, center: bool) -> Float[Tensor, "n d"]:
@@ -43,7 +46,7 @@ def _rows(x: Representation, metric: str, center: bool) -> Float[Tensor, "n d"]:
         raise ValueError(f"center must be True or False, not {center!r}.")
     if metric == "euclidean":
         return centered(x)  # distances are the same, and lose fewer digits
-    return unit_rows(centered(x) if center else x.values)
+    return unit_rows(centered(x)) if center else unit_raw(x)
 
 
 def _scores(rows: Tensor, penalty: Tensor, block: Tensor) -> Float[Tensor, "b n"]:
@@ -57,7 +60,9 @@ def _plain(rows: Tensor, penalty: Tensor, block: Int[Tensor, " b"], k: int) -> I
     return _scores(rows, penalty, block).topk(k, dim=1).indices
 
 
-def _screened(rows: Tensor, penalty: Tensor, block: Int[Tensor, " b"], k: int) -> Int[Tensor, "b k"]:
+def _screened(
+    rows: Tensor, penalty: Tensor, rough_rows: Tensor, rough_penalty: Tensor, block: Int[Tensor, " b"], k: int
+) -> Int[Tensor, "b k"]:
     """As `_plain`, with all but a few candidates ruled out in float32.
 
     Candidates are ranked by their float64 scores. Where the last of the k is not ahead of every
@@ -65,9 +70,8 @@ def _screened(rows: Tensor, penalty: Tensor, block: Int[Tensor, " b"], k: int) -
     """
     n, width = rows.shape
     fewer = min(k + SPARE, n - 1)
-    rough, candidates = _scores(rows.float(), penalty.float(), block).topk(fewer, dim=1)
-    exact = torch.bmm(rows[candidates], rows[block, :, None]).squeeze(2) - penalty[candidates]
-    ranked, order = exact.topk(k, dim=1)
+    rough, candidates = _scores(rough_rows, rough_penalty, block).topk(fewer, dim=1)
+    ranked, order = (_inner_products(rows, block, candidates) - penalty[candidates]).topk(k, dim=1)
     nearest = candidates.gather(1, order)
     if fewer < n - 1:
         error = (width + 8) * torch.finfo(torch.float32).eps  # for rows of length at most 1
@@ -75,6 +79,15 @@ def _screened(rows: Tensor, penalty: Tensor, block: Int[Tensor, " b"], k: int) -
         if doubtful.any():
             nearest[doubtful] = _plain(rows, penalty, block[doubtful], k)
     return nearest
+
+
+def _inner_products(
+    rows: Float[Tensor, "n d"], block: Int[Tensor, " b"], others: Int[Tensor, "b k"]
+) -> Float[Tensor, "b k"]:
+    """Of each row in the block with its own k others; a few rows at a time, which stay in the cache."""
+    few = max(1, GATHERED // (others.shape[1] * rows.shape[1]))
+    parts = zip(block.split(few), others.split(few), strict=True)
+    return torch.cat([torch.bmm(rows[j], rows[i, :, None]).squeeze(2) for i, j in parts])
 
 
 @kept_pair
@@ -218,40 +231,40 @@ def cknna(x: Representation, y: Representation, *, k: int = 10, center: bool = F
     Traps: it is not symmetric, as neighbourhoods are not, and can be slightly negative.
     """
     shared = ranks_of_shared(x, y, k, "cosine", center) > 0
-    everything = torch.ones_like(shared)
-    both = _masked_hsic(x, y, k, center, shared)
-    return (
-        both / (_masked_hsic(x, x, k, center, everything) * _masked_hsic(y, y, k, center, everything)).sqrt()
-    )
+    nearest = neighbors(x, k, "cosine", center)
+    both = _masked_hsic(nearest, *(_cosines_to(side, nearest, center) * shared for side in (x, y)))
+    return both / (_own_hsic(x, k, center) * _own_hsic(y, k, center)).sqrt()
+
+
+@kept("")
+def _own_hsic(x: Representation, k: int, center: bool) -> Float[Tensor, ""]:
+    nearest = neighbors(x, k, "cosine", center)
+    cosines = _cosines_to(x, nearest, center)
+    return _masked_hsic(nearest, cosines, cosines)
+
+
+def _cosines_to(x: Representation, others: Int[Tensor, "n k"], center: bool) -> Float[Tensor, "n k"]:
+    rows = _rows(x, "cosine", center)
+    return _inner_products(rows, torch.arange(x.n, device=rows.device), others)
 
 
 def _masked_hsic(
-    x: Representation, y: Representation, k: int, center: bool, mask: Bool[Tensor, "n k"]
+    nearest: Int[Tensor, "n k"], first: Float[Tensor, "n k"], second: Float[Tensor, "n k"]
 ) -> Float[Tensor, ""]:
-    """n (n − 3) times the unbiased HSIC of two kernels that are 0 but where `mask` marks neighbours in X."""
-    n = x.n
-    row, place = mask.nonzero(as_tuple=True)
-    column = neighbors(x, k, "cosine", center)[row, place]
-    first, second = (_kernel_at(side, center, row, column) for side in (x, y))
-    # tr(KL) wants the entries whose mirror image is marked as well
-    forward, backward = row * n + column, column * n + row
-    order = forward.argsort()
-    position = torch.searchsorted(forward[order], backward).clamp(max=max(len(row) - 1, 0))
-    mirrored = forward[order][position] == backward
-    product = (first * second[order][position])[mirrored].sum()
-    columns_first = first.new_zeros(n).index_add(0, column, first)
-    rows_second = second.new_zeros(n).index_add(0, row, second)
+    """n (n − 3) times the unbiased HSIC of two kernels that are given at `nearest`, and 0 elsewhere."""
+    n = len(nearest)
+    row = torch.arange(n, device=nearest.device)[:, None]
+    # tr(KL) wants each entry of K with the mirror image of it in L, if that is given
+    forward, backward = (row * n + nearest).flatten(), (nearest * n + row).flatten()
+    ordered, order = forward.sort()
+    position = torch.searchsorted(ordered, backward).clamp(max=len(ordered) - 1)
+    mirrored = torch.where(ordered[position] == backward, second.flatten()[order][position], 0)
+    columns_first = first.new_zeros(n).index_add(0, nearest.flatten(), first.flatten())
     return (
-        product
+        first.flatten() @ mirrored
         + first.sum() * second.sum() / ((n - 1) * (n - 2))
-        - 2 / (n - 2) * (columns_first @ rows_second)
+        - 2 / (n - 2) * (columns_first @ second.sum(1))
     )
-
-
-def _kernel_at(x: Representation, center: bool, row: Tensor, column: Tensor) -> Float[Tensor, " m"]:
-    rows = _rows(x, "cosine", center)
-    parts = zip(row.split(BLOCK * 16), column.split(BLOCK * 16), strict=True)
-    return torch.cat([(rows[i] * rows[j]).sum(1) for i, j in parts])
 
 
 @measure(
@@ -296,10 +309,7 @@ def _distance_profiles(rows: list[Tensor], nearest: list[Tensor], blocks: tuple[
         union = torch.cat([side[block] for side in nearest], dim=1).sort(dim=1).values
         once = torch.ones_like(union, dtype=torch.bool)
         once[:, 1:] = union[:, 1:] != union[:, :-1]
-        yield [
-            _zero_if_rounding(1 - torch.bmm(side[union], side[block, :, None]).squeeze(2)) * once
-            for side in rows
-        ]
+        yield [_zero_if_rounding(1 - _inner_products(side, block, union)) * once for side in rows]
 
 
 def _zero_if_rounding(distance: Float[Tensor, "b m"]) -> Float[Tensor, "b m"]:

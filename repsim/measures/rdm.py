@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from scipy.stats import kendalltau
 from torch import Tensor
 
-from repsim.measures.hsic import cosine_without_each, recenter_
+from repsim.measures.hsic import cosine_without_each, recenter_, u_centered_product
 from repsim.measures.measure import measure, number_option, one_of
-from repsim.measures.representation import Representation, centered, kept
+from repsim.measures.representation import Representation, centered, kept, pairs
 
 RDMS = ("correlation", "euclidean", "cosine", "gaussian")
 COMPARISONS = ("pearson", "spearman", "kendall", "cosine", "whitened_cosine")
@@ -34,17 +35,10 @@ def distances(x: Representation) -> Float[Tensor, "n n"]:
     return squared_distances(x).sqrt()
 
 
-def pairs(matrix: Float[Tensor, "n n"]) -> Float[Tensor, " pairs"]:
-    """What a symmetric matrix has above its diagonal, row by row."""
-    n = len(matrix)
-    row, column = torch.triu_indices(n, n, 1, device=matrix.device)
-    return matrix[row, column]
-
-
-def median(values: Float[Tensor, " m"]) -> Float[Tensor, ""]:
-    """The middle value, or the mean of the middle two."""
-    count = len(values)
-    return (values.kthvalue((count + 1) // 2).values + values.kthvalue(count // 2 + 1).values) / 2
+def median_distance(x: Representation) -> float:
+    """Of all pairs of inputs; the mean of the middle two, if they are even."""
+    lengths = pairs(squared_distances(x)).sqrt_()
+    return float(np.median(lengths.cpu().numpy(), overwrite_input=True))
 
 
 def unit_rows(rows: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
@@ -108,7 +102,7 @@ def rsa(
     one_of("compare", compare, COMPARISONS)
     number_option("width", width, lambda value: value >= 0, "a number of at least 0")
     if compare in ("spearman", "kendall"):
-        a, b = pairs(rdm_ranks(x, rdm, width)), pairs(rdm_ranks(y, rdm, width))
+        a, b = rdm_ranks(x, rdm, width), rdm_ranks(y, rdm, width)
         if compare == "spearman":
             return _correlation(a, b)
         return float(kendalltau(a.cpu().numpy(), b.cpu().numpy()).statistic)
@@ -125,7 +119,7 @@ def dissimilarities(x: Representation, rdm: str, width: float) -> Float[Tensor, 
         return squared_distances(x)
     if rdm == "gaussian":
         squared = squared_distances(x)
-        scale = width or median(pairs(squared).sqrt())
+        scale = width or median_distance(x)
         return -torch.expm1(squared / (-2 * scale**2))
     rows = unit_raw(x) if rdm == "cosine" else unit_rows(_centered_rows(x.values))
     return (1 - rows @ rows.T).fill_diagonal_(0)
@@ -145,21 +139,15 @@ def _centered_rows(values: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
     return rows.masked_fill_(constant, 0)
 
 
-@kept("n n")
-def rdm_ranks(x: Representation, rdm: str, width: float) -> Float[Tensor, "n n"]:
+@kept("pairs")
+def rdm_ranks(x: Representation, rdm: str, width: float) -> Float[Tensor, " pairs"]:
     """Ranks of the dissimilarities of all pairs, ties sharing their mean rank.
 
     What differs by rounding alone is a tie: of one-hot labels there are two dissimilarities, not thousands.
     """
-    n = x.n
-    row, column = torch.triu_indices(n, n, 1, device=x.values.device)
     # a Gaussian only grows with the distance, until it is 1 to rounding
     matrix = squared_distances(x) if rdm == "gaussian" else dissimilarities(x, rdm, width)
-    ranks = rank(_rounded(matrix[row, column]))
-    matrix = ranks.new_zeros(n, n)
-    matrix[row, column] = ranks
-    matrix[column, row] = ranks
-    return matrix
+    return rank(_rounded(pairs(matrix)))
 
 
 def _rounded(values: Float[Tensor, " m"]) -> Float[Tensor, " m"]:
@@ -172,12 +160,14 @@ def _rounded(values: Float[Tensor, " m"]) -> Float[Tensor, " m"]:
 
 def rank(values: Float[Tensor, " m"]) -> Float[Tensor, " m"]:
     """Ranks from 1, ties sharing their mean rank."""
-    ordered, place = values.sort()
-    _, group, counts = ordered.unique_consecutive(return_inverse=True, return_counts=True)
-    of_group = counts.cumsum(0) - (counts - 1) / 2
-    ranks = torch.empty_like(values)
-    ranks[place] = of_group.to(values.dtype)[group]
-    return ranks
+    array = values.cpu().numpy()  # NumPy sorts four times as fast as torch
+    order = array.argsort()
+    ordered = array[order]
+    first = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))  # of each group of ties
+    counts = np.diff(first, append=len(array))
+    ranks = np.empty_like(array)
+    ranks[order] = np.repeat(first + (counts + 1) / 2, counts)
+    return torch.as_tensor(ranks, device=values.device)
 
 
 @kept("n n")
@@ -186,7 +176,7 @@ def _double_centered_rdm(x: Representation, rdm: str, width: float) -> Float[Ten
 
 
 def _cosine(a: Tensor, b: Tensor) -> Tensor:
-    return (a * b).sum() / (a.norm() * b.norm())
+    return (a.flatten() @ b.flatten()) / (a.norm() * b.norm())
 
 
 def _correlation(a: Tensor, b: Tensor) -> Tensor:
@@ -254,9 +244,9 @@ def distance_correlation_unbiased(x: Representation, y: Representation) -> Tenso
 
     Traps: compare it with the square of `distance_correlation`, not with that itself.
     """
-    return _cosine(_u_centered_distances(x), _u_centered_distances(y))
+    return _unbiased(x, y) / (_unbiased(x, x) * _unbiased(y, y)).sqrt()
 
 
-@kept("n n")
-def _u_centered_distances(x: Representation) -> Float[Tensor, "n n"]:
-    return recenter_(distances(x).clone(), "unbiased")
+def _unbiased(x: Representation, y: Representation) -> Float[Tensor, ""]:
+    a, b = _double_centered_distances(x), _double_centered_distances(y)
+    return u_centered_product(a.flatten() @ b.flatten(), a.diagonal(), b.diagonal())

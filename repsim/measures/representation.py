@@ -7,6 +7,7 @@ representation, or once per pair, and kept in a bounded memory.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
@@ -20,6 +21,7 @@ Values = Num[Tensor, "..."] | Bool[Tensor, "..."] | Num[np.ndarray, "..."] | Boo
 SMALLEST = 4  # inputs: the unbiased HSIC divides by n (n − 3)
 ROUNDINGS = 16  # what varies by less than this many roundings of its mean is constant
 MEMORY = 4 * 2**30  # bytes of results kept at a time
+NUMBERS = itertools.count()  # results are kept under these: under the representations they would outlive them
 
 
 class Memory:
@@ -40,11 +42,6 @@ class Memory:
         while self.size > self.limit and len(self._kept) > 1:
             self.size -= _bytes(self._kept.popitem(last=False)[1])
         return result
-
-    def forget(self) -> None:
-        """Give up everything."""
-        self._kept.clear()
-        self.size = 0
 
 
 class Representation:
@@ -67,6 +64,7 @@ class Representation:
         origin: Representation | None = None,
         order: Int[Tensor, " n"] | None = None,
     ):
+        self.number = next(NUMBERS)
         self.values = values
         self.memory = memory
         self.origin = origin
@@ -152,8 +150,8 @@ def kept(*axes: str, numbers_inputs: bool = False) -> Callable:
     Parameters
     ----------
     axes
-        Of each of its results, as in `"n n"` or `"n d"`: those called n run over the inputs, so that the
-        result for reordered rows is the reordered result.
+        Of each of its results, as in `"n n"` or `"n d"`: those called n run over the inputs, and one called
+        pairs over the pairs of them, so that the result for reordered rows is the reordered result.
     numbers_inputs
         The values themselves are row numbers, as of neighbours.
     """
@@ -166,7 +164,7 @@ def kept(*axes: str, numbers_inputs: bool = False) -> Callable:
                     return function(x, *options)
                 return _reorder(recall(x.origin, *options), x.order, axes, numbers_inputs)
 
-            return x.memory.recall((function, x, *options), compute)
+            return x.memory.recall((function, x.number, *options), compute)
 
         return recall
 
@@ -178,7 +176,8 @@ def kept_pair(function: Callable) -> Callable:
 
     @functools.wraps(function)
     def recall(x: Representation, y: Representation, *options: object) -> object:
-        return y.memory.recall((function, x, y, *options), lambda: function(x, y, *options))
+        key = (function, x.number, y.number, *options)
+        return y.memory.recall(key, lambda: function(x, y, *options))
 
     return recall
 
@@ -188,6 +187,8 @@ def _reorder(result: object, order: Tensor, axes: Sequence[str], numbers_inputs:
         return type(result)(
             *(_reorder(part, order, [own], False) for part, own in zip(result, axes, strict=True))
         )
+    if axes[0] == "pairs":
+        return pairs(square(result, len(order))[order][:, order])
     for axis, name in enumerate(axes[0].split()):
         if name == "n":
             result = result.index_select(axis, order)
@@ -221,6 +222,21 @@ def reduced(x: Representation) -> Float[Tensor, "n r"]:
 def reduced_raw(x: Representation) -> Float[Tensor, "n r"]:
     """As `reduced`, not centred."""
     return narrow(x.values)
+
+
+def pairs(matrix: Float[Tensor, "n n"]) -> Float[Tensor, " pairs"]:
+    """What a symmetric matrix has above its diagonal, row by row."""
+    n = len(matrix)
+    row, column = torch.triu_indices(n, n, 1, device=matrix.device)
+    return matrix[row, column]
+
+
+def square(condensed: Float[Tensor, " pairs"], n: int) -> Float[Tensor, "n n"]:
+    """The symmetric matrix, with a diagonal of 0, that has these above it."""
+    row, column = torch.triu_indices(n, n, 1, device=condensed.device)
+    matrix = condensed.new_zeros(n, n)
+    matrix[row, column] = condensed
+    return matrix + matrix.T
 
 
 def narrow(matrix: Float[Tensor, "n d"]) -> Float[Tensor, "n r"]:

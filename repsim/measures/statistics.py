@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from repsim.measures.measure import measure, number_option
-from repsim.measures.rdm import pairs, squared_distances, unit_raw, unit_rows
-from repsim.measures.representation import Representation, kept
+from repsim.measures.rdm import squared_distances, unit_raw, unit_rows
+from repsim.measures.representation import Representation, kept, pairs
 
 REFERENCE = "Wang et al. 2020"
 

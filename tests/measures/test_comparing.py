@@ -65,7 +65,7 @@ def test_what_a_single_call_warns_of_is_a_note():
 def test_what_was_asked_for_by_name_must_be_defined():
     x, y = related(9, 4, 5)
     with pytest.raises(
-        ValueError, match="^permutation_angular: permutation_angular matches units one to one"
+        ValueError, match=r"^permutation_angular: permutation_angular matches units one to one"
     ):
         compare(x, y, ["cka", "permutation_angular"])
 
@@ -81,7 +81,7 @@ def test_what_was_asked_for_by_name_must_be_defined():
 )
 def test_measures_that_cannot_be_asked_for(measures, message):
     x, y = related(9, 4, 5)
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
         compare(x, y, measures)
     assert message in str(caught.value)
 
@@ -164,14 +164,14 @@ def test_results_do_not_depend_on_how_much_is_remembered(monkeypatch):
 )
 def test_bad_representations_are_named(change, message):
     named = dict(zip("ab", related(20, 4, 5), strict=True))
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
         compare_many(change(named), "cka", progress=False)
     assert str(caught.value) == message
 
 
 def test_a_measure_that_fails_names_the_pair():
     named = dict(zip("abc", related(20, 4, 4, 5), strict=True))
-    with pytest.raises(ValueError, match="^permutation_angular of 'a' and 'c': "):
+    with pytest.raises(ValueError, match=r"^permutation_angular of 'a' and 'c': "):
         compare_many(named, "permutation_angular", progress=False)
 
 

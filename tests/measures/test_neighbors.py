@@ -204,7 +204,7 @@ def test_what_float32_cannot_order_is_done_in_float64(case):
     of_float32 = exact.gather(1, in_float32).sort(1, descending=True).values[:, :k]
     assert (of_float32 < best - 1e-15).any(), "not hard: among float32's candidates are all that are right"
 
-    found = _screened(rows, penalty, everyone, k)
+    found = _screened(rows, penalty, rows.float(), penalty.float(), everyone, k)
     torch.testing.assert_close(exact.gather(1, found), best, rtol=0, atol=4e-16)
     torch.testing.assert_close(exact.gather(1, _plain(rows, penalty, everyone, k)), best, rtol=0, atol=0)
     np.testing.assert_array_equal(np.sort(nearest(x, k, kind)), found.sort(1).values)
@@ -216,13 +216,13 @@ def test_screening_spares_float64_where_it_can(kind, monkeypatch):
     expected = _plain(rows, penalty, everyone, 5)
     again = []
     monkeypatch.setattr(module, "_plain", lambda *given: again.append(len(given[2])) or _plain(*given))
-    assert torch.equal(_screened(rows, penalty, everyone, 5), expected)
+    assert torch.equal(_screened(rows, penalty, rows.float(), penalty.float(), everyone, 5), expected)
     assert sum(again) < 30
 
 
 def test_every_input_may_be_a_candidate():
     rows, penalty, everyone = prepared(two_bundles(2), "cosine")
-    found = _screened(rows, penalty, everyone, 39)
+    found = _screened(rows, penalty, rows.float(), penalty.float(), everyone, 39)
     assert torch.equal(found.sort(1).values, _plain(rows, penalty, everyone, 39).sort(1).values)
 
 

@@ -16,14 +16,14 @@ from repsim.measures.rdm import (
     distance_correlation,
     distance_correlation_unbiased,
     distances,
-    median,
-    pairs,
+    median_distance,
     rank,
     rdm_ranks,
     rsa,
     rsm_norm_difference,
     squared_distances,
 )
+from repsim.measures.representation import pairs, square
 
 THREADS = torch.get_num_threads()
 with warnings.catch_warnings():
@@ -226,16 +226,23 @@ def test_ranks_are_scipys(values):
     np.testing.assert_array_equal(ours, rankdata(np.array(values, dtype=float)))
 
 
-@given(values=st.lists(st.floats(-10, 10), min_size=1, max_size=40))
-def test_median_is_numpys(values):
-    assert float(median(torch.tensor(values, dtype=torch.float64))) == np.median(np.array(values))
+@pytest.mark.parametrize("n", [4, 5, 6, 7])
+def test_median_distance_is_that_of_all_pairs(n):
+    x, _ = represent_pair(*related(n, 3, 3))
+    before = squared_distances(x).clone()
+    assert median_distance(x) == pytest.approx(np.median(pdist(x.values)))
+    assert torch.equal(squared_distances(x), before)
 
 
-def test_ranks_of_an_rdm_lie_where_its_distances_do():
+def test_ranks_of_an_rdm_are_those_of_its_pairs_in_order():
     x, _ = represent_pair(*related(12, 4, 4))
-    ranks = rdm_ranks(x, "euclidean", 0.0)
-    assert torch.equal(ranks, ranks.T)
-    np.testing.assert_array_equal(pairs(ranks), rankdata(pairs(squared_distances(x))))
+    np.testing.assert_array_equal(rdm_ranks(x, "euclidean", 0.0), rankdata(pairs(squared_distances(x))))
+
+
+def test_pairs_of_a_matrix_and_back():
+    matrix = torch.as_tensor(squareform(pdist(random(7, 3))))
+    np.testing.assert_array_equal(pairs(matrix), squareform(matrix))
+    assert torch.equal(square(pairs(matrix), 7), matrix)
 
 
 # -- rsm_norm_difference ------------------------------------------------------------------------------------

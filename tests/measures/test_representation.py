@@ -1,6 +1,8 @@
 """What is taken for a representation, what is refused, and what is kept of it."""
 
+import gc
 import warnings
+import weakref
 from typing import NamedTuple
 
 import numpy as np
@@ -229,9 +231,21 @@ def test_memory_keeps():
     kept_first = memory.recall(("a",), tenth)
     assert memory.recall(("a",), never) is kept_first
     assert memory.size == EIGHTY
-    memory.forget()
-    assert memory.size == 0
-    assert memory.recall(("a",), tenth) is not kept_first
+    assert Memory().recall(("a",), tenth) is not kept_first
+
+
+def test_what_is_kept_goes_with_the_last_use_of_it():
+    """At once: representations and results do not hold one another until a collection comes by."""
+    gc.disable()
+    try:
+        x, y = represent_pair(X, Y)
+        MEASURES["rsa"].evaluate(x, y)
+        MEASURES["rsa"].evaluate(x, y.permuted(torch.randperm(len(Y))))
+        memory = weakref.ref(x.memory)
+        del x, y
+        assert memory() is None
+    finally:
+        gc.enable()
 
 
 def test_memory_gives_up_what_was_used_least_recently():

@@ -184,7 +184,7 @@ def test_under_the_null_p_values_are_uniform(name):
 
 
 def test_the_null_permutes_rows():
-    """Not batches of them, as the published code does (erratum 16): the null mean is that of shuffled rows."""
+    """Not batches of them, as the published code does (erratum 16)."""
     x, y = draw("related", torch.Generator().manual_seed(0), 40)
     found = permutation_test("cka_debiased", x, y, permutations=99, progress=False)
     assert abs(found.null_mean) < 0.03
@@ -241,7 +241,7 @@ def test_values_grow_with_inputs_as_declared(name):
 )
 def test_bad_input(call, message):
     x, y = draw("related", torch.Generator().manual_seed(0))
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
         call(x, y)
     assert message in str(caught.value)
 
