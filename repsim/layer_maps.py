@@ -21,7 +21,7 @@ from repsim.graphs import LayerGraph, Layers, trace
 from repsim.measures.hsic import Estimator, centered_gram, hsic_scale, recenter_
 from repsim.progress import progress_bar
 
-MEASURES = {"unbiased": "cka_debiased", "biased": "cka"}  # what each estimator estimates
+MEASURE_OF = {"unbiased": "cka_debiased", "biased": "cka"}  # what each estimator estimates
 SMALLEST = 4  # the unbiased HSIC divides by n (n − 3)
 
 
@@ -119,7 +119,7 @@ def layer_cka(
     table = pd.DataFrame({"value": values.flatten().numpy()}, index=pairs).reset_index()
     table.insert(0, "model_a", names[0])
     table.insert(1, "model_b", names[0] if itself else names[1])
-    table.insert(4, "measure", MEASURES[estimator])
+    table.insert(4, "measure", MEASURE_OF[estimator])
     table["n"] = len(images_a)
     return table
 

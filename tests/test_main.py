@@ -14,6 +14,7 @@ from repsim.__main__ import main
 from repsim.attacks import Attack
 from repsim.data import load_data
 from repsim.evaluation import transfer_table
+from repsim.measures import MEASURES, PREDICTION_MEASURES
 from repsim.models import ARCHITECTURES
 from repsim.training import robust_accuracy
 
@@ -101,6 +102,25 @@ def test_layers_of_nothing_known(refusal):
 
 
 # evaluate
+
+
+def test_measures_lists_them_all(capsys):
+    assert main(["measures"]) == 0
+    out = capsys.readouterr().out
+    assert all(f"| `{name}` " in out for name in (*MEASURES, *PREDICTION_MEASURES))
+
+
+def test_measures_explains_one(capsys):
+    assert main(["measures", "--explain", "jaccard(k=20)"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("jaccard(k=20, metric='cosine', center=False)\nsimilarity, [0, 1]; symmetric\n")
+    assert "Traps: it depends on k" in out
+
+
+def test_measures_explains_no_unknown_one(refusal):
+    assert refusal("measures", "--explain", "jacard").startswith(
+        "unknown measure 'jacard'; did you mean 'jaccard'"
+    )
 
 
 def test_evaluate(capsys, models, digits):
@@ -230,11 +250,12 @@ def test_help_names_every_command(capsys):
     assert stopped.value.code == 0
     out = capsys.readouterr().out
     assert all(
-        re.search(rf"^ +{name} +\w", out, re.MULTILINE) for name in ("run", "layers", "evaluate", "zoo")
+        re.search(rf"^ +{name} +\w", out, re.MULTILINE)
+        for name in ("run", "layers", "measures", "evaluate", "zoo")
     )
 
 
-@pytest.mark.parametrize("command", ["run", "layers", "evaluate", "zoo"])
+@pytest.mark.parametrize("command", ["run", "layers", "measures", "evaluate", "zoo"])
 def test_each_command_explains_itself(capsys, command):
     with pytest.raises(SystemExit) as stopped:
         main([command, "--help"])

@@ -23,7 +23,7 @@ from repsim.measures.representation import Representation, centered, cross, kept
     range=(0, 1),
     invariances="orthogonal scale translation",
     reference="Kornblith et al. 2019",
-    elsewhere="ReSi, netrep, rsatoolbox",
+    elsewhere="ReSi, rsatoolbox",
 )
 def cka(x: Representation, y: Representation) -> Tensor:
     """Linear CKA: ‖YᵀX‖² / (‖XᵀX‖·‖YᵀY‖), of centred X and Y.

@@ -55,7 +55,7 @@ def _unit_difference(x: Representation, y: Representation) -> Float[Tensor, "n t
     invariances="orthogonal scale translation",
     metric=True,
     reference="Ding et al. 2021; Williams et al. 2021",
-    elsewhere="ReSi, netrep",
+    elsewhere="ReSi",
 )
 def procrustes(x: Representation, y: Representation) -> Tensor:
     """min over rotations Q of ‖X/‖X‖ − (Y/‖Y‖)Q‖ = √(2 − 2‖XᵀY‖*/(‖X‖‖Y‖)), of centred X and Y.

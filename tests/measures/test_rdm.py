@@ -240,7 +240,7 @@ def test_ranks_of_an_rdm_are_those_of_its_pairs_in_order():
 
 
 def test_pairs_of_a_matrix_and_back():
-    matrix = torch.as_tensor(squareform(pdist(random(7, 3))))
+    matrix = torch.as_tensor(squareform(pdist(np.random.default_rng(0).normal(size=(7, 3)))))
     np.testing.assert_array_equal(pairs(matrix), squareform(matrix))
     assert torch.equal(square(pairs(matrix), 7), matrix)
 
