@@ -17,7 +17,7 @@ from torch import Tensor
 from repsim.measures.measure import Measure, count_option, number_option, represent_pair
 from repsim.measures.predictions import Labels, PredictionMeasure, prediction_pair
 from repsim.measures.registry import find_any
-from repsim.measures.representation import Memory, Representation, Values
+from repsim.measures.representation import SMALLEST, Memory, Representation, Values
 from repsim.progress import progress_bar
 
 SHARE = 0.9  # of the inputs in a subsample
@@ -76,6 +76,8 @@ def interval(
         How many subsamples or bootstrap samples are drawn; the jackknife has no use for them.
     seed
         Of what is drawn.
+    pool, dtype
+        Of representation measures; see `Measure.__call__`.
 
     Notes
     -----
@@ -99,15 +101,19 @@ def interval(
     generator = torch.Generator().manual_seed(seed)
     if isinstance(measure, PredictionMeasure):
         return _bootstrap(measure, x, y, labels, level, resamples, generator)
-    first, second = represent_pair(x, y, pool=pool, dtype=dtype)
+    first, second = _representations(measure, x, y, labels, pool, dtype)
+    if first.n <= SMALLEST:
+        raise ValueError(f"an interval needs at least {SMALLEST + 1} inputs, got {first.n}.")
     value = measure.evaluate(first, second)
     if measure.leave_one_out is not None:
         without = measure.leave_one_out(first, second)
         n = first.n
         error = math.sqrt((n - 1) / n * float((without - without.mean()).square().sum()))
+        if not math.isfinite(error):
+            raise ValueError(f"{measure.label} has no interval here: without one of the inputs it is 0 / 0.")
         return _around(measure, value, error, n - 1, level, "jackknife")
 
-    drawn = round(SHARE * first.n)
+    drawn = min(round(SHARE * first.n), first.n - 1)
     values = [
         _on_subsample(measure, first, second, torch.randperm(first.n, generator=generator)[:drawn])
         for _ in progress_bar(range(resamples), f"subsamples for {measure.name}", "subsample", progress)
@@ -117,11 +123,19 @@ def interval(
     return _around(measure, value, error, resamples - 1, level, "subsampling")
 
 
+def _representations(
+    measure: Measure, x: Values, y: Values, labels: Labels | None, pool: bool, dtype: torch.dtype
+) -> tuple[Representation, Representation]:
+    if labels is not None:
+        raise ValueError(f"labels are for prediction measures; {measure.name} compares representations.")
+    return represent_pair(x, y, pool=pool, dtype=dtype)
+
+
 def _around(
     measure: Measure | PredictionMeasure, value: float, error: float, freedom: int, level: float, method: str
 ) -> Interval:
-    reach = stats.t.ppf((1 + level) / 2, freedom) * error
-    low, high = measure.range
+    reach = float(stats.t.ppf((1 + level) / 2, freedom)) * error
+    low, high = map(float, measure.range)
     return Interval(value, max(value - reach, low), min(value + reach, high), level, method)
 
 
@@ -196,7 +210,7 @@ def permutation_test(
                 first, second if order is None else second[order.to(second.device)], right
             )
     else:
-        first, second = represent_pair(x, y, pool=pool, dtype=dtype)
+        first, second = _representations(measure, x, y, labels, pool, dtype)
 
         def evaluate(order: Tensor | None = None) -> float:
             other = second if order is None else second.permuted(order.to(second.values.device))

@@ -143,6 +143,13 @@ def test_the_jackknife_is_the_textbooks():
     assert found.high - found.value == pytest.approx(2.093024 * error, rel=1e-5)  # t of 19 degrees of freedom
 
 
+@pytest.mark.parametrize("name", ["cka", "cka_debiased", "procrustes"])
+def test_the_least_inputs_that_an_interval_takes(name):
+    x, y = draw("related", torch.Generator().manual_seed(0), 5)
+    found = interval(name, x, y, resamples=20, progress=False)
+    assert found.low < found.value < found.high
+
+
 def test_an_interval_stays_within_the_range():
     x, _ = draw("related", torch.Generator().manual_seed(0), 12)
     found = interval("procrustes", x, x, resamples=20, progress=False)
@@ -224,6 +231,19 @@ def test_values_grow_with_inputs_as_declared(name):
             "resamples must be a whole number of at least 20, not 5.",
         ),
         (lambda x, y: interval("cka", x, y[:-1]), "x and y must have one row for each of the same inputs"),
+        (lambda x, y: interval("cka", x[:4], y[:4]), "an interval needs at least 5 inputs, got 4."),
+        (
+            lambda x, y: interval("cka", x, y, torch.zeros(N, dtype=torch.long)),
+            "labels are for prediction measures; cka compares representations.",
+        ),
+        (
+            lambda x, y: permutation_test("cka", x, y, torch.zeros(N, dtype=torch.long)),
+            "labels are for prediction measures; cka compares representations.",
+        ),
+        (
+            lambda x, y: interval("cka_debiased", torch.eye(N)[:, :2].sum(1, keepdim=True), y),
+            "cka_debiased has no interval here: without one of the inputs it is 0 / 0.",
+        ),
         (lambda x, y: interval("ckaa", x, y), "unknown measure 'ckaa'; did you mean 'cka'"),
         (
             lambda x, y: interval("jaccard(k=10)", x[:11], y[:11], progress=False),
