@@ -12,14 +12,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-NEAR = 1e-5  # of 1 − cosine
+
+def is_near(cosine: Float[Tensor, ""]) -> bool:
+    """Whether 1 − cosine has lost more than two thirds of its digits."""
+    return bool(cosine > 1 - torch.finfo(cosine.dtype).eps ** (1 / 3))
 
 
 def chord(cosine: Float[Tensor, ""], difference: Callable[[], Tensor]) -> Float[Tensor, ""]:
     """The distance of two unit vectors: from their cosine, or near 1 as the norm of their `difference`."""
-    if cosine < 1 - NEAR:
-        return (2 - 2 * cosine.clamp(min=-1)).sqrt()
-    return difference().norm()
+    if is_near(cosine):
+        return difference().norm()
+    return (2 - 2 * cosine.clamp(min=-1)).sqrt()
 
 
 def angle(cosine: Float[Tensor, ""], difference: Callable[[], Tensor]) -> Float[Tensor, ""]:

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from repsim.measures.measure import count_option, measure, number_option
-from repsim.measures.representation import Representation, centered, kept, kept_pair, reduced
+from repsim.measures.representation import Representation, centered, kept, kept_pair, reduced, reduced_raw
 
 
 class Basis(NamedTuple):
@@ -183,7 +183,7 @@ def eigenspace_overlap(x: Representation, y: Representation) -> Tensor:
 @kept("n r")
 def _column_space(x: Representation) -> Float[Tensor, "n r"]:
     """An orthonormal basis of what the units span, not centred."""
-    vectors, triangle = torch.linalg.qr(x.values)
+    vectors, triangle = torch.linalg.qr(reduced_raw(x))
     rank = _rank(torch.linalg.svdvals(triangle), x)
     if rank < vectors.shape[1]:
         vectors = vectors @ torch.linalg.svd(triangle, full_matrices=False).U[:, :rank]

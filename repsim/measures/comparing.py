@@ -62,6 +62,8 @@ def compare_many(
 ) -> pd.DataFrame:
     """Measures of all pairs of several representations; what concerns one of them is computed once.
 
+    That is, as long as 4 GiB hold it: with tens of thousands of inputs, distance matrices are made anew.
+
     Parameters
     ----------
     representations
@@ -77,6 +79,10 @@ def compare_many(
         One row per pair and measure: `model_a`, `model_b`, `measure`, `value`, `orientation`, `note`. Of a
         measure that is not symmetric, both orders.
     """
+    if not isinstance(representations, Mapping):
+        raise TypeError(
+            f"representations must be given by name, in a dict, not in a {type(representations).__name__}."
+        )
     if len(representations) < 2:
         raise ValueError(f"compare_many needs at least 2 representations, got {len(representations)}.")
     chosen = _chosen(measures)
@@ -98,13 +104,17 @@ def compare_many(
         )
         rows.append({"model_a": name_a, "model_b": name_b, **row})
     table = pd.DataFrame(rows)
-    place = {name: i for i, name in enumerate([*prepared, *(measure.label for measure in chosen)])}
+    models = {name: i for i, name in enumerate(prepared)}
+    places = {"model_a": models, "model_b": models}
+    places["measure"] = {measure.label: i for i, measure in enumerate(chosen)}
     return table.sort_values(
-        ["model_a", "model_b", "measure"], key=lambda column: column.map(place), ignore_index=True
+        list(places), key=lambda column: column.map(places[column.name]), ignore_index=True
     )
 
 
 def _chosen(measures: Measures) -> list[Measure]:
+    if not isinstance(measures, Sequence | Measure):
+        raise ValueError(f"measures must be 'all', a name or a list of names, not {measures!r}.")
     if isinstance(measures, str | Measure):
         return list(MEASURES.values()) if measures == "all" else [find_measure(measures)]
     chosen = [find_measure(measure) for measure in measures]
@@ -129,15 +139,18 @@ def _work(names: list[str], measures: Iterable[Measure]) -> Iterator[tuple[str, 
                     yield name_b, name_a, measure
 
 
-def _row(measure: Measure, x: Representation, y: Representation, any_will_do: bool, of: str = "") -> dict:
+def _row(
+    measure: Measure, x: Representation, y: Representation, undefined_is_a_note: bool, of_which: str = ""
+) -> dict:
+    """One row of the table; a measure that is not defined has a note in place of its value, or raises."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             value = measure.evaluate(x, y)
             notes = [str(warning.message) for warning in caught]
         except ValueError as error:
-            if not any_will_do:
-                raise ValueError(f"{measure.label}{of}: {error}") from error
+            if not undefined_is_a_note:
+                raise ValueError(f"{measure.label}{of_which}: {error}") from error
             value, notes = float("nan"), [str(error)]
     return {
         "measure": measure.label,

@@ -103,7 +103,7 @@ def _words(closure: frozenset[str]) -> str:
 def _range(limits: tuple[float, float]) -> str:
     low, high = limits
     if high == math.inf:
-        return f"≥ {low:g}"
+        return "any" if low == -math.inf else f"≥ {low:g}"
     top = NAMED.get(high, f"{high:g}")
     return f"≤ {top}" if low == -math.inf else f"[{low:g}, {top}]".replace("-", "−")
 

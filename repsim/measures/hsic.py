@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from repsim.measures.products import products
+from repsim.measures.representation import ROUNDINGS
 
 Estimator = Literal["unbiased", "biased"]
 
@@ -20,8 +21,6 @@ Estimator = Literal["unbiased", "biased"]
 # columns go by in pieces that stay in the processor's cache between being centred and being multiplied.
 STRIP = 64
 COLUMNS = 4096
-# Features that vary by less than this many roundings of their mean are constant.
-ROUNDINGS = 16
 
 
 def centered_gram(features: Float[Tensor, "n ..."]) -> Float[Tensor, "n n"]:
@@ -83,7 +82,13 @@ def u_centered_product(
 def cosine_without_each(k: Float[Tensor, "n n"], l: Float[Tensor, "n n"]) -> Float[Tensor, " n"]:  # noqa: E741
     """⟨K̃, L̃⟩ / √(⟨K̃, K̃⟩⟨L̃, L̃⟩) of the U-centred matrices without each input in turn: all n in n² steps."""
     k, l = (matrix - matrix.diagonal().diag() for matrix in (k, l))  # noqa: E741
-    return _inner_without_each(k, l) / (_inner_without_each(k, k) * _inner_without_each(l, l)).sqrt()
+    own_k, own_l = (unless_rounding(_inner_without_each(one, one), one.square().sum()) for one in (k, l))
+    return _inner_without_each(k, l) / (own_k.sqrt() * own_l.sqrt())
+
+
+def unless_rounding(own: Float[Tensor, "*n"], whole: Float[Tensor, ""]) -> Float[Tensor, "*n"]:
+    """⟨K̃, K̃⟩; NaN where it is 0 but for what rounding leaves of the `whole` that it is the rest of."""
+    return torch.where(own > ROUNDINGS * torch.finfo(own.dtype).eps * whole, own, torch.nan)
 
 
 def _inner_without_each(k: Tensor, l: Tensor) -> Float[Tensor, " n"]:  # noqa: E741

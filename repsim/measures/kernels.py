@@ -1,7 +1,7 @@
 """Centred kernel alignment (CKA): are pairs of inputs that are alike in X alike in Y?
 
-Kornblith et al. (2019). Each value is a cosine of two Gram matrices. Of linear kernels it needs no Gram: with
-K = XXᵀ and L = YYᵀ, ⟨K, L⟩ = ‖XᵀY‖², and the cheaper side is taken.
+Kornblith et al. (2019). Each value is a cosine of two Gram matrices. Of linear kernels it needs no Gram,
+unless there are more units than inputs: with K = XXᵀ and L = YYᵀ, ⟨K, L⟩ = ‖XᵀY‖².
 """
 
 from __future__ import annotations
@@ -12,10 +12,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from repsim.measures.angles import angle
-from repsim.measures.hsic import centered_gram, cosine_without_each, recenter_, u_centered_product
+from repsim.measures.hsic import (
+    centered_gram,
+    cosine_without_each,
+    recenter_,
+    u_centered_product,
+    unless_rounding,
+)
 from repsim.measures.measure import measure, number_option
 from repsim.measures.rdm import median_distance, squared_distances
-from repsim.measures.representation import Representation, centered, cross, kept
+from repsim.measures.representation import Representation, centered, cross, kept, norm
 
 
 @measure(
@@ -34,17 +40,17 @@ def cka(x: Representation, y: Representation) -> Tensor:
     representations (0.9 is nothing unusual): use `cka_debiased` then. A few directions of large variance
     decide it alone.
     """
-    return inner_product(x, y) / (inner_product(x, x) * inner_product(y, y)).sqrt()
+    return inner_product(x, y) / (inner_product(x, x).sqrt() * inner_product(y, y).sqrt())
 
 
 def inner_product(x: Representation, y: Representation) -> Tensor:
-    """⟨XXᵀ, YYᵀ⟩, from the features or from the Grams, whichever are smaller."""
+    """⟨XXᵀ, YYᵀ⟩ of both scaled to ‖X‖ = 1, from Grams only if there are more units than inputs."""
     return by_features(x, y) if max(x.width, y.width) <= x.n else by_grams(x, y)
 
 
 def by_features(x: Representation, y: Representation) -> Tensor:
     """As ‖XᵀY‖²."""
-    return cross(x, y).square().sum()
+    return (cross(x, y) / norm(x) / norm(y)).square().sum()
 
 
 def by_grams(x: Representation, y: Representation) -> Tensor:
@@ -54,14 +60,14 @@ def by_grams(x: Representation, y: Representation) -> Tensor:
 
 @kept("n n")
 def gram(x: Representation) -> Float[Tensor, "n n"]:
-    """XXᵀ of the centred matrix."""
-    return centered_gram(x.values)
+    """XXᵀ, centred and scaled to ‖X‖ = 1."""
+    return centered_gram(centered(x) / norm(x))
 
 
 @kept("n")
 def squared_norms(x: Representation) -> Float[Tensor, " n"]:
-    """Of the centred rows: the diagonal of their Gram."""
-    return centered(x).square().sum(1)
+    """The diagonal of `gram`."""
+    return (centered(x) / norm(x)).square().sum(1)
 
 
 def _debiased_without_each(x: Representation, y: Representation) -> Float[Tensor, " n"]:
@@ -84,7 +90,8 @@ def cka_debiased(x: Representation, y: Representation) -> Tensor:
 
     Traps: it may be slightly negative; the ratio of unbiased estimates is not itself unbiased.
     """
-    return unbiased(x, y) / (unbiased(x, x) * unbiased(y, y)).sqrt()
+    own_x, own_y = (unless_rounding(unbiased(one, one), inner_product(one, one)) for one in (x, y))
+    return unbiased(x, y) / (own_x.sqrt() * own_y.sqrt())
 
 
 def unbiased(x: Representation, y: Representation) -> Tensor:

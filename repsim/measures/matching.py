@@ -77,12 +77,17 @@ def _standard_units(x: Representation) -> Float[Tensor, "n u"]:
     length = values.norm(dim=0)
     level = x.values.mean(0).abs() * math.sqrt(x.n)
     varies = length > level * ROUNDINGS * torch.finfo(values.dtype).eps
-    if not varies.all():
-        warnings.warn(
-            f"{int((~varies).sum())} of {x.width} units are constant, have no correlation, and are left out.",
-            stacklevel=2,
-        )
     return values[:, varies] / length[varies]
+
+
+def _warn_of_constant_units(x: Representation, y: Representation) -> None:
+    for side in (x, y):
+        constant = side.width - _standard_units(side).shape[1]
+        if constant:
+            warnings.warn(
+                f"{constant} of {side.width} units are constant, have no correlation, and are left out.",
+                stacklevel=3,
+            )
 
 
 @kept_pair
@@ -106,6 +111,7 @@ def correlation_match_hard(x: Representation, y: Representation) -> Tensor:
     Traps: with few inputs the best of many correlations is high by chance. Constant units are left out, with
     a warning.
     """
+    _warn_of_constant_units(x, y)
     correlations = unit_correlations(x, y)
     return correlations[_assign(correlations)].mean()
 
@@ -124,5 +130,6 @@ def correlation_match_soft(x: Representation, y: Representation) -> Tensor:
 
     Traps: those of `correlation_match_hard`; several units may share one match.
     """
+    _warn_of_constant_units(x, y)
     correlations = unit_correlations(x, y)
     return (correlations.amax(0).mean() + correlations.amax(1).mean()) / 2

@@ -6,6 +6,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from numbers import Integral, Real
 from typing import Literal
 
 import numpy as np
@@ -44,9 +45,9 @@ class Measure:
     reference
         The paper that defines it.
     elsewhere
-        Which of ReSi, netrep, rsatoolbox and torch-cka have it; † where theirs is faulty.
+        Which of ReSi, netrep, rsatoolbox and torch-cka have it; † where theirs is faulty or another.
     options
-        What a call uses where it says nothing else.
+        With their defaults, or what `using` set.
     examples
         Settings of the options that between them show all that is declared.
     """
@@ -73,7 +74,7 @@ class Measure:
     @property
     def label(self) -> str:
         """The name with the options that differ from the defaults, such as `jaccard(k=20)`."""
-        defaults = _defaults(self.function)
+        defaults = default_options(self.function)
         changed = [f"{key}={value!r}" for key, value in self.options.items() if value != defaults[key]]
         return f"{self.name}({', '.join(changed)})" if changed else self.name
 
@@ -107,14 +108,7 @@ class Measure:
         ValueError
             It has no such option.
         """
-        for option in options:
-            if option not in self.options:
-                raise ValueError(unknown(f"option of {self.name}", option, self.options))
-        plain = {
-            option: value.item() if isinstance(value, np.generic) else value
-            for option, value in options.items()
-        }
-        return replace(self, options={**self.options, **plain})
+        return replace(self, options=changed_options(self, options))
 
     def __call__(
         self,
@@ -155,7 +149,8 @@ class Measure:
         value = float(self.function(x, y, **self.options))
         if not math.isfinite(value):
             raise ValueError(
-                f"{self.label} is undefined here (0 / 0): too few inputs ({x.n}), or next to no variation."
+                f"{self.label} is undefined here: it comes to 0 / 0, or beyond {x.values.dtype}. "
+                f"The {x.n} inputs are too few, too much alike, or too large or small in value."
             )
         low, high = self.range
         rounding = math.sqrt(torch.finfo(x.values.dtype).eps)  # what arithmetic may leave outside the range
@@ -211,7 +206,7 @@ def measure(
             metric=metric,
             growth=growth,
             elsewhere=elsewhere,
-            options=_defaults(function),
+            options=default_options(function),
             examples=examples,
             declared_range=range,
             declared_invariances=invariances,
@@ -221,13 +216,26 @@ def measure(
     return declare
 
 
-def _defaults(function: Callable) -> dict[str, object]:
+def default_options(function: Callable) -> dict[str, object]:
+    """What a measure may be asked for by keyword alone, with what it does if it is not."""
     parameters = inspect.signature(function).parameters.values()
     return {
         parameter.name: parameter.default
         for parameter in parameters
         if parameter.kind is parameter.KEYWORD_ONLY
     }
+
+
+def changed_options(measure: object, changes: Mapping[str, object]) -> dict[str, object]:
+    """The options of a measure with some of them changed, or an error that names what it does not have."""
+    plain = {}
+    for option, value in changes.items():
+        if option not in measure.options:
+            raise ValueError(unknown(f"option of {measure.name}", option, measure.options))
+        plain[option] = value.item() if isinstance(value, np.generic) else value
+        if not isinstance(plain[option], int | float | str | None):
+            raise ValueError(f"{option} must be a number, a word or a flag, not {value!r}.")
+    return {**measure.options, **plain}
 
 
 def _closure(text: str) -> frozenset[str]:
@@ -240,15 +248,15 @@ def _closure(text: str) -> frozenset[str]:
 
 def count_option(name: str, value: object, least: int, most: float = math.inf, of: str = "") -> int:
     """A whole number within its limits, or an error that says them."""
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+    if isinstance(value, bool) or not isinstance(value, Integral) or not least <= value <= most:
         upper = f" and at most {most}{of}" if most < math.inf else ""
         raise ValueError(f"{name} must be a whole number of at least {least}{upper}, not {value!r}.")
-    return value
+    return int(value)
 
 
 def number_option(name: str, value: object, condition: Callable[[float], bool], expected: str) -> float:
     """A number that fulfils a condition, or an error that says it."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not condition(value):
+    if isinstance(value, bool) or not isinstance(value, Real) or not condition(value):
         raise ValueError(f"{name} must be {expected}, not {value!r}.")
     return float(value)
 

@@ -6,6 +6,8 @@ the raw rows.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -214,7 +216,7 @@ def _cosine_invariances(center: bool = False, **_: object) -> str:
 
 @measure(
     orientation="similarity",
-    range=(-1, 1),
+    range=(-math.inf, math.inf),
     invariances=_cosine_invariances,
     symmetric=False,
     reference="Huh et al. 2024",
@@ -226,9 +228,10 @@ def cknna(x: Representation, y: Representation, *, k: int = 10, center: bool = F
     HSIC(αK, αL) / √(HSIC(α_K K, α_K K) HSIC(α_L L, α_L L)), unbiased, where α marks the k nearest
     neighbours that X and Y share, α_K and α_L those of each.
 
-    Use it between `mutual_knn` and `cka_debiased`: with k near n it is the latter.
+    Use it between `mutual_knn` and `cka_debiased`: with k = n − 1 it is the latter, of rows of length 1.
 
-    Traps: it is not symmetric, as neighbourhoods are not, and can be slightly negative.
+    Traps: it is not symmetric, as neighbourhoods are not; it can be slightly negative, and with few inputs
+    exceed 1.
     """
     shared = ranks_of_shared(x, y, k, "cosine", center) > 0
     nearest = neighbors(x, k, "cosine", center)

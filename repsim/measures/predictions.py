@@ -14,9 +14,8 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from repsim.measures.measure import Orientation, count_option, number_option
+from repsim.measures.measure import Orientation, changed_options, count_option, default_options, number_option
 from repsim.measures.representation import Values, as_tensor
-from repsim.messages import unknown
 
 SUMS_TO_ONE = 5e-3  # how far a row of bfloat16 probabilities may be off
 
@@ -39,7 +38,7 @@ class PredictionMeasure:
     reference
         The paper that defines it.
     options
-        What a call uses where it says nothing else.
+        With their defaults, or what `using` set.
     """
 
     function: Callable[..., Tensor | float]
@@ -61,11 +60,7 @@ class PredictionMeasure:
 
     def using(self, **options: object) -> PredictionMeasure:
         """The same measure with other options."""
-        for option in options:
-            if option not in self.options:
-                raise ValueError(unknown(f"option of {self.name}", option, self.options))
-        plain = {option: _plain(value) for option, value in options.items()}
-        return replace(self, options={**self.options, **plain})
+        return replace(self, options=changed_options(self, options))
 
     def __call__(self, a: Values, b: Values, labels: Labels | None = None, **options: object) -> float:
         """The value for two models.
@@ -93,19 +88,13 @@ class PredictionMeasure:
         return float(self.function(*arguments, **self.options))
 
 
-def _plain(value: object) -> object:
-    """NumPy's numbers as Python's."""
-    return value.item() if isinstance(value, np.generic) else value
-
-
 def prediction_measure(
     *, orientation: Orientation, range: tuple[float, float], reference: str, needs_labels: bool = False
 ) -> Callable[[Callable], PredictionMeasure]:
     """Make a prediction measure of a function of two tables of probabilities (and labels)."""
 
     def declare(function: Callable) -> PredictionMeasure:
-        parameters = list(inspect.signature(function).parameters.values())
-        options = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+        options = default_options(function)
         declared = PredictionMeasure(function, orientation, range, needs_labels, reference, options)
         PREDICTION_MEASURES[declared.name] = declared
         return declared
@@ -114,15 +103,15 @@ def prediction_measure(
 
 
 def prediction_pair(
-    a: Values, b: Values, labels: Labels | None, needed_by: str = ""
+    a: Values, b: Values, labels: Labels | None, needed_by: str = "", names: tuple[str, str] = ("a", "b")
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Both as checked probabilities on one device, and the labels."""
-    first = as_probabilities(a, "a")
-    second = as_probabilities(b, "b").to(first.device)
+    first = as_probabilities(a, names[0])
+    second = as_probabilities(b, names[1]).to(first.device)
     if first.shape != second.shape:
         raise ValueError(
-            "a and b must hold predictions of the same classes for the same inputs; got shapes "
-            f"{tuple(first.shape)} and {tuple(second.shape)}."
+            f"{names[0]} and {names[1]} must hold predictions of the same classes for the same inputs; "
+            f"got shapes {tuple(first.shape)} and {tuple(second.shape)}."
         )
     if labels is None:
         if needed_by:
@@ -232,7 +221,7 @@ def jensen_shannon_similarity(a: Float[Tensor, "n c"], b: Float[Tensor, "n c"]) 
 
 @prediction_measure(orientation="distance", range=(0, math.inf), reference="Bhojanapalli et al. 2021")
 def surrogate_churn(a: Float[Tensor, "n c"], b: Float[Tensor, "n c"], *, alpha: float = 1.0) -> Tensor:
-    """Mean of ½ Σ |(p / max p)^`alpha` − (q / max q)^`alpha`|: smooth, and disagreement in the limit of ∞."""
+    """Mean of ½ Σ |(p / max p)^`alpha` − (q / max q)^`alpha`|: continuous; disagreement in the limit of ∞."""
     number_option("alpha", alpha, lambda value: value > 0, "a number above 0")
     first, second = ((table / table.amax(1, keepdim=True)) ** alpha for table in (a, b))
     return (first - second).abs().sum(1).mean() / 2
@@ -250,13 +239,13 @@ def accuracy_difference(
 
 
 def ambiguity(predictions: Sequence[Values]) -> float:
-    """Share of inputs on which some two models of a set disagree (Marx et al., 2020)."""
+    """Share of inputs on which some two models of a set disagree (after Marx et al., 2020)."""
     classes = _classes_of_all(predictions)
     return float((classes != classes[0]).any(0).double().mean())
 
 
 def discrepancy(predictions: Sequence[Values]) -> float:
-    """The greatest disagreement of any two models of a set (Marx et al., 2020)."""
+    """The greatest disagreement of any two models of a set (after Marx et al., 2020)."""
     classes = _classes_of_all(predictions)
     return max(float((one != other).double().mean()) for one, other in combinations(classes, 2))
 
@@ -316,7 +305,6 @@ def agreement_reference(accuracy_a: float, accuracy_b: float, classes: int) -> p
         Accuracies outside [0, 1] or fewer than 2 classes; or accuracies that no perturbation links: below
         chance, or none above.
     """
-    accuracy_a, accuracy_b, classes = (_plain(value) for value in (accuracy_a, accuracy_b, classes))
     for name, value in (("accuracy_a", accuracy_a), ("accuracy_b", accuracy_b)):
         number_option(name, value, lambda share: 0 <= share <= 1, "a share from 0 to 1")
     count_option("classes", classes, 2)

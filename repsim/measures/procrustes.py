@@ -122,10 +122,9 @@ def procrustes_size_shape(x: Representation, y: Representation) -> Tensor:
     compare.
     """
     total = norm(x) ** 2 + norm(y) ** 2
-    squared = total - 2 * _nuclear(x, y)
-    if squared > angles.NEAR * total:
-        return squared.sqrt()
-    return _difference(reduced(x), reduced(y)).norm()
+    if angles.is_near(2 * _nuclear(x, y) / total):
+        return _difference(reduced(x), reduced(y)).norm()
+    return (total - 2 * _nuclear(x, y)).sqrt()
 
 
 def _shape_invariances(alpha: float = 0.5) -> str:
@@ -179,6 +178,6 @@ def aligned_cosine(x: Representation, y: Representation) -> Tensor:
     """
     a, b = reduced_raw(x), reduced_raw(y)
     left, _, right = torch.linalg.svd(a.T @ b, full_matrices=False)
-    products = ((a @ left) * (b @ right.T)).sum(1)
+    inner = ((a @ left) * (b @ right.T)).sum(1)
     lengths = a.norm(dim=1) * b.norm(dim=1)
-    return (products / lengths)[lengths > 0].mean()
+    return (inner / lengths)[lengths > 0].mean()

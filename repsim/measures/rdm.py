@@ -13,9 +13,9 @@ from jaxtyping import Float
 from scipy.stats import kendalltau
 from torch import Tensor
 
-from repsim.measures.hsic import cosine_without_each, recenter_, u_centered_product
+from repsim.measures.hsic import cosine_without_each, recenter_, u_centered_product, unless_rounding
 from repsim.measures.measure import measure, number_option, one_of
-from repsim.measures.representation import Representation, centered, kept, pairs
+from repsim.measures.representation import ROUNDINGS, Representation, centered, kept, pairs
 
 RDMS = ("correlation", "euclidean", "cosine", "gaussian")
 COMPARISONS = ("pearson", "spearman", "kendall", "cosine", "whitened_cosine")
@@ -35,6 +35,7 @@ def distances(x: Representation) -> Float[Tensor, "n n"]:
     return squared_distances(x).sqrt()
 
 
+@kept("")
 def median_distance(x: Representation) -> float:
     """Of all pairs of inputs; the mean of the middle two, if they are even."""
     lengths = pairs(squared_distances(x)).sqrt_()
@@ -129,7 +130,7 @@ def _centered_rows(values: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
     """Every row minus its mean; 0 where a row is constant but for rounding."""
     mean = values.mean(1, keepdim=True)
     rows = values - mean
-    level = mean.abs() * 16 * torch.finfo(values.dtype).eps
+    level = mean.abs() * ROUNDINGS * torch.finfo(values.dtype).eps
     constant = rows.abs().amax(1, keepdim=True) <= level
     if constant.all():
         raise ValueError(
@@ -147,7 +148,7 @@ def rdm_ranks(x: Representation, rdm: str, width: float) -> Float[Tensor, " pair
     """
     # a Gaussian only grows with the distance, until it is 1 to rounding
     matrix = squared_distances(x) if rdm == "gaussian" else dissimilarities(x, rdm, width)
-    return rank(_rounded(pairs(matrix)))
+    return average_ranks(_rounded(pairs(matrix)))
 
 
 def _rounded(values: Float[Tensor, " m"]) -> Float[Tensor, " m"]:
@@ -158,7 +159,7 @@ def _rounded(values: Float[Tensor, " m"]) -> Float[Tensor, " m"]:
     return (values / step).round() if step else values
 
 
-def rank(values: Float[Tensor, " m"]) -> Float[Tensor, " m"]:
+def average_ranks(values: Float[Tensor, " m"]) -> Float[Tensor, " m"]:
     """Ranks from 1, ties sharing their mean rank."""
     array = values.cpu().numpy()  # NumPy sorts four times as fast as torch
     order = array.argsort()
@@ -176,7 +177,7 @@ def _double_centered_rdm(x: Representation, rdm: str, width: float) -> Float[Ten
 
 
 def _cosine(a: Tensor, b: Tensor) -> Tensor:
-    return (a.flatten() @ b.flatten()) / (a.norm() * b.norm())
+    return (a.flatten() @ b.flatten()) / a.norm() / b.norm()
 
 
 def _correlation(a: Tensor, b: Tensor) -> Tensor:
@@ -222,11 +223,12 @@ def distance_correlation(x: Representation, y: Representation) -> Tensor:
 
 @kept("n n")
 def _double_centered_distances(x: Representation) -> Float[Tensor, "n n"]:
-    return recenter_(distances(x).clone(), "biased")
+    """Of distances in units of their mean."""
+    return recenter_(distances(x) / distances(x).mean(), "biased")
 
 
 def _correlation_without_each(x: Representation, y: Representation) -> Float[Tensor, " n"]:
-    return cosine_without_each(distances(x), distances(y))
+    return cosine_without_each(*(distances(side) / distances(side).mean() for side in (x, y)))
 
 
 @measure(
@@ -244,9 +246,10 @@ def distance_correlation_unbiased(x: Representation, y: Representation) -> Tenso
 
     Traps: compare it with the square of `distance_correlation`, not with that itself.
     """
-    return _unbiased(x, y) / (_unbiased(x, x) * _unbiased(y, y)).sqrt()
-
-
-def _unbiased(x: Representation, y: Representation) -> Float[Tensor, ""]:
     a, b = _double_centered_distances(x), _double_centered_distances(y)
+    own_a, own_b = (unless_rounding(_u_product(one, one), one.square().sum()) for one in (a, b))
+    return _u_product(a, b) / (own_a.sqrt() * own_b.sqrt())
+
+
+def _u_product(a: Float[Tensor, "n n"], b: Float[Tensor, "n n"]) -> Float[Tensor, ""]:
     return u_centered_product(a.flatten() @ b.flatten(), a.diagonal(), b.diagonal())

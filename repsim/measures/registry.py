@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Mapping
+from typing import TypeVar
 
 from repsim.measures import (
     cca,
@@ -18,6 +20,8 @@ from repsim.measures import (
 from repsim.measures.measure import Measure
 from repsim.measures.predictions import PREDICTION_MEASURES, PredictionMeasure
 from repsim.messages import unknown
+
+Found = TypeVar("Found", Measure, PredictionMeasure, Measure | PredictionMeasure)
 
 FAMILIES = {
     "kernels": kernels,
@@ -46,12 +50,23 @@ def find_measure(text: str | Measure) -> Measure:
     ValueError
         No such measure, no such option, or options that are not written as `name=value`.
     """
-    if isinstance(text, Measure):
+    return text if isinstance(text, Measure) else _find(text, MEASURES)
+
+
+def find_any(text: str | Measure | PredictionMeasure) -> Measure | PredictionMeasure:
+    """As `find_measure`, of prediction measures too."""
+    if isinstance(text, Measure | PredictionMeasure):
         return text
+    return _find(text, {**MEASURES, **PREDICTION_MEASURES})
+
+
+def _find(text: object, known: Mapping[str, Found]) -> Found:
+    if not isinstance(text, str):
+        raise ValueError(f"a measure is asked for by its name, such as 'cka', not by {text!r}.")
     name, parenthesis, rest = text.partition("(")
-    if name.strip() not in MEASURES:
-        raise ValueError(unknown("measure", name.strip(), MEASURES))
-    found = MEASURES[name.strip()]
+    if name.strip() not in known:
+        raise ValueError(unknown("measure", name.strip(), known))
+    found = known[name.strip()]
     if not parenthesis:
         return found
     try:
@@ -65,12 +80,3 @@ def find_measure(text: str | Measure) -> Measure:
             f"options of a measure are written as in jaccard(k=20, metric='euclidean'), not {text!r}."
         ) from error
     return found.using(**options)
-
-
-def find_any(text: str | Measure | PredictionMeasure) -> Measure | PredictionMeasure:
-    """As `find_measure`, of prediction measures too."""
-    if isinstance(text, PredictionMeasure):
-        return text
-    if isinstance(text, str) and text in PREDICTION_MEASURES:
-        return PREDICTION_MEASURES[text]
-    return find_measure(text)

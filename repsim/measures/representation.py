@@ -21,7 +21,8 @@ Values = Num[Tensor, "..."] | Bool[Tensor, "..."] | Num[np.ndarray, "..."] | Boo
 SMALLEST = 4  # inputs: the unbiased HSIC divides by n (n − 3)
 ROUNDINGS = 16  # what varies by less than this many roundings of its mean is constant
 MEMORY = 4 * 2**30  # bytes of results kept at a time
-NUMBERS = itertools.count()  # results are kept under these: under the representations they would outlive them
+# Results are kept under numbers: a memory that held representations, which hold it, would outlive its use.
+NUMBERS = itertools.count()
 
 
 class Memory:
@@ -102,6 +103,8 @@ def represent(
     """
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(f"dtype must be torch.float32 or torch.float64, not {dtype}.")
+    if not isinstance(pool, bool):
+        raise ValueError(f"pool must be True or False, not {pool!r}.")
     matrix = as_tensor(values, name).to(device=device, dtype=dtype)
     if matrix.dim() not in (2, 3, 4):
         raise ValueError(
@@ -138,7 +141,7 @@ def as_tensor(values: Values, name: str) -> Tensor:
         # torch takes no foreign byte order, no negative strides, and warns of what is read-only
         native = values.dtype.newbyteorder("=") if values.dtype.itemsize <= 8 else np.dtype(float)
         return torch.as_tensor(np.require(values, native, ["C", "W"]))
-    if isinstance(values, Tensor) and not values.is_complex():
+    if isinstance(values, Tensor) and not values.is_complex() and values.layout == torch.strided:
         return values.detach()
     kind = f"{type(values).__name__}{f' of {values.dtype}' if hasattr(values, 'dtype') else ''}"
     raise TypeError(f"{name} must be a torch tensor or a NumPy array of real numbers, not {kind}.")
@@ -164,7 +167,7 @@ def kept(*axes: str, numbers_inputs: bool = False) -> Callable:
                     return function(x, *options)
                 return _reorder(recall(x.origin, *options), x.order, axes, numbers_inputs)
 
-            return x.memory.recall((function, x.number, *options), compute)
+            return x.memory.recall((function, x.number, *_exact(options)), compute)
 
         return recall
 
@@ -176,10 +179,15 @@ def kept_pair(function: Callable) -> Callable:
 
     @functools.wraps(function)
     def recall(x: Representation, y: Representation, *options: object) -> object:
-        key = (function, x.number, y.number, *options)
+        key = (function, x.number, y.number, *_exact(options))
         return y.memory.recall(key, lambda: function(x, y, *options))
 
     return recall
+
+
+def _exact(options: tuple) -> tuple:
+    """With their types: 1, 1.0 and True are equal, but not all of them are valid."""
+    return tuple((type(option), option) for option in options)
 
 
 def _reorder(result: object, order: Tensor, axes: Sequence[str], numbers_inputs: bool) -> object:

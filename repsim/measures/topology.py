@@ -13,7 +13,7 @@ from torch import Tensor
 from repsim.measures.measure import count_option, measure
 from repsim.measures.neighbors import neighbors
 from repsim.measures.rdm import distances
-from repsim.measures.representation import Representation, kept
+from repsim.measures.representation import ROUNDINGS, Representation, kept
 
 QUANTILE = 0.9  # of the distances of a representation, which become 1
 TIMES = torch.logspace(-1, 1, 256, dtype=torch.float64)
@@ -60,7 +60,7 @@ def _scaled(side: Float[Tensor, "m m"]) -> Float[np.ndarray, "m m"]:
     """Distances in units of their quantile, if that is more than the root of a rounding."""
     values = side.double().cpu().numpy()
     unit = np.quantile(values, QUANTILE)
-    if unit <= 16 * math.sqrt(torch.finfo(side.dtype).eps) * values.max():
+    if unit <= ROUNDINGS * math.sqrt(torch.finfo(side.dtype).eps) * values.max():
         raise ValueError(
             f"rtd is undefined here: {QUANTILE:.0%} of the distances of one representation are 0, or next to "
             "0 beside the greatest, so that there is no scale to divide by. Leave out copies and outliers."
@@ -79,7 +79,6 @@ def _cross_bars(a: Float[np.ndarray, "m m"], b: Float[np.ndarray, "m m"]) -> flo
     orientation="distance",
     range=(0, math.inf),
     invariances="orthogonal scale translation",
-    metric=False,
     reference="Tsitsulin et al. 2020",
     elsewhere="ReSi",
     examples=({},),
@@ -146,7 +145,9 @@ def _lanczos(
             shares = torch.bmm(earlier, vector[:, :, None])
             vector = vector - torch.bmm(shares.mT, earlier)[:, 0]
         length = vector.norm(dim=1)
-        goes_on = length > 1e-10  # else the space is exhausted, and what follows weighs nothing
+        goes_on = (
+            length > torch.finfo(length.dtype).eps ** 0.6
+        )  # else the space is exhausted, and what follows weighs nothing
         length = torch.where(goes_on, length, 0)
         basis[:, step + 1] = torch.where(goes_on, 1 / length, 0)[:, None] * vector
         tridiagonal[:, step, step + 1] = tridiagonal[:, step + 1, step] = length

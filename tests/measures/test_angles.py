@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from repsim.measures.angles import NEAR, angle, chord
+from repsim.measures.angles import angle, chord
 
 
 def vectors(theta):
@@ -15,7 +15,7 @@ def vectors(theta):
     return a @ b, lambda: torch.tensor([2 * math.sin(theta / 2) ** 2, -math.sin(theta)], dtype=torch.float64)
 
 
-EDGE = math.acos(1 - NEAR)
+EDGE = math.acos(1 - torch.finfo(torch.float64).eps ** (1 / 3))
 ANGLES = [0.0, 1e-150, 1e-15, 1e-9, 1e-4, EDGE * 0.999, EDGE * 1.001, 0.1, 1.0, math.pi / 2, 2.0, 3.0]
 
 

@@ -62,6 +62,32 @@ def test_what_a_single_call_warns_of_is_a_note():
     assert table["note"].tolist() == [str(caught[0].message), ""]
 
 
+def test_every_measure_has_its_own_note_whatever_came_before():
+    x, y = related(20, 4, 4)
+    x[:, 0] = 1
+    names = ["correlation_match_hard", "correlation_match_soft"]
+    notes = compare(x, y, names)["note"]
+    assert notes.tolist() == ["1 of 4 units are constant, have no correlation, and are left out."] * 2
+    table = compare_many({"x": x, "y": y, "z": y.flip(0)}, names, progress=False)
+    assert ((table["note"] != "") == (table["model_a"] == "x")).all()
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_what_is_equal_but_of_another_type_is_refused_whatever_came_before():
+    x, y = related(20, 4, 4)
+    with pytest.raises(ValueError, match=r"k must be a whole number of at least 1 and at most 19"):
+        compare(x, y, ["jaccard(k=5)", "rank(k=5.0)"])
+    with pytest.raises(ValueError, match=r"center must be True or False, not 1"):
+        compare(x, y, ["jaccard(center=True)", "rank(center=1)"])
+
+
+def test_models_may_be_called_as_measures_are():
+    named = dict(zip(["b", "cka", "a"], related(20, 4, 4, 4), strict=True))
+    table = compare_many(named, "cka", progress=False)
+    assert table["model_a"].tolist() == ["b", "b", "cka"]
+    assert table["model_b"].tolist() == ["cka", "a", "a"]
+
+
 def test_what_was_asked_for_by_name_must_be_defined():
     x, y = related(9, 4, 5)
     with pytest.raises(
@@ -76,9 +102,11 @@ def test_what_was_asked_for_by_name_must_be_defined():
         ("ckaa", "unknown measure 'ckaa'; did you mean 'cka'"),
         (["cka", "jacard"], "unknown measure 'jacard'; did you mean 'jaccard'"),
         ([], "no measure was asked for; name some, or say 'all'."),
+        ([5], "a measure is asked for by its name, such as 'cka', not by 5."),
         (["cka", "rsa", "cka"], "measures are asked for twice: cka."),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_measures_that_cannot_be_asked_for(measures, message):
     x, y = related(9, 4, 5)
     with pytest.raises(ValueError) as caught:  # noqa: PT011
@@ -125,8 +153,6 @@ def test_all_pairs_and_all_measures():
 
 
 def test_work_on_one_representation_is_done_once(monkeypatch):
-    from repsim.measures import cca
-
     sizes = []
     svd = torch.linalg.svd
     monkeypatch.setattr(
@@ -134,7 +160,6 @@ def test_work_on_one_representation_is_done_once(monkeypatch):
     )
     named = dict(zip("abcd", related(25, 5, 5, 5, 5), strict=True))
     compare_many(named, ["cca_mean", "svcca", "gulp", "linear_regression"], progress=False)
-    assert cca.basis.__wrapped__  # it is kept
     assert sizes.count((25, 5)) == 4
 
 
@@ -167,6 +192,12 @@ def test_bad_representations_are_named(change, message):
     with pytest.raises(ValueError) as caught:  # noqa: PT011
         compare_many(change(named), "cka", progress=False)
     assert str(caught.value) == message
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_representations_without_names():
+    with pytest.raises(TypeError, match="representations must be given by name, in a dict, not in a list"):
+        compare_many(related(9, 4, 5), "cka")
 
 
 def test_a_measure_that_fails_names_the_pair():

@@ -90,7 +90,8 @@ def test_debiased_is_the_cosine_of_u_centered_grams(n, d, e):
 def test_debiased_is_made_of_the_hsic_of_layer_maps():
     x, y = related(20, 6, 9)
     k, l = (recenter_(torch.from_numpy(gram(side)), "unbiased") for side in (x, y))  # noqa: E741
-    ours = float(kernels.unbiased(*represent_pair(x, y))) * hsic_scale(20, "unbiased")
+    scale = np.square(x - x.mean(0)).sum() * np.square(y - y.mean(0)).sum() * hsic_scale(20, "unbiased")
+    ours = float(kernels.unbiased(*represent_pair(x, y))) * scale
     assert ours == pytest.approx(float((k * l).sum()) * hsic_scale(20, "unbiased"), rel=1e-10)
 
 
@@ -114,7 +115,8 @@ def test_large_means_in_float32(measure, dtype):
 
 def test_large_means_in_float32_make_uncentered_hsic_absurd():
     x = (5 + 0.1 * np.random.default_rng(0).normal(size=(128, 512))).astype(np.float32)
-    truth = (u_centered(gram(x.astype(np.float64))) ** 2).sum()
+    exact = gram(x.astype(np.float64))
+    truth = (u_centered(exact) ** 2).sum()
     k = gram(x)
     np.fill_diagonal(k, 0)
     n, one = 128, np.ones(128, dtype=np.float32)
@@ -122,7 +124,17 @@ def test_large_means_in_float32_make_uncentered_hsic_absurd():
     three_terms = (k * k).sum() + middle - 2 / (n - 2) * (one @ k @ k @ one)
     assert abs(three_terms - truth) > 10 * truth
     ours = float(kernels.unbiased(*represent_pair(x, x, dtype=torch.float32)))
+    ours *= np.square(x - x.mean(0, dtype=np.float64)).sum() ** 2
     assert ours == pytest.approx(truth, rel=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1e-7, 300.0, 1e6])
+@pytest.mark.parametrize("measure", [cka, cka_debiased, distance_correlation_unbiased])
+@pytest.mark.parametrize("d", [10, 80], ids=["narrow", "wide"])
+def test_float32_neither_over_nor_underflows(measure, d, scale):
+    x, y = related(60, d, d)
+    small = measure(scale * x, scale * y, dtype=torch.float32)
+    assert small == pytest.approx(measure(x, y), abs=1e-4)
 
 
 # -- cka_rbf ------------------------------------------------------------------------------------------------

@@ -188,15 +188,16 @@ def test_only_rounding_is_taken_back_into_the_range(dtype, value, returned):
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, torch.tensor(math.nan)])
 def test_no_number_is_an_error(value):
     assert message(lambda: declared(value, range=(-math.inf, math.inf))(X, Y)) == (
-        "constant is undefined here (0 / 0): too few inputs (30), or next to no variation."
+        "constant is undefined here: it comes to 0 / 0, or beyond torch.float64. The 30 inputs are "
+        "too few, too much alike, or too large or small in value."
     )
 
 
 def test_undefined_names_the_options():
     far = 1e6 * X
     assert message(lambda: MEASURES["rsa"](far, far, rdm="gaussian", compare="pearson", width=2.0)) == (
-        "rsa(rdm='gaussian', compare='pearson', width=2.0) is undefined here (0 / 0): too few inputs (30), "
-        "or next to no variation."
+        "rsa(rdm='gaussian', compare='pearson', width=2.0) is undefined here: it comes to 0 / 0, or beyond "
+        "torch.float64. The 30 inputs are too few, too much alike, or too large or small in value."
     )
 
 

@@ -13,11 +13,11 @@ from scipy.stats import kendalltau, pearsonr, rankdata, spearmanr
 
 from repsim.measures.measure import represent_pair
 from repsim.measures.rdm import (
+    average_ranks,
     distance_correlation,
     distance_correlation_unbiased,
     distances,
     median_distance,
-    rank,
     rdm_ranks,
     rsa,
     rsm_norm_difference,
@@ -222,7 +222,7 @@ def test_distances_of_equal_rows_are_no_nan():
 
 @given(values=st.lists(st.integers(-5, 5) | st.floats(-1, 1), min_size=1, max_size=40))
 def test_ranks_are_scipys(values):
-    ours = rank(torch.tensor(values, dtype=torch.float64))
+    ours = average_ranks(torch.tensor(values, dtype=torch.float64))
     np.testing.assert_array_equal(ours, rankdata(np.array(values, dtype=float)))
 
 

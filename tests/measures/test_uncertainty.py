@@ -190,6 +190,29 @@ def test_under_the_null_p_values_are_uniform(name):
     assert np.mean(np.array(values) <= 0.1) < 0.2
 
 
+def test_what_leaves_the_value_as_it_is_counts_as_a_tie():
+    """Against labels, permutations within a class change nothing but roundings."""
+    labels = torch.eye(3, dtype=torch.float64).repeat_interleave(3, 0)
+    noise = 0.1 * torch.randn(9, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = labels @ mixing(4, 1)[:3] + noise
+    found = permutation_test("procrustes", x, labels, permutations=999, progress=False)
+    assert (
+        found.p_value > 0.5 / 280
+    )  # there are 9! / 3!³ = 1,680 ways, and 3! of them are the same by symmetry
+    generator = torch.Generator().manual_seed(0)
+    same = sum(
+        bool((labels[order] @ labels[order].T == labels @ labels.T).all())
+        for order in (torch.randperm(9, generator=generator) for _ in range(999))
+    )
+    assert found.p_value * 1000 == 1 + same
+
+
+def test_options_of_prediction_measures_are_written_the_same_way():
+    a, b, _ = draw_predictions(torch.Generator().manual_seed(0))
+    found = interval("surrogate_churn(alpha=2.0)", a, b, resamples=20, progress=False)
+    assert found.value == PREDICTION_MEASURES["surrogate_churn"](a, b, alpha=2.0)
+
+
 def test_the_null_permutes_rows():
     """Not batches of them, as the published code does (erratum 16)."""
     x, y = draw("related", torch.Generator().manual_seed(0), 40)
@@ -241,9 +264,15 @@ def test_values_grow_with_inputs_as_declared(name):
             "labels are for prediction measures; cka compares representations.",
         ),
         (
-            lambda x, y: interval("cka_debiased", torch.eye(N)[:, :2].sum(1, keepdim=True), y),
+            lambda x, y: interval("cka_debiased", torch.eye(8)[:, :2].sum(1, keepdim=True), y[:8]),
             "cka_debiased has no interval here: without one of the inputs it is 0 / 0.",
         ),
+        (
+            lambda x, y: interval("agreement", x, y, pool=True),
+            "pool and dtype are for representations; agreement compares predictions.",
+        ),
+        (lambda x, y: interval("agreement", x * math.nan, y), "x has predictions that are not finite"),
+        (lambda x, y: interval("agrement", x, y), "unknown measure 'agrement'; did you mean 'agreement'"),
         (lambda x, y: interval("ckaa", x, y), "unknown measure 'ckaa'; did you mean 'cka'"),
         (
             lambda x, y: interval("jaccard(k=10)", x[:11], y[:11], progress=False),
