@@ -85,7 +85,8 @@ def _warn_of_constant_units(x: Representation, y: Representation) -> None:
         constant = side.width - _standard_units(side).shape[1]
         if constant:
             warnings.warn(
-                f"{constant} of {side.width} units are constant, have no correlation, and are left out.",
+                f"{constant} of {side.width} units of {side.name} are constant, have no correlation, and are "
+                "left out.",
                 stacklevel=3,
             )
 

@@ -122,20 +122,21 @@ def dissimilarities(x: Representation, rdm: str, width: float) -> Float[Tensor, 
         squared = squared_distances(x)
         scale = width or median_distance(x)
         return -torch.expm1(squared / (-2 * scale**2))
-    rows = unit_raw(x) if rdm == "cosine" else unit_rows(_centered_rows(x.values))
+    rows = unit_raw(x) if rdm == "cosine" else unit_rows(_centered_rows(x))
     return (1 - rows @ rows.T).fill_diagonal_(0)
 
 
-def _centered_rows(values: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+def _centered_rows(x: Representation) -> Float[Tensor, "n d"]:
     """Every row minus its mean; 0 where a row is constant but for rounding."""
+    values = x.values
     mean = values.mean(1, keepdim=True)
     rows = values - mean
     level = mean.abs() * ROUNDINGS * torch.finfo(values.dtype).eps
     constant = rows.abs().amax(1, keepdim=True) <= level
     if constant.all():
         raise ValueError(
-            "the correlation distance of rows needs units that differ: every row is constant over the units "
-            f"(there are {values.shape[1]}). Use rdm='euclidean'."
+            f"the correlation distance of rows needs units that differ: every row of {x.name} is constant "
+            f"over its units (there are {x.width}). Use rdm='euclidean'."
         )
     return rows.masked_fill_(constant, 0)
 

@@ -54,6 +54,8 @@ class Representation:
         The matrix, as `represent` makes it.
     memory
         Where results are kept: one for all representations that are compared with one another.
+    name
+        What messages call it.
     origin, order
         If these are the rows of another representation in another order: that one, and the order.
     """
@@ -62,19 +64,21 @@ class Representation:
         self,
         values: Float[Tensor, "n d"],
         memory: Memory,
+        name: str = "x",
         origin: Representation | None = None,
         order: Int[Tensor, " n"] | None = None,
     ):
         self.number = next(NUMBERS)
         self.values = values
         self.memory = memory
+        self.name = name
         self.origin = origin
         self.order = order
         self.n, self.width = values.shape
 
     def permuted(self, order: Int[Tensor, " n"]) -> Representation:
         """The rows in another order; what is known of them is reordered rather than computed again."""
-        return Representation(self.values[order], Memory(self.memory.limit), self, order)
+        return Representation(self.values[order], Memory(self.memory.limit), self.name, self, order)
 
 
 def represent(
@@ -132,7 +136,7 @@ def represent(
     spread = (matrix - mean).square().sum(1).mean().sqrt()
     if spread <= level * ROUNDINGS * torch.finfo(dtype).eps:
         raise ValueError(f"{name} does not vary: all its rows are the same, and no measure is defined on it.")
-    return Representation(matrix, memory)
+    return Representation(matrix, memory, name)
 
 
 def as_tensor(values: Values, name: str) -> Tensor:

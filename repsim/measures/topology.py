@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from ripser import ripser
 from torch import Tensor
 
@@ -45,25 +45,25 @@ def rtd(x: Representation, y: Representation, *, trials: int = 10, points: int =
     count_option("seed", seed, 0)
     generator = torch.Generator().manual_seed(seed)
     if points >= x.n:
-        return _divergence(distances(x), distances(y))
+        return _divergence(x, y, torch.arange(x.n))
     draws = (torch.randperm(x.n, generator=generator)[:points] for _ in range(trials))
-    chosen = [(draw[:, None].to(x.values.device), draw.to(x.values.device)) for draw in draws]
-    return float(np.mean([_divergence(distances(x)[rows], distances(y)[rows]) for rows in chosen]))
+    return float(np.mean([_divergence(x, y, draw) for draw in draws]))
 
 
-def _divergence(a: Float[Tensor, "m m"], b: Float[Tensor, "m m"]) -> float:
-    a, b = _scaled(a), _scaled(b)
+def _divergence(x: Representation, y: Representation, draw: Int[Tensor, " m"]) -> float:
+    a, b = _scaled_distances(x, draw), _scaled_distances(y, draw)
     return (_cross_bars(a, b) + _cross_bars(b, a)) / 2
 
 
-def _scaled(side: Float[Tensor, "m m"]) -> Float[np.ndarray, "m m"]:
-    """Distances in units of their quantile, if that is more than the root of a rounding."""
-    values = side.double().cpu().numpy()
+def _scaled_distances(x: Representation, draw: Int[Tensor, " m"]) -> Float[np.ndarray, "m m"]:
+    """Of the inputs drawn, in units of their quantile, if that is more than the root of a rounding."""
+    draw = draw.to(x.values.device)
+    values = distances(x)[draw][:, draw].double().cpu().numpy()
     unit = np.quantile(values, QUANTILE)
-    if unit <= ROUNDINGS * math.sqrt(torch.finfo(side.dtype).eps) * values.max():
+    if unit <= ROUNDINGS * math.sqrt(torch.finfo(x.values.dtype).eps) * values.max():
         raise ValueError(
-            f"rtd is undefined here: {QUANTILE:.0%} of the distances of one representation are 0, or next to "
-            "0 beside the greatest, so that there is no scale to divide by. Leave out copies and outliers."
+            f"rtd is undefined here: {QUANTILE:.0%} of the distances of {x.name} are 0, or next to 0 beside "
+            "the greatest, so that there is no scale to divide by. Leave out copies and outliers."
         )
     return values / unit
 

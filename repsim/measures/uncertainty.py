@@ -168,7 +168,7 @@ def _on_subsample(measure: Measure, x: Representation, y: Representation, rows: 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # said once already, of all inputs
             return measure.evaluate(
-                Representation(x.values[rows], memory), Representation(y.values[rows], memory)
+                *(Representation(side.values[rows], memory, side.name) for side in (x, y))
             )
     except ValueError as error:
         raise ValueError(f"on a subsample of {len(rows)} of the {x.n} inputs: {error}") from error

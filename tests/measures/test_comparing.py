@@ -9,6 +9,7 @@ import torch
 
 from repsim.measures import MEASURES, compare, compare_many, find_measure
 from repsim.measures import representation as representations
+from repsim.measures.hsic import recenter_
 
 
 def related(n, *widths, seed=0):
@@ -67,7 +68,7 @@ def test_every_measure_has_its_own_note_whatever_came_before():
     x[:, 0] = 1
     names = ["correlation_match_hard", "correlation_match_soft"]
     notes = compare(x, y, names)["note"]
-    assert notes.tolist() == ["1 of 4 units are constant, have no correlation, and are left out."] * 2
+    assert notes.tolist() == ["1 of 4 units of x are constant, have no correlation, and are left out."] * 2
     table = compare_many({"x": x, "y": y, "z": y.flip(0)}, names, progress=False)
     assert ((table["note"] != "") == (table["model_a"] == "x")).all()
 
@@ -161,6 +162,18 @@ def test_work_on_one_representation_is_done_once(monkeypatch):
     named = dict(zip("abcd", related(25, 5, 5, 5, 5), strict=True))
     compare_many(named, ["cca_mean", "svcca", "gulp", "linear_regression"], progress=False)
     assert sizes.count((25, 5)) == 4
+
+
+def test_with_less_memory_much_is_still_done_once(monkeypatch):
+    from repsim.measures import rdm
+
+    made = []
+    monkeypatch.setattr(rdm, "recenter_", lambda *given: made.append(1) or recenter_(*given))
+    of_one = 3 * 25 * 25 * 8  # squared distances, distances and their centring
+    monkeypatch.setattr(representations.Memory.__init__, "__defaults__", (5 * of_one,))
+    named = dict(zip("abcdefghi", related(25, *[5] * 9), strict=True))
+    compare_many(named, "distance_correlation", progress=False)
+    assert len(made) <= 24  # of 72 without any memory, and 42 if it were always the oldest that is needed
 
 
 def test_results_do_not_depend_on_how_much_is_remembered(monkeypatch):

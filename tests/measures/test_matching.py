@@ -106,11 +106,11 @@ def test_constant_units_are_left_out(measure, level):
     x, y = related(4, 5)
     with_constants = np.hstack([np.full((20, 1), level), x, np.full((20, 2), level)])
     expected = measure(x, y)
-    for first, second in ((with_constants, y), (y, with_constants)):
+    for name, first, second in (("x", with_constants, y), ("y", y, with_constants)):
         with pytest.warns(UserWarning, match="constant") as caught:
             assert measure(first, second) == pytest.approx(expected, rel=1e-12)
         assert [str(warning.message) for warning in caught] == [
-            "3 of 7 units are constant, have no correlation, and are left out."
+            f"3 of 7 units of {name} are constant, have no correlation, and are left out."
         ]
 
 

@@ -179,7 +179,7 @@ def test_rows_that_are_constant_over_the_units_correlate_0(compare):
 def test_correlation_distances_need_units_that_differ(width):
     x = np.random.default_rng(0).normal(size=(10, 1)) + np.zeros((1, width))
     message = (
-        "the correlation distance of rows needs units that differ: every row is constant over the units "
+        "the correlation distance of rows needs units that differ: every row of x is constant over its units "
         f"(there are {width}). Use rdm='euclidean'."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):

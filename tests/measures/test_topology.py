@@ -151,7 +151,7 @@ def test_rtd_of_all_inputs_draws_nothing(points, monkeypatch):
     expected = rtd(x, y, points=30)
     times = []
     once = module._divergence
-    monkeypatch.setattr(module, "_divergence", lambda a, b: times.append(len(a)) or once(a, b))
+    monkeypatch.setattr(module, "_divergence", lambda x, y, draw: times.append(len(draw)) or once(x, y, draw))
     assert rtd(x, y, points=points, trials=7, seed=9) == expected
     assert times == [30]
 
@@ -167,8 +167,10 @@ def test_rtd_without_a_scale_says_so(far):
     """All inputs but one are the same, or next to it."""
     x = np.zeros((30, 3)) if far == 1 else random(30, 3)
     x[0] = far
-    with pytest.raises(ValueError, match="rtd is undefined here: 90% of the distances of one representation"):
-        rtd(x, random(30, 3, seed=1))
+    other = random(30, 3, seed=1)
+    for name, given in (("x", (x, other)), ("y", (other, x))):
+        with pytest.raises(ValueError, match=f"rtd is undefined here: 90% of the distances of {name} are 0"):
+            rtd(*given)
 
 
 @pytest.mark.parametrize(
