@@ -229,7 +229,8 @@ def _double_centered_distances(x: Representation) -> Float[Tensor, "n n"]:
 
 
 def _correlation_without_each(x: Representation, y: Representation) -> Float[Tensor, " n"]:
-    return cosine_without_each(*(distances(side) / distances(side).mean() for side in (x, y)))
+    # U-centring takes out what double centring has taken out already
+    return cosine_without_each(_double_centered_distances(x), _double_centered_distances(y))
 
 
 @measure(
