@@ -195,3 +195,39 @@ def run_attack(
 def device_of(model: nn.Module) -> torch.device:
     """The device of a model's weights."""
     return next(model.parameters()).device
+
+
+def autoattack(
+    model: nn.Module,
+    images: Float[Tensor, "n c h w"],
+    labels: Int[Tensor, "n"],
+    epsilon: float,
+    norm: Norm = "linf",
+    *,
+    batch_size: int = 250,
+    seed: int = 0,
+) -> Float[Tensor, "n c h w"]:
+    """Adversarial images by AutoAttack's standard version (Croce & Hein, 2020), through `pyautoattack`.
+
+    Takes minutes where PGD takes seconds, and fools at least about as many.
+
+    Raises
+    ------
+    RuntimeError
+        `pyautoattack` is not installed.
+    ValueError
+        Images outside [0, 1].
+    """
+    check_pixels(images)
+    try:
+        from pyautoattack import AutoAttack
+    except ImportError as error:
+        raise RuntimeError("AutoAttack needs: pip install pyautoattack") from error
+    device = device_of(model)
+    names = {"linf": "Linf", "l2": "L2"}
+    with evaluating(model), seeded(seed, device):
+        attack = AutoAttack(model, eps=epsilon, norm=names[norm], seed=seed, device=device)
+        adversarial, _ = attack.run_standard_evaluation(
+            images.to(device), labels.to(device), batch_size=batch_size
+        )
+    return adversarial.detach().to(images.device)

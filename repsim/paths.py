@@ -53,6 +53,11 @@ def models() -> list[Path]:
     return [chosen] if chosen == committed else [chosen, committed]
 
 
+def stitches() -> list[Path]:
+    """Folders in which stitches are looked for, as `models` has them for models."""
+    return [folder.with_name("stitches") for folder in models()]
+
+
 def dataset_slug(dataset: str) -> str:
     """A data set's name as a folder name: `folder:/photos/cats/` becomes `cats`."""
     name = dataset

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import pickle
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -17,9 +16,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from repsim import artifacts, messages
-from repsim.attacks import Attack, Norm, device_of, evaluating, parse_epsilon, perturb, run_attack, seeded
+from repsim.attacks import Attack, Norm, device_of, evaluating, parse_epsilon, run_attack, seeded
 from repsim.data import Augmentation, Dataset, Split, check_pixels
 from repsim.models import build_model
+from repsim.optimization import batches_of, check_finite, make_optimizer, make_schedule, objective
+from repsim.options import read_options
 from repsim.progress import progress_bar
 
 Method = Literal["standard", "pgd", "trades"]
@@ -30,10 +31,6 @@ CHOICES = {
     "optimizer": ("sgd", "adam"),
 }
 IDENTITY = ("dataset", "architecture", "fingerprint", "method", "norm", "epsilon", "seed", "data_seed")
-
-
-class Diverged(RuntimeError):
-    """Training stopped because the loss was no longer a number."""
 
 
 @dataclass(frozen=True)
@@ -153,22 +150,8 @@ class Recipe:
         ValueError
             A text is not `name=value`, or the value is of another type.
         """
-        readers = {"int": int, "float": float, "float | None": parse_epsilon, "bool": _truth}
-        kinds = {field.name: field.type for field in dataclasses.fields(cls) if field.name not in IDENTITY}
-        found: dict[str, object] = {}
-        for text in texts:
-            name, equals, value = (part.strip() for part in text.partition("="))
-            if not equals:
-                raise ValueError(
-                    f"a training option is written name=value (such as epochs=40), not {text!r}."
-                )
-            if name not in kinds:
-                raise ValueError(messages.unknown("training option", name, kinds))
-            try:
-                found[name] = readers.get(kinds[name], str)(value)
-            except ValueError as error:
-                raise ValueError(f"training option {name} takes {kinds[name]}, not {value!r}.") from error
-        return found
+        readers = {"float | None": parse_epsilon}
+        return read_options(cls, texts, "training option", but=IDENTITY, readers=readers)
 
     @property
     def address(self) -> str:
@@ -176,12 +159,6 @@ class Recipe:
         made_by = dataclasses.asdict(self)
         del made_by["save_every"]
         return artifacts.address(made_by)
-
-
-def _truth(text: str) -> bool:
-    if text.lower() not in ("true", "false"):
-        raise ValueError(text)
-    return text.lower() == "true"
 
 
 def train(
@@ -226,11 +203,9 @@ def train(
         dataset.std,
         seed=recipe.seed,
     ).to(target)
-    optimizer = _optimizer(recipe, model)
-    batches = math.ceil(len(dataset.train) / recipe.batch_size)
-    if len(dataset.train) % recipe.batch_size == 1 and batches > 1:
-        batches -= 1  # BatchNorm cannot learn from the one image that would be left over
-    scheduler = _scheduler(recipe, optimizer, batches)
+    optimizer = make_optimizer(recipe, model.parameters())
+    batches = batches_of(recipe, len(dataset.train))
+    scheduler = make_schedule(recipe, optimizer, batches)
     images, labels = dataset.train.images.to(target), dataset.train.labels.to(target)
     history: list[dict[str, float]] = []
     if checkpoint is not None and checkpoint.exists():
@@ -259,27 +234,6 @@ def resolve_device(device: str) -> torch.device:
     return torch.accelerator.current_accelerator()
 
 
-def _optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
-    if recipe.optimizer == "adam":
-        return torch.optim.Adam(model.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
-    return torch.optim.SGD(
-        model.parameters(),
-        recipe.learning_rate,
-        momentum=0.9,
-        nesterov=True,
-        weight_decay=recipe.weight_decay,
-    )
-
-
-def _scheduler(recipe: Recipe, optimizer: torch.optim.Optimizer, batches: int):
-    total = recipe.epochs * batches
-    schedules = torch.optim.lr_scheduler
-    if recipe.schedule == "onecycle":
-        return schedules.OneCycleLR(optimizer, recipe.learning_rate, total_steps=total + 1)
-    drops = [total // 3, 2 * total // 3] if recipe.schedule == "thirds" else []
-    return schedules.MultiStepLR(optimizer, drops, gamma=0.1)
-
-
 def _epoch(recipe, dataset, model, optimizer, scheduler, images, labels, batches) -> tuple[float, float]:
     model.train()
     augmentation = dataset.augmentation if recipe.augment else Augmentation()
@@ -293,14 +247,10 @@ def _epoch(recipe, dataset, model, optimizer, scheduler, images, labels, batches
         x, y = augmented(images[batch], augmentation), labels[batch]
         optimizer.zero_grad(set_to_none=True)
         with half:
-            loss, logits = _loss(recipe, recipe.attack(done), model, x, y)
+            loss, logits = objective(recipe, recipe.attack(done), model, x, y)
         value = loss.item()
-        if not math.isfinite(value):
-            raise Diverged(
-                f"the loss became {value} in epoch {scheduler.last_epoch // batches + 1}, at learning rate "
-                f"{scheduler.get_last_lr()[0]:.3g}. Lower learning_rate (now {recipe.learning_rate:g}), or "
-                "look for NaN in the images."
-            )
+        epoch = scheduler.last_epoch // batches + 1
+        check_finite(value, epoch, scheduler.get_last_lr()[0], recipe)
         loss.backward()
         optimizer.step()
         scheduler.step()
@@ -308,47 +258,6 @@ def _epoch(recipe, dataset, model, optimizer, scheduler, images, labels, batches
         correct += (logits.argmax(1) == y).sum().item()
         seen += len(y)
     return total_loss / seen, correct / seen
-
-
-def _loss(
-    recipe: Recipe, attack: Attack | None, model: nn.Module, x: Tensor, y: Tensor
-) -> tuple[Tensor, Tensor]:
-    if attack is None:
-        logits = model(x)
-        return F.cross_entropy(logits, y), logits
-    if recipe.method == "trades":
-        return _trades_loss(recipe, attack, model, x, y)
-    attacked = round(recipe.attack_ratio * len(x))
-    if attacked:
-        with evaluating(model):
-            adversarial = perturb(
-                lambda p: F.cross_entropy(model(p), y[:attacked], reduction="sum"), x[:attacked], attack
-            )
-        x = torch.cat([adversarial, x[attacked:]])
-    logits = model(x)
-    return F.cross_entropy(logits, y), logits
-
-
-def _trades_loss(
-    recipe: Recipe, attack: Attack, model: nn.Module, x: Tensor, y: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of clean inputs + β · KL(clean ‖ adversarial); the attack climbs the KL term."""
-    with evaluating(model):
-        with torch.no_grad():
-            clean = F.softmax(model(x), dim=1)
-        # At the image itself the divergence has gradient zero: begin beside it, as the authors do.
-        start = (x + 0.001 * torch.randn_like(x)).clamp(0, 1)
-        adversarial = perturb(
-            lambda p: F.kl_div(F.log_softmax(model(p), dim=1), clean, reduction="sum"),
-            x,
-            attack,
-            start=start,
-        )
-    logits, adversarial_logits = model(x), model(adversarial)
-    divergence = F.kl_div(
-        F.log_softmax(adversarial_logits, dim=1), F.softmax(logits, dim=1), reduction="batchmean"
-    )
-    return F.cross_entropy(logits, y) + recipe.beta * divergence, adversarial_logits
 
 
 def augmented(images: Float[Tensor, "n c h w"], augmentation: Augmentation) -> Float[Tensor, "n c h w"]:

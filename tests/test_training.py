@@ -15,12 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from repsim import training
+from repsim import optimization, training
 from repsim.attacks import Attack, evaluating, run_attack
 from repsim.data import Augmentation, Split
 from repsim.models import build_model
+from repsim.optimization import Diverged, make_optimizer, objective
 from repsim.training import (
-    Diverged,
     Recipe,
     accuracy,
     augmented,
@@ -281,8 +281,8 @@ def test_trades_loss_by_hand(tiny_data, monkeypatch):
     model = build_model("mlp", tiny_data.image_shape, 10, tiny_data.mean, tiny_data.std)
     x, y = tiny_data.train.images[:20], tiny_data.train.labels[:20]
     shifted = (x + 0.1).clamp(0, 1)
-    monkeypatch.setattr(training, "perturb", lambda *_, **__: shifted)
-    loss, logits = training._loss(recipe, recipe.attack(), model, x, y)
+    monkeypatch.setattr(optimization, "perturb", lambda *_, **__: shifted)
+    loss, logits = objective(recipe, recipe.attack(), model, x, y)
     p, q = model(x).softmax(1), model(shifted).softmax(1)
     by_hand = F.cross_entropy(model(x), y) + 3 * (p * (p / q).log()).sum(1).mean()
     torch.testing.assert_close(loss, by_hand)
@@ -294,7 +294,7 @@ def test_trades_attack_starts_beside_the_image_and_stays_in_the_ball(tiny_data, 
     recipe = Recipe.on(tiny_data, "mlp", method="trades", epsilon=epsilon)
     model = build_model("mlp", tiny_data.image_shape, 10, tiny_data.mean, tiny_data.std).train()
     x, y = tiny_data.train.images[:20], tiny_data.train.labels[:20]
-    perturb, seen = training.perturb, []
+    perturb, seen = optimization.perturb, []
 
     def spy(loss, images, attack, start):
         assert not model.training
@@ -302,8 +302,8 @@ def test_trades_attack_starts_beside_the_image_and_stays_in_the_ball(tiny_data, 
         seen.append(perturb(loss, images, attack, start=start))
         return seen[-1]
 
-    monkeypatch.setattr(training, "perturb", spy)
-    training._loss(recipe, recipe.attack(), model, x, y)[0].backward()
+    monkeypatch.setattr(optimization, "perturb", spy)
+    objective(recipe, recipe.attack(), model, x, y)[0].backward()
     assert model.training
     assert ((seen[0] - x).abs() <= epsilon + 1e-6).all()
     assert all(weight.grad is not None for weight in model.parameters())
@@ -319,17 +319,17 @@ def test_exactly_the_share_is_attacked(tiny_data, monkeypatch, ratio, attacked):
     recipe = Recipe.on(tiny_data, "mlp", **PGD, attack_ratio=ratio, attack_steps=2)
     model = build_model("mlp", tiny_data.image_shape, 10, tiny_data.mean, tiny_data.std).train()
     x, y = tiny_data.train.images[:50], tiny_data.train.labels[:50]
-    perturb, sizes, trained_on = training.perturb, [], []
+    perturb, sizes, trained_on = optimization.perturb, [], []
 
     def spy(loss, images, attack):
         sizes.append(len(images))
         return perturb(loss, images, attack)
 
-    monkeypatch.setattr(training, "perturb", spy)
+    monkeypatch.setattr(optimization, "perturb", spy)
     model.register_forward_pre_hook(
         lambda module, inputs: trained_on.append(inputs[0]) if module.training else None
     )
-    training._loss(recipe, recipe.attack(), model, x, y)
+    objective(recipe, recipe.attack(), model, x, y)
     assert sizes == [attacked]
     moved = (trained_on[0] != x).flatten(1).any(dim=1)
     assert moved.tolist() == [True] * attacked + [False] * (50 - attacked)
@@ -341,14 +341,14 @@ def test_training_without_a_random_start_differs(tiny_data):
 
 def rates(dataset, monkeypatch, **options):
     """The learning rate of every step of a training, and its table."""
-    seen, make = [], training._optimizer
+    seen, make = [], training.make_optimizer
 
     def watched(recipe, model):
         optimizer = make(recipe, model)
         optimizer.register_step_pre_hook(lambda *_: seen.append(optimizer.param_groups[0]["lr"]))
         return optimizer
 
-    monkeypatch.setattr(training, "_optimizer", watched)
+    monkeypatch.setattr(training, "make_optimizer", watched)
     _, curve = run(dataset, **options)
     return seen, curve
 
@@ -388,12 +388,13 @@ def test_optimizer_and_weight_decay_matter(tiny_data):
 
 
 def test_optimizers_are_what_they_say(tiny_data):
-    model = nn.Linear(2, 2)
-    sgd = training._optimizer(Recipe.on(tiny_data, "mlp", learning_rate=0.3, weight_decay=0.1), model)
+    weights = list(nn.Linear(2, 2).parameters())
+    sgd = make_optimizer(Recipe.on(tiny_data, "mlp", learning_rate=0.3, weight_decay=0.1), weights)
     group = sgd.param_groups[0]
     assert type(sgd) is torch.optim.SGD
     assert (group["lr"], group["weight_decay"], group["momentum"], group["nesterov"]) == (0.3, 0.1, 0.9, True)
-    assert type(training._optimizer(Recipe.on(tiny_data, "mlp", optimizer="adam"), model)) is torch.optim.Adam
+    adam = make_optimizer(Recipe.on(tiny_data, "mlp", optimizer="adam"), weights)
+    assert type(adam) is torch.optim.Adam
 
 
 def test_augmentation_is_used_unless_told_otherwise(tiny_data):
@@ -416,7 +417,7 @@ def first_batch(dataset, **options):
         raise Stop
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "_loss", look)
+        patch.setattr(training, "objective", look)
         with pytest.raises(Stop):
             run(dataset, **options)
     return seen
@@ -432,13 +433,13 @@ def test_each_seed_has_its_own_job(tiny_data):
 
 
 def test_each_epoch_has_an_order_of_its_own(tiny_data, monkeypatch):
-    loss, orders = training._loss, []
+    loss, orders = training.objective, []
 
     def look(recipe, attack, model, x, y):
         orders.append(y)
         return loss(recipe, attack, model, x, y)
 
-    monkeypatch.setattr(training, "_loss", look)
+    monkeypatch.setattr(training, "objective", look)
     run(tiny_data, epochs=2, batch_size=200)
     assert not torch.equal(*orders)
     assert torch.equal(orders[0].sort().values, orders[1].sort().values)
@@ -458,8 +459,8 @@ def test_a_last_batch_of_one_is_left_out(tiny_data, count):
     dataset = dataclasses.replace(tiny_data, train=small, test=small)
     steps = []
     with pytest.MonkeyPatch.context() as patch:
-        loss = training._loss
-        patch.setattr(training, "_loss", lambda *a: steps.append(len(a[-1])) or loss(*a))
+        loss = training.objective
+        patch.setattr(training, "objective", lambda *a: steps.append(len(a[-1])) or loss(*a))
         _, curve = run(dataset, "resnet_tiny", epochs=2)
     assert steps == [50] * (count // 50) * 2
     assert len(curve) == 2
@@ -468,8 +469,8 @@ def test_a_last_batch_of_one_is_left_out(tiny_data, count):
 @pytest.mark.parametrize(("count", "sizes"), [(102, [50, 50, 2]), (100, [50, 50]), (30, [30]), (1, [1])])
 def test_every_other_batch_is_used(tiny_data, monkeypatch, count, sizes):
     some = Split(tiny_data.train.images[:count], tiny_data.train.labels[:count])
-    steps, loss = [], training._loss
-    monkeypatch.setattr(training, "_loss", lambda *a: steps.append(len(a[-1])) or loss(*a))
+    steps, loss = [], training.objective
+    monkeypatch.setattr(training, "objective", lambda *a: steps.append(len(a[-1])) or loss(*a))
     run(dataclasses.replace(tiny_data, train=some), epochs=1)
     assert steps == sizes
 

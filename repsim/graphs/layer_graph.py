@@ -1,34 +1,27 @@
-"""Layer names, and networks run layer by layer, by means of torch.fx.
-
-A layer is a node of the traced graph, named as torchvision's feature extraction names it
-(`layer1.0.add`, `layer1.0.relu_1`), so that residual sums have names too. Networks that cannot be traced
-are watched through hooks instead; their layers are their innermost modules.
-"""
+"""What every layer graph can do: name layers, select them, run up to them, and be cut in two at one."""
 
 from __future__ import annotations
 
-import operator
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
-import jaxtyping
 import pandas as pd
 import torch
 from jaxtyping import Float
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from repsim import messages
-from repsim._compat import NodePathTracer
 from repsim.attacks import device_of, evaluating
+from repsim.models.layers import without_inplace
 
 Layers = Literal["all", "blocks", "penultimate"] | str | Sequence[str | float] | float
 Visit = Callable[[str, Tensor], None]
 
 GROUPS = ("all", "blocks", "penultimate")
-ADDITIONS = (operator.add, operator.iadd, torch.add)
 
 
 @dataclass(frozen=True)
@@ -41,8 +34,25 @@ class Layer:
     parameters: int
 
 
-class _Done(Exception):
+class Done(Exception):
     """Every wanted layer has been visited: the rest of the network need not run."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """The end of a network, from one of its layers on.
+
+    Attributes
+    ----------
+    context
+        Images → a tuple of all else that the end takes: where the layer is inside a residual branch, what
+        goes around it.
+    rest
+        The layer's value and the context → the network's output.
+    """
+
+    context: nn.Module
+    rest: nn.Module
 
 
 class LayerGraph(ABC):
@@ -101,6 +111,35 @@ class LayerGraph(ABC):
     def _before(self, name: str) -> str:
         """The name whose value `name` takes."""
 
+    @abstractmethod
+    def beginning(self, layer: str) -> nn.Module:
+        """Images → the value of a layer, by a frozen copy of only what is needed for it."""
+
+    @abstractmethod
+    def ending(self, layer: str) -> Ending:
+        """The network from a layer on, by a frozen copy of only what is needed for it.
+
+        Raises
+        ------
+        ValueError
+            The layer is unknown, or the network's output does not depend on it.
+        """
+
+    def check_known(self, layer: str) -> None:
+        """Refuse a layer that the network does not have.
+
+        Raises
+        ------
+        ValueError
+            With the nearest names that it has.
+        """
+        if layer not in self.values:
+            raise ValueError(messages.unknown("layer", layer, list(self.layers)))
+
+    def frozen_copy(self) -> nn.Module:
+        """The network in evaluation mode, sharing nothing with it; no weight takes a gradient."""
+        return without_inplace(copy.deepcopy(self.network)).eval().requires_grad_(False)
+
     def run(self, images: Float[Tensor, "n c h w"], visit: Visit, layers: Iterable[str]) -> None:
         """Run the network in evaluation mode up to the last of `layers`, visiting each of them.
 
@@ -113,9 +152,9 @@ class LayerGraph(ABC):
                 visit(name, value)
                 wanted.remove(name)
                 if not wanted:
-                    raise _Done
+                    raise Done
 
-        with evaluating(self.network), torch.no_grad(), suppress(_Done):
+        with evaluating(self.network), torch.no_grad(), suppress(Done):
             self._walk(images.to(device_of(self.network)), pass_on)
 
     def select(self, layers: Layers) -> list[str]:
@@ -179,153 +218,3 @@ class LayerGraph(ABC):
             for layer in self.layers.values()
         ]
         return pd.DataFrame(rows, columns=["layer", "operation", "shape", "parameters"])
-
-
-def trace(network: nn.Module, image_shape: Sequence[int]) -> LayerGraph:
-    """The layers of any classifier for images of `image_shape` (channels, height, width).
-
-    The graph shares the network's weights.
-    """
-    tracer = NodePathTracer()
-    with evaluating(network), _unchecked():
-        try:
-            graph = tracer.trace(network)
-        except (fx.proxy.TraceError, TypeError, RuntimeError):  # it branches on what it computes
-            return _Hooked(network, image_shape)
-    names = {node: name for node, name in tracer.node_to_qualname.items() if node.op != "output"}
-    return _Traced(network, image_shape, graph, names)
-
-
-@contextmanager
-def _unchecked() -> Iterator[None]:
-    """Where shape annotations are checked, let pass what stands for a tensor while a network is traced."""
-    before = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    try:
-        yield
-    finally:
-        jaxtyping.config.update("jaxtyping_disable", before)
-
-
-class _Traced(LayerGraph):
-    """Layers are nodes of the torch.fx graph."""
-
-    def __init__(self, network: nn.Module, image_shape: Sequence[int], graph: fx.Graph, names: dict):
-        self.module = fx.GraphModule(network, graph)
-        self.names: dict[fx.Node, str] = names
-        self.nodes = {name: node for node, name in names.items()}
-        super().__init__(network, image_shape)
-
-    def _walk(self, images: Tensor, visit: Visit) -> None:
-        _Visitor(self.module, self.names, visit).run(images)
-
-    def _module_of(self, name: str) -> str | None:
-        node = self.nodes[name]
-        return node.target if node.op == "call_module" else None
-
-    def _operation(self, name: str) -> str | None:
-        node = self.nodes[name]
-        if node.op == "call_module":
-            return type(self.module.get_submodule(node.target)).__name__
-        computed = [term for term in node.all_input_nodes if term.op != "get_attr"]  # not what is learned
-        is_sum = node.op == "call_function" and node.target in ADDITIONS and len(computed) == 2
-        return "add" if is_sum else None
-
-    def _after(self, name: str) -> list[str]:
-        return [self.names[user] for user in self.nodes[name].users if user in self.names]
-
-    def _before(self, name: str) -> str:
-        return self.names[self.nodes[name].all_input_nodes[0]]
-
-
-class _Visitor(fx.Interpreter):
-    """Runs a graph node by node; values are freed once nothing downstream needs them."""
-
-    def __init__(self, module: fx.GraphModule, names: dict[fx.Node, str], visit: Visit):
-        super().__init__(module, garbage_collect_values=True)
-        self.names, self.visit = names, visit
-        self.extra_traceback = False  # errors keep their own words
-
-    def run_node(self, node: fx.Node) -> object:
-        value = super().run_node(node)
-        if node in self.names:
-            self.visit(self.names[node], value)
-        return value
-
-
-class _Hooked(LayerGraph):
-    """Layers are innermost modules, watched by hooks that live while the network runs."""
-
-    def __init__(self, network: nn.Module, image_shape: Sequence[int]):
-        self.paths: dict[str, str] = {}  # layer name → module path, which differ from a second call on
-        super().__init__(network, image_shape)
-
-    def _walk(self, images: Tensor, visit: Visit) -> None:
-        calls: dict[str, int] = {}
-
-        def name_of(path: str) -> str:
-            return f"{path}_{calls[path]}" if calls.get(path) else path
-
-        def hooks_for(path: str) -> tuple[Callable, Callable]:
-            def before(module: nn.Module, inputs: tuple) -> None:
-                if isinstance(module, nn.Linear):  # what it takes need not be what any module puts out
-                    visit(f"{name_of(path)}.input", inputs[0])
-
-            def after(module: nn.Module, inputs: tuple, output: object) -> None:
-                name = name_of(path)
-                self.paths[name] = path
-                calls[path] = calls.get(path, 0) + 1
-                visit(name, output)
-
-            return before, after
-
-        handles = []
-        for path, part in self.network.named_modules():
-            if not list(part.children()):
-                before, after = hooks_for(path)
-                handles += [part.register_forward_pre_hook(before), part.register_forward_hook(after)]
-        try:
-            self.network(images)
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def _module_of(self, name: str) -> str | None:
-        return self.paths.get(name)
-
-    def _operation(self, name: str) -> str | None:
-        path = self.paths.get(name)
-        return None if path is None else type(self.network.get_submodule(path)).__name__
-
-    def _after(self, name: str) -> list[str]:
-        order = list(self.layers)
-        place = order.index(name)
-        return order[place + 1 : place + 2]
-
-    def _before(self, name: str) -> str:
-        return f"{name}.input"
-
-
-def capture(
-    network: nn.Module | LayerGraph,
-    images: Float[Tensor, "n c h w"],
-    layers: Layers,
-    *,
-    batch_size: int = 500,
-) -> dict[str, Tensor]:
-    """The outputs of layers for images, on the device of `images`.
-
-    Returns
-    -------
-    dict
-        Layer name → tensor (n, …), in the order of `layers`. No tensor shares memory with another.
-    """
-    graph = network if isinstance(network, LayerGraph) else trace(network, images.shape[1:])
-    parts: dict[str, list[Tensor]] = {name: [] for name in graph.select(layers)}
-
-    def keep(name: str, value: Tensor) -> None:
-        parts[name].append(value.to(images.device, copy=True))
-
-    for batch in images.split(batch_size):
-        graph.run(batch, keep, parts)
-    return {name: torch.cat(part) for name, part in parts.items()}

@@ -1,0 +1,148 @@
+"""Layer graphs of networks that cannot be traced: layers are innermost modules, watched by hooks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from repsim.graphs.layer_graph import Done, Ending, LayerGraph, Visit
+
+
+@dataclass(frozen=True)
+class Call:
+    """Which call of which module, and whether what it takes is meant rather than what it puts out."""
+
+    path: str
+    number: int
+    takes: bool = False
+
+
+class HookedGraph(LayerGraph):
+    """Layers are calls of innermost modules; hooks live while the network runs."""
+
+    def __init__(self, network: nn.Module, image_shape: Sequence[int]):
+        self.calls: dict[str, Call] = {}
+        super().__init__(network, image_shape)
+
+    def _walk(self, images: Tensor, visit: Visit) -> None:
+        def note(call: Call, value: object) -> None:
+            name = f"{call.path}_{call.number}" if call.number else call.path
+            name += ".input" if call.takes else ""
+            self.calls[name] = call
+            visit(name, value)
+
+        with _watched(self.network, note):
+            self.network(images)
+
+    def _module_of(self, name: str) -> str | None:
+        call = self.calls[name]
+        return None if call.takes else call.path
+
+    def _operation(self, name: str) -> str | None:
+        path = self._module_of(name)
+        return None if path is None else type(self.network.get_submodule(path)).__name__
+
+    def _after(self, name: str) -> list[str]:
+        order = list(self.layers)
+        place = order.index(name)
+        return order[place + 1 : place + 2]
+
+    def _before(self, name: str) -> str:
+        return f"{name}.input"
+
+    def beginning(self, layer: str) -> nn.Module:
+        self.check_known(layer)
+        return _UpTo(self.frozen_copy(), self.calls[layer])
+
+    def ending(self, layer: str) -> Ending:
+        self.check_known(layer)
+        return Ending(context=_Images(), rest=_Replaced(self.frozen_copy(), self.calls[layer]))
+
+
+class _UpTo(nn.Module):
+    """A network that stops at a call, and gives its value."""
+
+    def __init__(self, network: nn.Module, call: Call):
+        super().__init__()
+        self.network, self.call = network, call
+
+    def forward(self, images: Tensor) -> Tensor:
+        found: list[Tensor] = []
+
+        def stop(call: Call, value: Tensor) -> None:
+            if call == self.call:
+                found.append(value)
+                raise Done
+
+        with _watched(self.network, stop):
+            try:
+                self.network(images)
+            except Done:
+                return found[0]
+        raise ValueError(f"for these images the network never calls {self.call.path}: it branches on them.")
+
+
+class _Images(nn.Module):
+    """The context of a network that has to be run whole: the images themselves."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor]:
+        return (images,)
+
+
+class _Replaced(nn.Module):
+    """A network in which the value of a call is replaced by a given one."""
+
+    def __init__(self, network: nn.Module, call: Call):
+        super().__init__()
+        self.network, self.call = network, call
+
+    def forward(self, given: Tensor, images: Tensor) -> Tensor:
+        replaced = False
+
+        def replace(call: Call, value: Tensor) -> Tensor | None:
+            nonlocal replaced
+            if call != self.call:
+                return None
+            replaced = True
+            return given
+
+        with _watched(self.network, replace):
+            output = self.network(images)
+        if not replaced:
+            raise ValueError(
+                f"for these images the network never calls {self.call.path}: it branches on them."
+            )
+        return output
+
+
+@contextmanager
+def _watched(network: nn.Module, see: Callable[[Call, object], object]) -> Iterator[None]:
+    """Call `see` with what innermost modules put out, and linear ones take; what it returns replaces that."""
+    numbers: dict[str, int] = {}
+
+    def hooks_for(path: str) -> tuple[Callable, Callable]:
+        def before(module: nn.Module, inputs: tuple) -> object:
+            if isinstance(module, nn.Linear):  # what it takes need not be what any module puts out
+                return see(Call(path, numbers.get(path, 0), takes=True), inputs[0])
+            return None
+
+        def after(module: nn.Module, inputs: tuple, output: object) -> object:
+            number = numbers.get(path, 0)
+            numbers[path] = number + 1
+            return see(Call(path, number), output)
+
+        return before, after
+
+    handles = []
+    for path, part in network.named_modules():
+        if not list(part.children()):
+            before, after = hooks_for(path)
+            handles += [part.register_forward_pre_hook(before), part.register_forward_hook(after)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,381 @@
+"""Stitches as artifacts: found by their recipe, fitted where missing, saved before they are measured.
+
+A stitch is two files under `data/stitches/<dataset>/`: what was learned, `<address>.safetensors`, and its
+record, `<address>.json`. Those that come with the repository are packed, all of a data set's in two files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from torch import Tensor
+
+from repsim import artifacts, paths
+from repsim.attacks import Attack
+from repsim.data import Dataset
+from repsim.graphs import trace
+from repsim.stitching.fitting import CURVE, fit_stitch
+from repsim.stitching.measuring import Donor, measure_stitch
+from repsim.stitching.network import StitchedNetwork, stitch
+from repsim.stitching.options import StitchOptions
+from repsim.stitching.transforms import Layout, Transform
+from repsim.store import EVALUATED, TrainedModel, load_model
+
+PACK = "committed"  # the name of the packed stitches' files
+RECORDED = ("recipe", "shapes", "checksum", "curve", "measured")  # what is read again
+DIGITS = 12  # of a donor's checksum that a recipe holds
+
+
+@dataclass(frozen=True)
+class StitchRecipe:
+    """All that decides what a stitch is; equal recipes make equal stitches.
+
+    Attributes
+    ----------
+    dataset, fingerprint
+        On whose training images the transform is found.
+    front, end
+        Names of the donors in the store; `front_weights` and `end_weights` begin their checksums.
+    layer_front, layer_end
+        Whose value is taken, and whose is replaced.
+    cross_task
+        Allow donors with different numbers of classes.
+    options
+        How the transform is found.
+    """
+
+    dataset: str
+    fingerprint: str
+    front: str
+    front_weights: str
+    end: str
+    end_weights: str
+    layer_front: str
+    layer_end: str
+    cross_task: bool
+    options: StitchOptions
+
+    @classmethod
+    def of(
+        cls,
+        front: TrainedModel,
+        end: TrainedModel,
+        layer_front: str,
+        layer_end: str,
+        dataset: Dataset,
+        options: StitchOptions | None = None,
+        *,
+        cross_task: bool = False,
+    ) -> StitchRecipe:
+        """A recipe for stored donors and a loaded data set."""
+        return cls(
+            dataset=dataset.slug,
+            fingerprint=dataset.fingerprint,
+            front=front.name,
+            front_weights=_weights(front),
+            end=end.name,
+            end_weights=_weights(end),
+            layer_front=layer_front,
+            layer_end=layer_end,
+            cross_task=cross_task,
+            options=options or StitchOptions(),
+        )
+
+    @property
+    def address(self) -> str:
+        """Equal for recipes that make equal stitches."""
+        return artifacts.address(dataclasses.asdict(self))
+
+    @property
+    def title(self) -> str:
+        return f"{self.front}/{self.layer_front} → {self.end}/{self.layer_end}"
+
+
+def _weights(model: TrainedModel) -> str:
+    return model.record["checksums"][str(model.recipe.epochs)][:DIGITS]
+
+
+class Evaluation:
+    """On which images and under which attack stitches are measured; keeps what their donors do there.
+
+    Parameters
+    ----------
+    dataset
+        Stitches are fitted on its training images (see `fitted_on`), and measured on its test images, at
+        most 1,000.
+    attack
+        For robust accuracy and transfer.
+    fitted_on
+        The data set on which stitches are fitted, when it is another one.
+    with_autoattack
+        Measure accuracy under AutoAttack too.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        attack: Attack,
+        *,
+        fitted_on: Dataset | None = None,
+        with_autoattack: bool = False,
+        device: str = "auto",
+    ):
+        self.dataset, self.attack, self.with_autoattack = dataset, attack, with_autoattack
+        self.fitted_on = fitted_on or dataset
+        self.device = device
+        self.split = dataset.test.subset(EVALUATED)
+        self._donors: dict[str, tuple[TrainedModel, Donor]] = {}
+
+    def __getstate__(self) -> dict:
+        """What another process needs: it makes donors of its own."""
+        return {**self.__dict__, "_donors": {}}
+
+    @property
+    def key(self) -> dict[str, object]:
+        """What tells measurements under different circumstances apart."""
+        return {
+            "evaluated_on": self.dataset.slug,
+            "evaluated_fingerprint": self.dataset.fingerprint,
+            "images": len(self.split),
+            "attack_norm": self.attack.norm,
+            "attack_epsilon": self.attack.epsilon,
+            "attack_steps": self.attack.steps,
+            "with_autoattack": self.with_autoattack,
+        }
+
+    def donor(self, name: str, weights: str) -> Donor:
+        """A donor by its name in the store.
+
+        Raises
+        ------
+        ValueError
+            There is none of that name.
+        DamagedArtifact
+            It has been trained again since the recipe was written.
+        """
+        if name not in self._donors:
+            model = load_model(name, self.device)
+            graph = trace(model.network, model.record["image_shape"])
+            self._donors[name] = (model, Donor(graph, self.split, self.attack))
+        model, donor = self._donors[name]
+        if _weights(model) != weights:
+            raise artifacts.DamagedArtifact(
+                f"{name} has other weights ({_weights(model)}…) than the stitch was made for ({weights}…)."
+            )
+        return donor
+
+
+@dataclass(frozen=True)
+class Stitch:
+    """A stored stitch: its recipe, its record and where it is."""
+
+    recipe: StitchRecipe
+    record: dict
+    file: Path
+    prefix: str = ""  # of its tensors' names in a pack
+
+    @property
+    def learned(self) -> dict[str, Tensor]:
+        """What fitting has found: see `StitchedNetwork.learned`."""
+        tensors = _read_tensors(self.file, self.record["checksum"])
+        return {
+            name.removeprefix(self.prefix): tensor
+            for name, tensor in tensors.items()
+            if name.startswith(self.prefix)
+        }
+
+    @property
+    def transform(self) -> Transform:
+        """The transform as it was found."""
+        shapes, options = self.record["shapes"], self.recipe.options
+        layout = Layout(tuple(shapes[0]), tuple(shapes[1]), options.flatten, options.resize)
+        return Transform.restored(layout, _part(self.learned, "transform."))
+
+    @property
+    def curve(self) -> pd.DataFrame:
+        """One row per epoch of fitting: `epoch`, `learning_rate`, `loss`, `accuracy`."""
+        return pd.DataFrame(self.record["curve"], columns=CURVE)
+
+    @property
+    def history(self) -> dict[int, dict[str, Tensor]]:
+        """Epoch → the transform's tensors after it, for the epochs that were kept (`save_every`)."""
+        found: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in _part(self.learned, "epoch.").items():
+            epoch, _, rest = name.partition(".")
+            found.setdefault(int(epoch), {})[rest] = tensor
+        return dict(sorted(found.items()))
+
+    def network(self, evaluation: Evaluation, transform: Transform | None = None) -> StitchedNetwork:
+        """The stitched network, exactly as it was, or with another transform in its place."""
+        recipe = self.recipe
+        front, end = donors_of(recipe, evaluation)
+        found = stitch(
+            front.graph,
+            end.graph,
+            recipe.layer_front,
+            recipe.layer_end,
+            transform or self.transform,
+            cross_task=recipe.cross_task,
+        )
+        found.restore_batchnorm(self.learned)
+        return found.eval()
+
+    def measured(self, evaluation: Evaluation) -> dict | None:
+        """What has been measured under these circumstances, None if nothing has."""
+        for row in self.record["measured"]:
+            if evaluation.key.items() <= row.items():
+                return row
+        return None
+
+
+def donors_of(recipe: StitchRecipe, evaluation: Evaluation) -> tuple[Donor, Donor]:
+    """The donors of a stitch, as an evaluation keeps them."""
+    return (
+        evaluation.donor(recipe.front, recipe.front_weights),
+        evaluation.donor(recipe.end, recipe.end_weights),
+    )
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+
+def find_stitch(recipe: StitchRecipe) -> Stitch | None:
+    """The stored stitch of a recipe, None where there is none."""
+    for folder in paths.stitches():
+        path = folder / recipe.dataset / f"{recipe.address}.json"
+        if path.exists():
+            record = artifacts.read_json(path)
+            if missing := [key for key in RECORDED if key not in record]:
+                raise artifacts.DamagedArtifact(f"{path} is no record of a stitch (no {', '.join(missing)}).")
+            return Stitch(recipe, record, path.with_suffix(".safetensors"))
+        pack = path.with_name(f"{PACK}.json")
+        if pack.exists() and (record := _read_pack(pack, pack.stat().st_mtime_ns).get(recipe.address)):
+            return Stitch(recipe, record, pack.with_suffix(".safetensors"), f"{recipe.address}.")
+    return None
+
+
+@functools.lru_cache(maxsize=8)
+def _read_pack(path: Path, changed: int) -> dict[str, dict]:
+    """The records of a pack; `changed` is when the file was, so that a new one is read again."""
+    content = artifacts.read_json(path)
+    return {
+        address: {**record, "checksum": content["checksum"]}
+        for address, record in content["stitches"].items()
+    }
+
+
+@functools.lru_cache(maxsize=4)
+def _read_tensors(file: Path, checksum: str) -> dict[str, Tensor]:
+    return artifacts.read_tensors(file, checksum)
+
+
+def obtain_stitch(recipe: StitchRecipe, evaluation: Evaluation, *, recompute: bool = False) -> Stitch:
+    """The stitch of a recipe: from the store, else fitted, saved, and then measured.
+
+    Two processes that ask for the same stitch make it once. What is measured is added to the record.
+
+    Parameters
+    ----------
+    recompute
+        Fit and measure it again though it is stored.
+
+    Raises
+    ------
+    ValueError
+        The recipe is for other images than those that the evaluation's stitches are fitted on; or what
+        `fit_stitch` refuses.
+    """
+    dataset = evaluation.fitted_on
+    if (recipe.dataset, recipe.fingerprint) != (dataset.slug, dataset.fingerprint):
+        raise ValueError(
+            f"the stitch is for {recipe.dataset} ({recipe.fingerprint}), the data set is {dataset.slug} "
+            f"({dataset.fingerprint}): make the recipe with StitchRecipe.of(…, dataset)."
+        )
+    stored = None if recompute else find_stitch(recipe)
+    if stored is not None and stored.measured(evaluation):
+        return stored
+    path = paths.stitches()[0] / recipe.dataset / f"{recipe.address}.json"
+    with artifacts.locked(path):
+        stored = None if recompute else find_stitch(recipe)  # another process may have made it meanwhile
+        if stored is None:
+            stored = _make(recipe, evaluation, path)
+        if not stored.measured(evaluation):
+            row = _measure(stored, evaluation)
+            record = {**stored.record, "measured": [*stored.record["measured"], row]}
+            if stored.prefix:  # a pack is not written to: its stitch becomes one of the user's own
+                tensors = stored.learned
+                record["checksum"] = artifacts.write_tensors(path.with_suffix(".safetensors"), tensors)
+            artifacts.write_json(path, record)
+        return find_stitch(recipe)
+
+
+def _make(recipe: StitchRecipe, evaluation: Evaluation, path: Path) -> Stitch:
+    options, dataset = recipe.options, evaluation.fitted_on
+    front, end = donors_of(recipe, evaluation)
+    history: dict[str, Tensor] = {}
+
+    def keep(epoch: int, stitched: StitchedNetwork) -> None:
+        if options.save_every and epoch % options.save_every == 0:
+            state = stitched.transform.state_dict().items()
+            history.update({f"epoch.{epoch}.{name}": tensor.clone() for name, tensor in state})
+
+    stitched, curve = fit_stitch(
+        front.graph,
+        end.graph,
+        recipe.layer_front,
+        recipe.layer_end,
+        dataset.train.images,
+        dataset.train.labels,
+        options,
+        augmentation=dataset.augmentation,
+        cross_task=recipe.cross_task,
+        on_epoch=keep,
+        progress=False,
+    )
+    learned = {**stitched.learned(with_batchnorm=options.update_batchnorm), **history}
+    path.unlink(missing_ok=True)  # of an earlier fit, whose tensors are now replaced
+    layout = stitched.transform.layout
+    record = {
+        "recipe": dataclasses.asdict(recipe),
+        "shapes": [list(layout.front), list(layout.end)],
+        "checksum": artifacts.write_tensors(path.with_suffix(".safetensors"), learned),
+        "curve": curve.round(6).to_dict("records"),
+        "measured": [],
+    }
+    artifacts.write_json(path, record)
+    return find_stitch(recipe)
+
+
+def _measure(stored: Stitch, evaluation: Evaluation) -> dict[str, object]:
+    recipe = stored.recipe
+    row = measure_stitch(
+        stored.network(evaluation),
+        *donors_of(recipe, evaluation),
+        recipe.layer_front,
+        recipe.layer_end,
+        with_autoattack=evaluation.with_autoattack,
+    )
+    # JSON has no NaN: what is not there is undefined
+    return {**evaluation.key, **{name: round(value, 6) for name, value in row.items() if value == value}}
+
+
+def pack(stitches: Iterable[Stitch], dataset: str) -> Path:
+    """Pack stitches of a data set into two files, which come with the repository."""
+    chosen = {stitch.recipe.address: stitch for stitch in stitches}
+    tensors = {
+        f"{address}.{name}": tensor
+        for address, stitch in sorted(chosen.items())
+        for name, tensor in stitch.learned.items()
+    }
+    path = paths.stitches()[0] / dataset / f"{PACK}.json"
+    path.unlink(missing_ok=True)
+    checksum = artifacts.write_tensors(path.with_suffix(".safetensors"), tensors)
+    records = {address: stitch.record for address, stitch in chosen.items()}
+    artifacts.write_json(path, {"checksum": checksum, "stitches": records})
+    return path
