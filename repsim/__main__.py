@@ -1,4 +1,4 @@
-"""The command line: `repsim run | layers | measures | evaluate | zoo`."""
+"""The command line: `repsim run | layers | measures | evaluate | pack | zoo`."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add(commands, "layers", "print the layers of a network", _layers_arguments, _layers)
     _add(commands, "measures", "list the similarity measures, or explain one", _measures_arguments, _measures)
     _add(commands, "evaluate", "print clean, robust and transfer accuracy", _evaluate_arguments, _evaluate)
+    _add(commands, "pack", "put stored stitches into the files of the repository", _pack_arguments, _pack)
     _add(commands, "zoo", "train what is missing of the committed networks", _zoo_arguments, _zoo)
     chosen = parser.parse_args(arguments)
     try:
@@ -67,6 +68,7 @@ def _shape(text: str) -> tuple[int, int, int]:
 def _layers(chosen: argparse.Namespace) -> int:
     from repsim.graphs import trace
     from repsim.models import ARCHITECTURES, build_model, is_architecture
+    from repsim.stitching.network import kind_of_stitch
     from repsim.store import load_model
 
     if is_architecture(chosen.model) and not Path(chosen.model).is_file():
@@ -82,7 +84,10 @@ def _layers(chosen: argparse.Namespace) -> int:
         except ValueError as error:
             raise ValueError(f"{error} Architectures: {', '.join(ARCHITECTURES)}.") from error
         network, shape = trained.network, trained.record["image_shape"]
-    print(trace(network, shape).table().to_string(index=False))
+    graph = trace(network, shape)
+    table = graph.table()
+    table["stitch"] = [kind_of_stitch(graph, layer) for layer in table["layer"]]
+    print(table.to_string(index=False))
     return 0
 
 
@@ -136,6 +141,19 @@ def _evaluate(chosen: argparse.Namespace) -> int:
             )
             table = transfer_table(models, data.test, attack)
             print(table.pivot(index="source", columns="target", values="accuracy").round(4).to_string())
+    return 0
+
+
+def _pack_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("datasets", nargs="+", metavar="DATASET", help="whose stitches: digits, shapes")
+
+
+def _pack(chosen: argparse.Namespace) -> int:
+    from repsim.stitching.store import pack, stored_stitches
+
+    for dataset in chosen.datasets:
+        path = pack(dataset)
+        print(f"{len(stored_stitches(dataset))} stitches are in {path}")
     return 0
 
 

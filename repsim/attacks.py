@@ -22,8 +22,8 @@ _attack_steps = import_robustness("attack_steps")
 STEPS = {"linf": _attack_steps.LinfStep, "l2": _attack_steps.L2Step}
 
 
-def parse_epsilon(value: str | float) -> float:
-    """ε in pixel units of images in [0, 1], from a number or an expression such as `8/255`.
+def parse_epsilon(value: str | float, name: str = "epsilon") -> float:
+    """ε, or another length in pixel units of images in [0, 1], from a number or text such as `8/255`.
 
     Raises
     ------
@@ -33,9 +33,9 @@ def parse_epsilon(value: str | float) -> float:
     try:
         epsilon = float(Fraction(value.replace(" ", ""))) if isinstance(value, str) else float(value)
     except (ValueError, TypeError, ArithmeticError) as error:
-        raise ValueError(f"epsilon must be a number or a fraction such as '8/255', not {value!r}.") from error
+        raise ValueError(f"{name} must be a number or a fraction such as '8/255', not {value!r}.") from error
     if not 0 <= epsilon < float("inf"):
-        raise ValueError(f"epsilon must be a finite number ≥ 0 in pixel units, not {value!r}.")
+        raise ValueError(f"{name} must be a finite number ≥ 0 in pixel units, not {value!r}.")
     return epsilon
 
 
@@ -222,7 +222,7 @@ def autoattack(
     try:
         from pyautoattack import AutoAttack
     except ImportError as error:
-        raise RuntimeError("AutoAttack needs: pip install pyautoattack") from error
+        raise RuntimeError("AutoAttack needs the package pyautoattack: pip install pyautoattack") from error
     device = device_of(model)
     names = {"linf": "Linf", "l2": "L2"}
     with evaluating(model), seeded(seed, device):

@@ -124,10 +124,12 @@ def layer_cka(
     return table
 
 
-def as_matrix(table: pd.DataFrame) -> pd.DataFrame:
-    """The map in a table of `layer_cka`: layers of the first model down, of the second across."""
-    rows, columns = table["layer_a"].unique(), table["layer_b"].unique()
-    return table.pivot(index="layer_a", columns="layer_b", values="value").loc[rows, columns]
+def as_matrix(
+    table: pd.DataFrame, down: str = "layer_a", across: str = "layer_b", values: str = "value"
+) -> pd.DataFrame:
+    """The map in a table of `layer_cka`, or another: layers of the first model down, of the second across."""
+    rows, columns = table[down].unique(), table[across].unique()
+    return table.pivot(index=down, columns=across, values=values).loc[rows, columns]
 
 
 def matched_cka(

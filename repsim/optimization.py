@@ -112,7 +112,7 @@ def make_schedule(
     schedules = torch.optim.lr_scheduler
     if settings.schedule == "onecycle":
         return schedules.OneCycleLR(optimizer, settings.learning_rate, total_steps=total + 1)
-    drops = [total // 3, 2 * total // 3] if settings.schedule == "thirds" else []
+    drops = [max(1, total // 3), max(1, 2 * total // 3)] if settings.schedule == "thirds" else []
     return schedules.MultiStepLR(optimizer, drops, gamma=0.1)
 
 

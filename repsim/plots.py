@@ -52,7 +52,13 @@ def save_table(table: pd.DataFrame, dataset: str, name: str) -> pd.DataFrame:
     return table
 
 
-def heat_maps(matrices: Mapping[str, pd.DataFrame], *, label: str = "CKA", low: float = 0.0) -> Figure:
+def heat_maps(
+    matrices: Mapping[str, pd.DataFrame],
+    *,
+    label: str = "CKA",
+    low: float = 0.0,
+    axes_labels: tuple[str, str] = ("", ""),
+) -> Figure:
     """Layer-by-layer maps side by side, on one colour scale.
 
     Parameters
@@ -61,13 +67,15 @@ def heat_maps(matrices: Mapping[str, pd.DataFrame], *, label: str = "CKA", low: 
         Title → a map as `as_matrix` gives it: first model's layers down, second's across.
     low
         Lowest value of the colour scale; its highest is 1.
+    axes_labels
+        What the layers down and across are.
     """
     count = len(matrices)
     figure, axes = plt.subplots(1, count, figsize=(4.1 * count + 0.9, 4.6), squeeze=False)
     for axis, (title, matrix) in zip(axes[0], matrices.items(), strict=True):
         # from the input (bottom left) to the output (top right)
         image = axis.imshow(matrix.to_numpy(), cmap=HEAT, vmin=low, vmax=1, origin="lower")
-        axis.set_title(title)
+        axis.set(title=title, ylabel=axes_labels[0], xlabel=axes_labels[1])
         rows, columns = list(matrix.index), list(matrix.columns)
         _layer_ticks(axis.yaxis, rows)
         _layer_ticks(axis.xaxis, columns)
@@ -180,6 +188,39 @@ def panels(
         curves(table, x, column, hue, labels={**labels, column: name}, axis=axis, **options)
         if hue and axis is not axes[0, -1]:
             axis.get_legend().remove()
+    return figure
+
+
+def facets(
+    table: pd.DataFrame,
+    x: str,
+    ys: Mapping[str, str],
+    column: str,
+    hue: str,
+    *,
+    labels: Mapping[str, str],
+    **options,
+) -> Figure:
+    """`curves` in a grid: a row per column of `ys` (on one scale each), a column per value of `column`.
+
+    Parameters
+    ----------
+    ys
+        Column → what its axis is called.
+    """
+    groups = dict(list(table.groupby(column, sort=False)))
+    shape = (len(ys), len(groups))
+    figure, axes = plt.subplots(
+        *shape, figsize=(2.5 * shape[1] + 2.4, 2.5 * shape[0] + 0.4), squeeze=False, sharex=True, sharey="row"
+    )
+    for line, (y, name) in zip(axes, ys.items(), strict=True):
+        for axis, (title, part) in zip(line, groups.items(), strict=True):
+            curves(part, x, y, hue, labels={**labels, y: name}, axis=axis, **options)
+            is_corner = line is axes[0] and axis is line[-1]
+            if not is_corner:
+                axis.get_legend().remove()
+            if line is axes[0]:
+                axis.set_title(title)
     return figure
 
 

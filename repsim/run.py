@@ -78,6 +78,7 @@ class Job:
     values: dict[str, object]
     output: Path
     refresh: bool = False  # store the outputs in the notebook itself; `output` is for a failed run only
+    html: bool = False  # write a page beside the executed copy, to be read without Jupyter
 
     @property
     def name(self) -> str:
@@ -97,7 +98,12 @@ class Outcome:
 
 
 def plan(
-    notebooks: list[Notebook], given: Mapping[str, object], out: Path | None = None, *, refresh: bool = False
+    notebooks: list[Notebook],
+    given: Mapping[str, object],
+    out: Path | None = None,
+    *,
+    refresh: bool = False,
+    html: bool = False,
 ) -> list[Job]:
     """Give each notebook the parameters it declares; it goes to `out` or `figures/<dataset>/notebooks/`.
 
@@ -127,7 +133,7 @@ def plan(
             )
         if output in jobs:
             raise RequestError(f"{jobs[output].notebook.path} and {path} would both be written to {output}")
-        jobs[output] = Job(notebook, values, output, refresh)
+        jobs[output] = Job(notebook, values, output, refresh, html)
     return list(jobs.values())
 
 
@@ -218,6 +224,11 @@ def execute(job: Job, kernels: Kernels, threads: int) -> Outcome:
         with atomic(output) as temporary:
             text = nbformat.writes(_stable(node) if job.refresh else node)
             temporary.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
+        if job.html:
+            from nbconvert import HTMLExporter  # takes a second to import
+
+            with atomic(job.output.with_suffix(".html")) as temporary:
+                temporary.write_text(HTMLExporter().from_notebook_node(node)[0], encoding="utf-8")
     except OSError as caught:
         error = f"{error + '; ' if error else ''}cannot write {output}: {caught}"
         output = None
@@ -332,6 +343,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--jobs", type=_at_least_one, default=1, metavar="N", help="how many notebooks run at once (1)")
     add("--out", type=Path, metavar="DIR", help="where executed notebooks go (figures/<dataset>/notebooks/)")
     add("--list", action="store_true", help="show the notebooks and their parameters; run nothing")
+    add("--html", action="store_true", help="write each executed notebook as a web page, too")
     storing = "store the outputs in the notebooks themselves; takes no -p, -f, --out"
     add("--refresh", action="store_true", help=storing)
 
@@ -356,7 +368,13 @@ def main(arguments: argparse.Namespace) -> int:
         if arguments.refresh and (arguments.given or arguments.file or arguments.out):
             raise RequestError("--refresh stores what a notebook's own parameters give: no -p, -f or --out")
         filed = read_file(arguments.file) if arguments.file else {}
-        jobs = plan(notebooks, filed | dict(arguments.given), arguments.out, refresh=arguments.refresh)
+        jobs = plan(
+            notebooks,
+            filed | dict(arguments.given),
+            arguments.out,
+            refresh=arguments.refresh,
+            html=arguments.html,
+        )
     except RequestError as error:
         print(f"repsim run: {error}", file=sys.stderr)
         return 2

@@ -110,7 +110,7 @@ class Recipe:
         }
         fixed["epsilon"] = epsilon
         if self.step_size is not None:
-            fixed["step_size"] = parse_epsilon(self.step_size)
+            fixed["step_size"] = parse_epsilon(self.step_size, "step_size")
         if epsilon == 0:
             unused = ("norm", "attack_steps", "step_size", "random_start", "epsilon_warmup", "attack_ratio")
             fixed |= {name: type(self).__dataclass_fields__[name].default for name in unused}

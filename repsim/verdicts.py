@@ -80,6 +80,21 @@ def difference(claim: Claim, larger: Values, smaller: Values) -> Verdict:
     return Verdict(claim, float(effect), low, high, f"{len(a)} + {len(b)}")
 
 
+def mean(claim: Claim, values: Values) -> Verdict:
+    """The claim that a quantity is above 0: the t interval of its mean.
+
+    Parameters
+    ----------
+    values
+        One per independently trained model, or per pair of models that shares none with another pair.
+    """
+    x = _values(values)
+    low = high = math.nan
+    if len(x) > 1:
+        low, high = _interval(x.mean(), x.std(ddof=1) / math.sqrt(len(x)), len(x) - 1)
+    return Verdict(claim, float(x.mean()), low, high, str(len(x)))
+
+
 def slope(claim: Claim, x: Values, y: Values) -> Verdict:
     """The claim that `y` rises with `x`: the least-squares slope, each point one trained model."""
     x, y = _values(x), _values(y)

@@ -59,13 +59,23 @@ def numbers(line):
 def test_layers_of_an_architecture(capsys):
     assert main(["layers", "wrn_28_1"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["layer", "operation", "shape", "parameters"]
+    assert lines[0].split() == ["layer", "operation", "shape", "parameters", "stitch"]
     rows = [line.split(maxsplit=2) for line in lines[1:]]
     assert rows[0][:2] == ["conv1", "Conv2d"]
     assert rows[-1][:2] == ["fc", "Linear"]
     assert ["layer3.3.add", "add"] in [row[:2] for row in rows]
     assert "16 × 32 × 32" in rows[0][2]
     assert "normalize" not in [row[0] for row in rows]
+    assert rows[0][2].endswith("1×1 convolution")
+    assert rows[-1][2].split()[-1] == "linear"
+
+
+def test_layers_say_what_stitches_them(capsys):
+    assert main(["layers", "vit_tiny", "--image-shape", "1,16,16"]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert lines["conv_proj"].endswith("  1×1 convolution")
+    assert lines["encoder.ln"].endswith("  per-token linear")
+    assert lines["heads.head"].endswith("  linear")
 
 
 def test_layers_for_other_images_and_classes(capsys):
@@ -79,7 +89,7 @@ def test_layers_of_a_trained_model(capsys, models):
     for name in (models[0].name, models[0].recipe.address, str(models[0].path)):
         assert main(["layers", name]) == 0
         lines = capsys.readouterr().out.splitlines()
-        assert lines[-1].split() == ["classifier", "Linear", "10", "25418"]
+        assert lines[-1].split() == ["classifier", "Linear", "10", "25418", "linear"]
 
 
 @pytest.mark.parametrize("shape", ["3,32", "3,32,0", "a,32,32", "x,3,32,32", "3;32;32", "3,32,-1", ""])
@@ -251,11 +261,11 @@ def test_help_names_every_command(capsys):
     out = capsys.readouterr().out
     assert all(
         re.search(rf"^ +{name} +\w", out, re.MULTILINE)
-        for name in ("run", "layers", "measures", "evaluate", "zoo")
+        for name in ("run", "layers", "measures", "evaluate", "pack", "zoo")
     )
 
 
-@pytest.mark.parametrize("command", ["run", "layers", "measures", "evaluate", "zoo"])
+@pytest.mark.parametrize("command", ["run", "layers", "measures", "evaluate", "pack", "zoo"])
 def test_each_command_explains_itself(capsys, command):
     with pytest.raises(SystemExit) as stopped:
         main([command, "--help"])

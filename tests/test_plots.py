@@ -282,6 +282,27 @@ def shown(axis):
     return image.make_image(plt.gcf().canvas.get_renderer(), unsampled=True)[0][..., :3]
 
 
+def test_facets_are_a_grid_of_curves_with_one_legend(table):
+    wide = pd.concat(
+        [table.assign(way=way, value=table["value"] + shift) for way, shift in (("b", 0), ("a", 1))]
+    )
+    ys = {"value": "what it is worth", "other": "the other"}
+    figure = plots.facets(wide, "depth", ys, "way", "seed", labels={"depth": "how deep"})
+    axes = np.array(figure.axes).reshape(2, 2)
+    assert [axis.get_title() for axis in axes[0]] == ["b", "a"]
+    assert [axis.get_ylabel() for axis in axes[:, 0]] == ["what it is worth", "the other"]
+    assert [axis.get_xlabel() for axis in axes[1]] == ["how deep", "how deep"]
+    assert [axis.get_legend() is not None for axis in axes.flat] == [False, True, False, False]
+    assert axes[0, 0].get_ylim() == axes[0, 1].get_ylim() != axes[1, 0].get_ylim()
+    first, second = (axis.lines[0].get_ydata() for axis in axes[0])
+    np.testing.assert_allclose(second, first + 1)
+
+
+def test_heat_maps_say_what_their_axes_are():
+    figure = plots.heat_maps({"one": square(["a", "b"])}, axes_labels=("front", "end"))
+    assert (figure.axes[0].get_ylabel(), figure.axes[0].get_xlabel()) == ("front", "end")
+
+
 def test_grey_images_are_shown_in_grey():
     grey = pictures(3, 1)
     grey[0] = 0.5  # its own range must not be stretched to black and white

@@ -387,6 +387,17 @@ def test_outputs_never_collide(home, capsys):
     )
 
 
+def test_html_is_a_page_with_the_outputs(home):
+    make(home, "00_one", 'print("what came out")')
+    assert command("--html") == 0
+    page = (home / "figures" / "digits" / "notebooks" / "00_one.html").read_text()
+    assert page.startswith("<!DOCTYPE html>")
+    assert "what came out" in page
+    assert "Title of 00_one" in page
+    assert command() == 0  # without it, the page stays as it was
+    assert (home / "figures" / "digits" / "notebooks" / "00_one.html").read_text() == page
+
+
 # -- refresh ------------------------------------------------------------------------------------------------
 
 

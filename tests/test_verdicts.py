@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from repsim.verdicts import Claim, Verdict, difference, slope, verdict_table
+from repsim.verdicts import Claim, Verdict, difference, mean, slope, verdict_table
 
 CLAIM = Claim("larger is larger", "[C]", "mean of one − mean of the other", "WRN-28-10, CIFAR-10")
 
@@ -174,6 +174,26 @@ def test_a_slope_needs_pairs_that_differ():
         slope(CLAIM, [0.0, 1.0, 2.0], [0.0, 1.0])
     with pytest.raises(ValueError, match=r"^a slope needs at least two different values of x\.$"):
         slope(CLAIM, [0.1, 0.1, 0.1], [0.0, 1.0, 2.0])
+
+
+# above zero
+
+
+@pytest.mark.parametrize("shift", [-0.3, 0.0, 0.3])
+def test_a_mean_has_its_t_interval(shift):
+    values = np.random.default_rng(3).normal(shift, 0.2, 7)
+    verdict = mean(CLAIM, values)
+    expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert (verdict.low, verdict.high) == pytest.approx((expected.low, expected.high))
+    assert verdict.value == pytest.approx(values.mean())
+    assert verdict.models == "7"
+    assert mean(CLAIM, -values).value == -verdict.value
+
+
+def test_one_value_decides_nothing():
+    verdict = mean(CLAIM, [5.0])
+    assert (verdict.value, verdict.verdict) == (5.0, "inconclusive")
+    assert math.isnan(verdict.low)
 
 
 # the table

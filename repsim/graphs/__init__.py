@@ -5,7 +5,8 @@ A layer is a node of the traced graph, named as torchvision's feature extraction
 are watched through hooks instead; their layers are their innermost modules.
 """
 
+from repsim.graphs.folding import fold_batchnorm
 from repsim.graphs.layer_graph import Ending, Layer, LayerGraph, Layers
 from repsim.graphs.tracing import capture, trace
 
-__all__ = ["Ending", "Layer", "LayerGraph", "Layers", "capture", "trace"]
+__all__ = ["Ending", "Layer", "LayerGraph", "Layers", "capture", "fold_batchnorm", "trace"]

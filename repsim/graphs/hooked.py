@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
-from repsim.graphs.layer_graph import Done, Ending, LayerGraph, Visit
+from repsim.attacks import device_of
+from repsim.graphs.layer_graph import Done, Ending, LayerGraph, Visit, frozen
 
 
 @dataclass(frozen=True)
@@ -53,13 +56,25 @@ class HookedGraph(LayerGraph):
     def _before(self, name: str) -> str:
         return f"{name}.input"
 
+    def reaches_output(self, layer: str) -> bool:
+        image = torch.full((1, *self.image_shape), 0.5, device=device_of(self.network))
+        with torch.enable_grad():
+            value = self.beginning(layer)(image).requires_grad_()
+            return _Replaced(self._copy(), self.calls[layer])(value, image).requires_grad
+
     def beginning(self, layer: str) -> nn.Module:
         self.check_known(layer)
-        return _UpTo(self.frozen_copy(), self.calls[layer])
+        return _UpTo(self._copy(), self.calls[layer])
 
     def ending(self, layer: str) -> Ending:
         self.check_known(layer)
-        return Ending(context=_Images(), rest=_Replaced(self.frozen_copy(), self.calls[layer]))
+        if not self.reaches_output(layer):
+            raise ValueError(f"the network's output does not depend on layer {layer!r}.")
+        return Ending(context=_Images(), rest=_Replaced(self._copy(), self.calls[layer]))
+
+    def _copy(self) -> nn.Module:
+        """In-place operations stay: a network that runs as it is may rely on them."""
+        return frozen(copy.deepcopy(self.network))
 
 
 class _UpTo(nn.Module):
@@ -107,7 +122,7 @@ class _Replaced(nn.Module):
             if call != self.call:
                 return None
             replaced = True
-            return given
+            return given.clone()  # the network may work in place
 
         with _watched(self.network, replace):
             output = self.network(images)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -16,7 +15,6 @@ from torch import Tensor, nn
 
 from repsim import messages
 from repsim.attacks import device_of, evaluating
-from repsim.models.layers import without_inplace
 
 Layers = Literal["all", "blocks", "penultimate"] | str | Sequence[str | float] | float
 Visit = Callable[[str, Tensor], None]
@@ -53,6 +51,11 @@ class Ending:
 
     context: nn.Module
     rest: nn.Module
+
+
+def frozen(network: nn.Module) -> nn.Module:
+    """The network itself, put into evaluation mode; no weight takes a gradient."""
+    return network.eval().requires_grad_(False)
 
 
 class LayerGraph(ABC):
@@ -125,6 +128,10 @@ class LayerGraph(ABC):
             The layer is unknown, or the network's output does not depend on it.
         """
 
+    @abstractmethod
+    def reaches_output(self, layer: str) -> bool:
+        """Whether the network's output depends on a layer, as far as can be seen without trying."""
+
     def check_known(self, layer: str) -> None:
         """Refuse a layer that the network does not have.
 
@@ -135,10 +142,6 @@ class LayerGraph(ABC):
         """
         if layer not in self.values:
             raise ValueError(messages.unknown("layer", layer, list(self.layers)))
-
-    def frozen_copy(self) -> nn.Module:
-        """The network in evaluation mode, sharing nothing with it; no weight takes a gradient."""
-        return without_inplace(copy.deepcopy(self.network)).eval().requires_grad_(False)
 
     def run(self, images: Float[Tensor, "n c h w"], visit: Visit, layers: Iterable[str]) -> None:
         """Run the network in evaluation mode up to the last of `layers`, visiting each of them.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
@@ -9,9 +10,15 @@ from functools import cached_property
 import torch
 from torch import Tensor, fx, nn
 
-from repsim.graphs.layer_graph import Ending, LayerGraph, Visit
+from repsim.graphs.layer_graph import Ending, LayerGraph, Visit, frozen
+from repsim.models.layers import without_inplace
 
 ADDITIONS = (operator.add, operator.iadd, torch.add)
+VIEWS = (
+    *("getitem", "narrow", "select", "chunk", "split", "getattr"),
+    *("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze"),
+    *("transpose", "permute", "movedim", "expand"),
+)
 OUTPUT = ""  # stands for the output node among the names of nodes: no layer is called so
 
 
@@ -45,6 +52,9 @@ class TracedGraph(LayerGraph):
     def _before(self, name: str) -> str:
         return self.names[self.nodes[name].all_input_nodes[0]]
 
+    def reaches_output(self, layer: str) -> bool:
+        return self._cuttable[OUTPUT] in _descendants(self._cuttable[layer])
+
     def beginning(self, layer: str) -> nn.Module:
         self.check_known(layer)
         node = self._cuttable[layer]
@@ -55,7 +65,7 @@ class TracedGraph(LayerGraph):
         nodes = self._cuttable
         cut, output = nodes[layer], nodes[OUTPUT]
         beyond = _descendants(cut)
-        if output not in beyond:
+        if not self.reaches_output(layer):
             raise ValueError(f"the network's output does not depend on layer {layer!r}.")
         names = {node: name for name, node in nodes.items()}
         rest = [node for node in _ancestors([output]) if node in beyond]
@@ -97,6 +107,13 @@ class TracedGraph(LayerGraph):
         for node in graph.nodes:
             if self._overwrites(node):
                 later = set(_following(node))
+                base = node.all_input_nodes[0]
+                while _is_view(base):
+                    base = base.all_input_nodes[0]
+                    if later & set(base.users):
+                        raise ValueError(
+                            f"the network cannot be cut: {node.name} changes a part of {base.name} in place."
+                        )
                 node.all_input_nodes[0].replace_all_uses_with(node, lambda user, later=later: user in later)
         found = {name: copied[node] for node, name in self.names.items() if node in copied}
         return {**found, OUTPUT: output}
@@ -129,6 +146,9 @@ class TracedGraph(LayerGraph):
         graph, copied = fx.Graph(), {}
         for index, node in enumerate(given or []):
             copied[node] = graph.placeholder(f"given_{index}")
+        for node in given or []:
+            if any(user.op != "call_module" and self._overwrites(user) for user in node.users):
+                copied[node] = graph.call_method("clone", (copied[node],))  # what is given is the caller's
         chosen = set(nodes)
         if given is None:  # a part takes images even where it needs none
             image = next(node for node in self._cuttable[OUTPUT].graph.nodes if node.op == "placeholder")
@@ -138,7 +158,13 @@ class TracedGraph(LayerGraph):
             if node in chosen:
                 copied[node] = graph.node_copy(node, copied.__getitem__)
         graph.output(result(copied))
-        return fx.GraphModule(self.frozen_copy(), graph)
+        return frozen(without_inplace(copy.deepcopy(fx.GraphModule(self.network, graph))))
+
+
+def _is_view(node: fx.Node) -> bool:
+    """Whether a node's value may share memory with its first input."""
+    name = node.target if node.op == "call_method" else getattr(node.target, "__name__", "")
+    return node.op in ("call_method", "call_function") and name in VIEWS
 
 
 def _ancestors(nodes: Sequence[fx.Node]) -> list[fx.Node]:

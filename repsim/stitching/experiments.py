@@ -12,13 +12,14 @@ from multiprocessing import get_context
 import pandas as pd
 import torch
 
+from repsim import zoo
 from repsim.data import Dataset
 from repsim.graphs import Layers, trace
 from repsim.progress import progress_bar
-from repsim.stitching.measuring import MEASURED, measure_stitch
+from repsim.stitching.measuring import MEASURED
 from repsim.stitching.options import StitchOptions
-from repsim.stitching.store import Evaluation, Stitch, StitchRecipe, donors_of, find_stitch, obtain_stitch
-from repsim.store import TrainedModel, load_model
+from repsim.stitching.store import Evaluation, Stitch, StitchRecipe, find_stitch, obtain_stitch
+from repsim.store import TrainedModel, load_model, obtain_all
 
 # How transforms are fitted on each data set unless told otherwise. On a few batches per epoch the published
 # settings end far from a minimum; these had the lowest training loss of those tried (task loss, and nothing
@@ -35,6 +36,37 @@ FITTED = {name: f"fitting_{name}" for name in ("norm", "epsilon", "attack_steps"
 def default_options(dataset: Dataset, **options) -> StitchOptions:
     """The options for a data set, but for those that are given."""
     return StitchOptions.of(**{**FITTING.get(dataset.name, {}), **options})
+
+
+def obtain_donors(
+    dataset: Dataset,
+    architecture: str,
+    epsilon: float,
+    seeds: int,
+    *,
+    device: str = "auto",
+    **options,
+) -> tuple[list[TrainedModel], list[TrainedModel]]:
+    """Standard and robust networks, `seeds` of each; options are those of `Recipe`."""
+    recipes = zoo.recipes(dataset, [architecture], [0.0, epsilon], range(seeds), **options)
+    models = obtain_all(recipes, dataset, device=device)
+    return models[:seeds], models[seeds:]
+
+
+def ways_of(
+    options: StitchOptions, alphas: Sequence[float], direct: Sequence[str], **attack
+) -> list[StitchOptions]:
+    """Task loss with each share α of attacked images, then each direct match.
+
+    Parameters
+    ----------
+    attack
+        Fields of `StitchOptions`: `method`, `norm`, `epsilon`. TRADES knows no share, so that any α above 0
+        is the same.
+    """
+    plain = options.but(method="standard", epsilon=0.0)
+    task = [plain if alpha == 0 else options.but(**attack, attack_ratio=alpha) for alpha in alphas]
+    return list(dict.fromkeys([*task, *(plain.but(method=method) for method in direct)]))
 
 
 def donor_pairs(
@@ -90,6 +122,7 @@ def run(
     recipes: Iterable[StitchRecipe],
     evaluation: Evaluation,
     *,
+    truncations: Sequence[int] = (),
     recompute: bool = False,
     jobs: int = 1,
     progress: bool = True,
@@ -98,6 +131,8 @@ def run(
 
     Parameters
     ----------
+    truncations
+        Ranks; measure copies truncated to them, too.
     recompute
         Fit and measure again what is stored.
     jobs
@@ -106,46 +141,52 @@ def run(
     Returns
     -------
     DataFrame
-        One row per stitch: what it is made of (`front`, `end`, their `…_epsilon` and `…_seed`, `pair`,
-        `layer_front`, `layer_end`), how (`method`, `alpha`, `rank` and the other options, those of an attack
-        as `fitting_…`), on what it was measured (`attack_…`), and what came out: see `measure_stitch`.
+        One row per stitch and truncation: what it is made of (`front`, `end`, their `…_epsilon` and `…_seed`,
+        `pair`, `layer_front`, `layer_end`), how (`method`, `alpha`, `rank` and the other options, those of an
+        attack as `fitting_…`), on what it was measured (`attack_…`), and what came out: see `measure_stitch`.
     """
     recipes = list(recipes)
     if jobs > 1:
-        stored = [not recompute and _is_measured(recipe, evaluation) for recipe in recipes]
-        work = [recipe for recipe, done in zip(recipes, stored, strict=True) if not done]
+        work = (
+            recipes
+            if recompute
+            else [each for each in recipes if not _is_done(each, evaluation, truncations)]
+        )
         if work:
-            context, given = get_context("spawn"), (evaluation, recompute)
+            context, given = get_context("spawn"), (evaluation, truncations, recompute)
             with ProcessPoolExecutor(jobs, context, initializer=_begin, initargs=given) as pool:
                 list(progress_bar(pool.map(_obtain, work), "stitches", "stitch", progress, total=len(work)))
         recompute = False
+    options = {"truncations": truncations, "recompute": recompute}
     bar = progress_bar(recipes, "stitches", "stitch", progress)
-    return table([obtain_stitch(recipe, evaluation, recompute=recompute) for recipe in bar], evaluation)
+    return table([obtain_stitch(recipe, evaluation, **options) for recipe in bar], evaluation, truncations)
 
 
-def _is_measured(recipe: StitchRecipe, evaluation: Evaluation) -> bool:
+def _is_done(recipe: StitchRecipe, evaluation: Evaluation, truncations: Sequence[int]) -> bool:
     stored = find_stitch(recipe)
-    return stored is not None and stored.measured(evaluation) is not None
+    return stored is not None and all(stored.measured(evaluation, rank) for rank in (0, *truncations))
 
 
-_of_this_process: list[tuple[Evaluation, bool]] = []
+_of_this_process: list[tuple[Evaluation, Sequence[int], bool]] = []
 
 
-def _begin(evaluation: Evaluation, recompute: bool) -> None:
+def _begin(*given) -> None:
     torch.set_num_threads(1)
-    _of_this_process.append((evaluation, recompute))
+    _of_this_process.append(given)
 
 
 def _obtain(recipe: StitchRecipe) -> None:
-    evaluation, recompute = _of_this_process[0]
-    obtain_stitch(recipe, evaluation, recompute=recompute)
+    evaluation, truncations, recompute = _of_this_process[0]
+    obtain_stitch(recipe, evaluation, truncations=truncations, recompute=recompute)
 
 
-def table(stitches: Iterable[Stitch], evaluation: Evaluation) -> pd.DataFrame:
-    """One row per measured stitch; see `run`."""
+def table(
+    stitches: Iterable[Stitch], evaluation: Evaluation, truncations: Sequence[int] = ()
+) -> pd.DataFrame:
+    """One row per measured stitch and truncation; see `run`."""
     describe = lru_cache(maxsize=None)(load_model)
     rows = []
-    for stitch in stitches:
+    for stitch, rank in itertools.product(stitches, (0, *truncations)):
         recipe, options = stitch.recipe, dataclasses.asdict(stitch.recipe.options)
         front, end = describe(recipe.front).recipe, describe(recipe.end).recipe
         rows.append(
@@ -156,13 +197,16 @@ def table(stitches: Iterable[Stitch], evaluation: Evaluation) -> pd.DataFrame:
                 "end_epsilon": end.epsilon,
                 "front_seed": front.seed,
                 "end_seed": end.seed,
+                "front_task": front.dataset,
+                "end_task": end.dataset,
                 "pair": f"{_kind(front.epsilon)} → {_kind(end.epsilon)}",
                 "layer_front": recipe.layer_front,
                 "layer_end": recipe.layer_end,
                 "fitted_on": recipe.dataset,
+                "way": way(recipe.options),
                 "alpha": _alpha(recipe.options),
                 **{FITTED.get(name, name): value for name, value in options.items()},
-                **stitch.measured(evaluation),
+                **stitch.measured(evaluation, rank),
             }
         )
     found = pd.DataFrame(rows)
@@ -182,30 +226,39 @@ def _alpha(options: StitchOptions) -> float | None:
     return 0.0 if options.method == "standard" else options.attack_ratio
 
 
-def truncation(stitches: Iterable[Stitch], ranks: Sequence[int], evaluation: Evaluation) -> pd.DataFrame:
-    """What is left of stitches when their transforms are truncated to lower ranks, after fitting.
+def way(options: StitchOptions) -> str:
+    """How a transform was found, as figures call it."""
+    if options.is_direct:
+        return f"direct, {options.method.replace('_', ' ')}"
+    return "task loss, TRADES" if options.method == "trades" else f"task loss, α = {_alpha(options):g}"
 
-    Returns
-    -------
-    DataFrame
-        As `table`, a row per stitch and rank; the stored transforms stay as they are.
+
+def depth(table: pd.DataFrame) -> pd.Series:
+    """Where each stitch of a table of `same_layer` is: 0 at its first layer, 1 at its last."""
+    order = {layer: i for i, layer in enumerate(table["layer_end"].unique())}
+    return table["layer_end"].map(order) / max(1, len(order) - 1)
+
+
+def curves(stitches: Iterable[Stitch]) -> pd.DataFrame:
+    """How stitches were fitted: a row per epoch, with the donors, the layers and the options.
+
+    `learning_rate` is that of the epoch's end, `initial_rate` what fitting began with.
     """
-    rows = []
+    tables = []
     for stitch in stitches:
-        described = table([stitch], evaluation).drop(columns="rank").iloc[0].to_dict()
-        for rank in ranks:
-            measured = measure_stitch(
-                stitch.network(evaluation, stitch.transform.truncated(rank)),
-                *donors_of(stitch.recipe, evaluation),
-                stitch.recipe.layer_front,
-                stitch.recipe.layer_end,
-            )
-            rows.append({**described, "rank": rank, **measured})
-    return pd.DataFrame(rows)
+        recipe, options = stitch.recipe, dataclasses.asdict(stitch.recipe.options)
+        described = {
+            **{name: getattr(recipe, name) for name in ("front", "end", "layer_front", "layer_end")},
+            **options,
+            "initial_rate": options["learning_rate"],
+        }
+        del described["learning_rate"]
+        tables.append(stitch.curve.assign(**described))
+    return pd.concat(tables, ignore_index=True)
 
 
 def singular_values(stitches: Iterable[Stitch]) -> pd.DataFrame:
-    """Singular values of transforms: `front`, `end`, layers, `method`, `alpha`, `index` (from 1), `value`."""
+    """Of transforms: `front`, `end`, `layer_front`, `layer_end`, `way`, `index` (from 1), `value`."""
     rows = []
     for stitch in stitches:
         recipe = stitch.recipe
@@ -215,8 +268,7 @@ def singular_values(stitches: Iterable[Stitch]) -> pd.DataFrame:
                 "end": recipe.end,
                 "layer_front": recipe.layer_front,
                 "layer_end": recipe.layer_end,
-                "method": recipe.options.method,
-                "alpha": _alpha(recipe.options),
+                "way": way(recipe.options),
                 "index": index,
                 "value": value,
             }

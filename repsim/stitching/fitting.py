@@ -87,6 +87,8 @@ def fit_stitch(
     """
     options = options or StitchOptions()
     check_pixels(images)
+    if len(images) != len(labels):
+        raise ValueError(f"each image needs its labels, got {len(images)} images and {len(labels)} labels.")
     front, end = as_graph(front, images.shape[1:]), as_graph(end, images.shape[1:])
     check_donors(front, end, cross_task)
     device = device_of(end.network)
@@ -116,20 +118,21 @@ def fit_stitch(
         seen, attack = transfer_set(front.network, end.network, images, labels, options), None
     targets = None if moving else _targets(options, front, end, images, labels)
     penalty = _penalty(options, stitched, end, layer_end)
+    running = stitched if options.update_batchnorm else stitched.folded()
 
     def batch_loss(batch: Tensor) -> tuple[Tensor, Tensor]:
         """The loss of a batch, given by the places of its images, and their logits."""
         if kept is not None:
-            value, *context = (tensor[batch].to(device) for tensor in kept)
-            logits = stitched.after(value, *context)
+            value, *context = (tensor[batch.to(tensor.device)].to(device) for tensor in kept)
+            logits = running.after(value, *context)
             return task(logits, targets[batch]) + penalty(seen[batch], value), logits
         x = augmented(seen[batch], moving) if moving else seen[batch]
         wanted = _targets(options, front, end, x, labels[batch]) if moving else targets[batch]
-        loss, logits = objective(options, attack, stitched, x, wanted, task)
+        loss, logits = objective(options, attack, running, x, wanted, task)
         return loss + penalty(x), logits
 
     fixed = attack is None and moving is None and not options.update_batchnorm
-    with kept_activations(stitched, seen, budget or Budget()) if fixed else nullcontext() as kept:
+    with kept_activations(running, seen, budget or Budget()) if fixed else nullcontext() as kept:
         curve = _train(stitched, batch_loss, labels, options, on_epoch, progress)
     return stitched.eval(), _curve(curve)
 
@@ -142,6 +145,13 @@ def _check_targets(options: StitchOptions, front: LayerGraph, end: LayerGraph, l
             f"targets={options.targets!r} needs a front that tells as many classes apart as the end, not "
             f"{classes_of(front)} and {classes}."
         )
+    if options.attacked in ("front", "both") and classes_of(front) != classes:
+        raise ValueError(
+            f"attacked={options.attacked!r} needs a front that tells as many classes apart as the end, not "
+            f"{classes_of(front)} and {classes}."
+        )
+    if options.method == "trades" and is_multilabel(labels):
+        raise ValueError("TRADES compares the probabilities of classes that exclude each other: use pgd.")
     wanted = labels.shape[1] if is_multilabel(labels) else int(labels.max()) + 1
     if wanted > classes or (is_multilabel(labels) and wanted != classes):
         raise ValueError(f"the data have {wanted} classes or more, the end's answers are {classes}.")
@@ -169,7 +179,10 @@ def _penalty(
         if options.l1:
             total = total + options.l1 * stitched.transform.weight.abs().sum()
         if own is not None:
-            given = stitched.transform(stitched.beginning(images) if value is None else value)
+            if value is None:
+                with evaluating(stitched.beginning):  # BatchNorm has seen this batch
+                    value = stitched.beginning(images)
+            given = stitched.transform(value)
             total = total + options.cka_weight * linear_cka(given, own(images))
         return total
 

@@ -31,7 +31,8 @@ def kept_activations(
 ) -> Iterator[list[Tensor] | None]:
     """What `stitched.before` gives for all images, while the block lasts; None where the budget is too small.
 
-    Tensors are (n, …), on the device of `images`. A file is removed with the block.
+    Tensors are (n, …), on the device of `images` in memory, and on the CPU from a file, which is removed with
+    the block.
     """
     first = images[:1]
     with torch.no_grad():

@@ -101,7 +101,7 @@ def measure_stitch(
         "cross_entropy": F.cross_entropy(logits, split.labels).item(),
     }
     for side, donor in (("front", front), ("end", end)):
-        row |= _beside(side, donor, stitched, logits, row)
+        row |= {f"{name}_{side}": value for name, value in _beside(donor, stitched, logits, row).items()}
     if with_autoattack:
         images = autoattack(stitched, split.images, split.labels, attack.epsilon, attack.norm)
         row["autoattack_accuracy"] = accuracy(stitched, images, split.labels)
@@ -119,12 +119,13 @@ def measure_stitch(
 
 
 def _beside(
-    side: str, donor: Donor, stitched: StitchedNetwork, logits: Tensor, row: dict[str, float]
+    donor: Donor, stitched: StitchedNetwork, logits: Tensor, row: dict[str, float]
 ) -> dict[str, float]:
+    """The columns of `OF_A_DONOR`; all undefined where the donor answers with other classes."""
+    if donor.logits.shape != logits.shape:
+        return dict.fromkeys(OF_A_DONOR, math.nan)
     labels = donor.split.labels
-    same_classes = donor.logits.shape == logits.shape
-    overlap = error_overlap(logits, donor.logits, labels) if same_classes else None
-    shares = overlap.set_index(["model_a", "model_b"])["share"] if same_classes else None
+    shares = error_overlap(logits, donor.logits, labels).set_index(["model_a", "model_b"])["share"]
     names = {
         "both_right": ("right", "right"),
         "only_stitch_right": ("right", "wrong"),
@@ -132,18 +133,14 @@ def _beside(
         "both_wrong": ("wrong", "wrong"),
     }
     return {
-        f"accuracy_{side}": donor.accuracy,
-        f"robust_accuracy_{side}": donor.robust_accuracy,
-        f"relative_accuracy_{side}": _ratio(row["accuracy"], donor.accuracy),
-        f"relative_robust_accuracy_{side}": _ratio(row["robust_accuracy"], donor.robust_accuracy),
-        f"transfer_{side}": accuracy(stitched, donor.adversarial, labels),
-        f"cross_entropy_{side}": (
-            F.cross_entropy(logits, donor.logits.softmax(1)).item() if same_classes else math.nan
-        ),
-        f"agreement_{side}": (
-            float(PREDICTION_MEASURES["agreement"](logits, donor.logits)) if same_classes else math.nan
-        ),
-        **{f"{name}_{side}": float(shares[key]) if same_classes else math.nan for name, key in names.items()},
+        "accuracy": donor.accuracy,
+        "robust_accuracy": donor.robust_accuracy,
+        "relative_accuracy": _ratio(row["accuracy"], donor.accuracy),
+        "relative_robust_accuracy": _ratio(row["robust_accuracy"], donor.robust_accuracy),
+        "transfer": accuracy(stitched, donor.adversarial, labels),
+        "cross_entropy": F.cross_entropy(logits, donor.logits.softmax(1)).item(),
+        "agreement": float(PREDICTION_MEASURES["agreement"](logits, donor.logits)),
+        **{name: float(shares[key]) for name, key in names.items()},
     }
 
 

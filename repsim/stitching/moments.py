@@ -110,6 +110,8 @@ class Moments:
             raise ValueError(
                 f"ridge is a number ≥ 0, for method='least_squares' only; not {ridge} for {method!r}."
             )
+        if rank < 0:
+            raise ValueError(f"rank must be at least 1, or 0 for any; it is {rank}.")
         if rank and method == "orthogonal":
             raise ValueError("an orthogonal match has full rank: rank is for the other methods.")
         if method == "orthogonal":
@@ -119,14 +121,15 @@ class Moments:
             weight = self._regression(method, ridge).T
             if rank:
                 # The best fit of a rank is the fit, projected on the directions in which it varies most.
-                _, directions = torch.linalg.eigh(weight @ self.xx @ weight.T)
+                penalized = self.xx + self._penalty(ridge) * torch.eye(len(self.xx)).to(self.xx)
+                _, directions = torch.linalg.eigh(weight @ penalized @ weight.T)
                 kept = directions[:, -rank:]
                 weight = kept @ (kept.T @ weight)
         return weight, self.mean_y - weight @ self.mean_x
 
     def _regression(self, method: str, ridge: float) -> Float[Tensor, "d1 d2"]:
         values, directions = torch.linalg.eigh(self.xx)
-        values = values.clamp(min=0) + ridge * self.xx.diagonal().mean()
+        values = values.clamp(min=0) + self._penalty(ridge)
         present = values > SMALLEST_EIGENVALUE * values[-1]
         if method == "least_squares" and not present.all():
             raise ValueError(
@@ -136,6 +139,9 @@ class Moments:
             )
         inverse = torch.where(present, 1 / values, 0.0)
         return directions @ (inverse[:, None] * (directions.T @ self.xy))
+
+    def _penalty(self, ridge: float) -> Float[Tensor, ""]:
+        return ridge * self.xx.diagonal().mean()
 
     def correlation(self) -> Float[Tensor, "d2 d1"]:
         """Of each y with each x; 0 where one of them is constant."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
@@ -9,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from repsim.attacks import device_of, evaluating
-from repsim.graphs import LayerGraph, trace
+from repsim.graphs import LayerGraph, fold_batchnorm, trace
 from repsim.stitching.moments import Moments
-from repsim.stitching.transforms import MATCHED, Initial, Layout, Mask, Transform
+from repsim.stitching.transforms import KINDS, MATCHED, Initial, Layout, Mask, Transform
 
 BATCH = 250  # images whose activations are held at once
 
@@ -55,6 +56,18 @@ class StitchedNetwork(nn.Module):
         self.training = mode
         self.transform.train(mode)
         return self
+
+    def folded(self) -> StitchedNetwork:
+        """A faster twin for fitting: the same transform, and the donors' BatchNorm folded away.
+
+        It computes the same but for rounding.
+        """
+        twin = copy.copy(self)
+        twin._modules = {
+            name: part if part is self.transform else fold_batchnorm(part)
+            for name, part in self._modules.items()
+        }
+        return twin
 
     def batchnorms(self) -> dict[str, nn.Module]:
         """The donors' BatchNorm layers that run, by name."""
@@ -108,6 +121,16 @@ def layout_between(
         return Layout(front.values[layer_front].shape, end.values[layer_end].shape, flatten, resize)
     except ValueError as error:
         raise ValueError(f"{layer_front} → {layer_end}: {error}") from error
+
+
+def kind_of_stitch(graph: LayerGraph, layer: str) -> str:
+    """What kind of transform a layer takes, or that there is none."""
+    shape = graph.values[layer].shape
+    if not graph.reaches_output(layer):
+        return "no: the output does not depend on it"
+    if len(shape) not in KINDS:
+        return f"no: {len(shape)} dimensions"
+    return Layout(shape, shape).description
 
 
 def layer_moments(

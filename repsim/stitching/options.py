@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -118,10 +119,12 @@ class StitchOptions:
             if getattr(self, field) < least:
                 raise ValueError(f"{field} must be at least {least}, not {getattr(self, field)}.")
         for field in NOT_NEGATIVE:
-            if getattr(self, field) < 0:
-                raise ValueError(f"{field} must not be negative, as {getattr(self, field)} is.")
-        if self.temperature <= 0:
-            raise ValueError(f"temperature must be above 0, not {self.temperature}.")
+            if not 0 <= getattr(self, field) < math.inf:
+                raise ValueError(f"{field} must be a finite number ≥ 0, not {getattr(self, field)}.")
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"temperature must be a finite number above 0, not {self.temperature}.")
+        if not math.isfinite(self.cka_weight):
+            raise ValueError(f"cka_weight must be a finite number, not {self.cka_weight}.")
         if not 0 <= self.attack_ratio <= 1:
             raise ValueError(f"attack_ratio is a share of each batch in [0, 1], not {self.attack_ratio}.")
         if self.method in ("standard", *MATCHES) and parse_epsilon(self.epsilon):
@@ -151,7 +154,7 @@ class StitchOptions:
         fields = {field.name: field for field in dataclasses.fields(self)}
         fixed: dict[str, object] = {"epsilon": parse_epsilon(self.epsilon)}
         if self.step_size is not None:
-            fixed["step_size"] = parse_epsilon(self.step_size)
+            fixed["step_size"] = parse_epsilon(self.step_size, "step_size")
         adversarial = self.method in ("pgd", "trades")
         if adversarial and (not fixed["epsilon"] or (self.method == "pgd" and not self.attack_ratio)):
             fixed["method"], adversarial = "standard", False

@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping
+import gzip
+import json
+import math
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -145,6 +149,8 @@ class Evaluation:
             "attack_norm": self.attack.norm,
             "attack_epsilon": self.attack.epsilon,
             "attack_steps": self.attack.steps,
+            "attack_step_size": self.attack.step_size,
+            "attack_random_start": self.attack.random_start,
             "with_autoattack": self.with_autoattack,
         }
 
@@ -225,12 +231,16 @@ class Stitch:
         found.restore_batchnorm(self.learned)
         return found.eval()
 
-    def measured(self, evaluation: Evaluation) -> dict | None:
-        """What has been measured under these circumstances, None if nothing has."""
-        for row in self.record["measured"]:
-            if evaluation.key.items() <= row.items():
-                return row
-        return None
+    def measured(self, evaluation: Evaluation, truncated_to: int = 0) -> dict | None:
+        """What has been measured under these circumstances, None if nothing has.
+
+        Parameters
+        ----------
+        truncated_to
+            Of the transform truncated to this rank; 0: as it is.
+        """
+        wanted = {**evaluation.key, "truncated_to": truncated_to}
+        return next((row for row in self.record["measured"] if wanted.items() <= row.items()), None)
 
 
 def donors_of(recipe: StitchRecipe, evaluation: Evaluation) -> tuple[Donor, Donor]:
@@ -254,16 +264,21 @@ def find_stitch(recipe: StitchRecipe) -> Stitch | None:
             if missing := [key for key in RECORDED if key not in record]:
                 raise artifacts.DamagedArtifact(f"{path} is no record of a stitch (no {', '.join(missing)}).")
             return Stitch(recipe, record, path.with_suffix(".safetensors"))
-        pack = path.with_name(f"{PACK}.json")
+        pack = path.with_name(f"{PACK}.json.gz")
         if pack.exists() and (record := _read_pack(pack, pack.stat().st_mtime_ns).get(recipe.address)):
-            return Stitch(recipe, record, pack.with_suffix(".safetensors"), f"{recipe.address}.")
+            return Stitch(recipe, record, path.with_name(f"{PACK}.safetensors"), f"{recipe.address}.")
     return None
 
 
 @functools.lru_cache(maxsize=8)
 def _read_pack(path: Path, changed: int) -> dict[str, dict]:
     """The records of a pack; `changed` is when the file was, so that a new one is read again."""
-    content = artifacts.read_json(path)
+    try:
+        content = json.loads(gzip.decompress(path.read_bytes()))
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise artifacts.DamagedArtifact(
+            f"{path} is damaged ({error}): take it from the repository."
+        ) from error
     return {
         address: {**record, "checksum": content["checksum"]}
         for address, record in content["stitches"].items()
@@ -275,13 +290,21 @@ def _read_tensors(file: Path, checksum: str) -> dict[str, Tensor]:
     return artifacts.read_tensors(file, checksum)
 
 
-def obtain_stitch(recipe: StitchRecipe, evaluation: Evaluation, *, recompute: bool = False) -> Stitch:
+def obtain_stitch(
+    recipe: StitchRecipe,
+    evaluation: Evaluation,
+    *,
+    truncations: Sequence[int] = (),
+    recompute: bool = False,
+) -> Stitch:
     """The stitch of a recipe: from the store, else fitted, saved, and then measured.
 
     Two processes that ask for the same stitch make it once. What is measured is added to the record.
 
     Parameters
     ----------
+    truncations
+        Ranks; measure, too, what is left of it when a copy of the transform is truncated to them.
     recompute
         Fit and measure it again though it is stored.
 
@@ -297,22 +320,28 @@ def obtain_stitch(recipe: StitchRecipe, evaluation: Evaluation, *, recompute: bo
             f"the stitch is for {recipe.dataset} ({recipe.fingerprint}), the data set is {dataset.slug} "
             f"({dataset.fingerprint}): make the recipe with StitchRecipe.of(…, dataset)."
         )
+    ranks = [0, *truncations]
     stored = None if recompute else find_stitch(recipe)
-    if stored is not None and stored.measured(evaluation):
+    if stored is not None and all(stored.measured(evaluation, rank) for rank in ranks):
         return stored
     path = paths.stitches()[0] / recipe.dataset / f"{recipe.address}.json"
     with artifacts.locked(path):
         stored = None if recompute else find_stitch(recipe)  # another process may have made it meanwhile
         if stored is None:
             stored = _make(recipe, evaluation, path)
-        if not stored.measured(evaluation):
-            row = _measure(stored, evaluation)
-            record = {**stored.record, "measured": [*stored.record["measured"], row]}
-            if stored.prefix:  # a pack is not written to: its stitch becomes one of the user's own
-                tensors = stored.learned
-                record["checksum"] = artifacts.write_tensors(path.with_suffix(".safetensors"), tensors)
-            artifacts.write_json(path, record)
-        return find_stitch(recipe)
+        for rank in ranks:
+            if not stored.measured(evaluation, rank):
+                stored = _add(stored, _measure(stored, evaluation, rank), path)
+        return stored
+
+
+def _add(stored: Stitch, row: dict[str, object], path: Path) -> Stitch:
+    """Write a measurement into the record. A packed stitch becomes one of the user's own."""
+    record = {**stored.record, "measured": [*stored.record["measured"], row]}
+    if stored.prefix:
+        record["checksum"] = artifacts.write_tensors(path.with_suffix(".safetensors"), stored.learned)
+    artifacts.write_json(path, record)
+    return find_stitch(stored.recipe)
 
 
 def _make(recipe: StitchRecipe, evaluation: Evaluation, path: Path) -> Stitch:
@@ -352,30 +381,50 @@ def _make(recipe: StitchRecipe, evaluation: Evaluation, path: Path) -> Stitch:
     return find_stitch(recipe)
 
 
-def _measure(stored: Stitch, evaluation: Evaluation) -> dict[str, object]:
+def _measure(stored: Stitch, evaluation: Evaluation, rank: int) -> dict[str, object]:
     recipe = stored.recipe
     row = measure_stitch(
-        stored.network(evaluation),
+        stored.network(evaluation, stored.transform.truncated(rank) if rank else None),
         *donors_of(recipe, evaluation),
         recipe.layer_front,
         recipe.layer_end,
         with_autoattack=evaluation.with_autoattack,
     )
     # JSON has no NaN: what is not there is undefined
-    return {**evaluation.key, **{name: round(value, 6) for name, value in row.items() if value == value}}
+    defined = {name: round(value, 6) for name, value in row.items() if not math.isnan(value)}
+    return {**evaluation.key, "truncated_to": rank, **defined}
 
 
-def pack(stitches: Iterable[Stitch], dataset: str) -> Path:
-    """Pack stitches of a data set into two files, which come with the repository."""
-    chosen = {stitch.recipe.address: stitch for stitch in stitches}
-    tensors = {
-        f"{address}.{name}": tensor
-        for address, stitch in sorted(chosen.items())
-        for name, tensor in stitch.learned.items()
+def stored_stitches(dataset: str) -> list[Stitch]:
+    """All stitches of a data set (by its slug), the user's own and the packed ones."""
+    recipes: dict[str, dict] = {}
+    for folder in reversed(paths.stitches()):
+        pack = folder / dataset / f"{PACK}.json.gz"
+        if pack.exists():
+            packed = _read_pack(pack, pack.stat().st_mtime_ns)
+            recipes |= {address: record["recipe"] for address, record in packed.items()}
+        own = sorted((folder / dataset).glob("*.json"))
+        recipes |= {path.stem: artifacts.read_json(path)["recipe"] for path in own}
+    found = [StitchRecipe(**{**r, "options": StitchOptions(**r["options"])}) for r in recipes.values()]
+    return [find_stitch(recipe) for recipe in found]
+
+
+def pack(dataset: str) -> Path:
+    """Put all stitches of a data set into the two files that come with the repository, and nowhere else."""
+    stitches = stored_stitches(dataset)
+    tensors = {f"{each.recipe.address}.{name}": t for each in stitches for name, t in each.learned.items()}
+    records = {
+        each.recipe.address: {key: value for key, value in each.record.items() if key != "checksum"}
+        for each in stitches
     }
-    path = paths.stitches()[0] / dataset / f"{PACK}.json"
-    path.unlink(missing_ok=True)
-    checksum = artifacts.write_tensors(path.with_suffix(".safetensors"), tensors)
-    records = {address: stitch.record for address, stitch in chosen.items()}
-    artifacts.write_json(path, {"checksum": checksum, "stitches": records})
+    folder = paths.stitches()[0] / dataset
+    path = folder / f"{PACK}.json.gz"
+    checksum = artifacts.write_tensors(folder / f"{PACK}.safetensors", dict(sorted(tensors.items())))
+    text = json.dumps({"checksum": checksum, "stitches": records}, sort_keys=True, allow_nan=False)
+    with artifacts.atomic(path) as temporary:
+        temporary.write_bytes(gzip.compress(text.encode(), mtime=0))
+    for each in stitches:
+        if not each.prefix and each.file.parent == folder:
+            each.file.with_suffix(".json").unlink()
+            each.file.unlink()
     return path

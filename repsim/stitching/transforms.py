@@ -21,6 +21,7 @@ INITIALS = ("random", "identity", "permutation", "pseudo_inverse", "ones", "zero
 MASKS = ("identity", "semi_match", "absolute_semi_match", "random_permutation")
 SQUARE = {"initial": ("identity", "permutation"), "mask": ("random_permutation",)}
 MATCHED = {"initial": ("pseudo_inverse",), "mask": ("semi_match", "absolute_semi_match")}
+SMALLEST = 1e-6  # singular values below so much of the largest are float32's rounding
 KINDS = {1: "vector", 2: "tokens", 3: "map"}  # by the dimensions of a layer's value for one image
 
 
@@ -214,8 +215,12 @@ class Transform(nn.Module):
             # shared between the factors, so that both learn at the same rate
             u, s, v = torch.linalg.svd(weight.double(), full_matrices=False)
             root = s[:rank].sqrt()
-            self.up = nn.Parameter((u[:, :rank] * root).float())
-            self.down = nn.Parameter((root[:, None] * v[:rank]).float())
+            down = (root[:, None] * v[:rank]).float()
+            # Where the weight has a lower rank, factors that are both zero would never learn.
+            absent = s[:rank] <= SMALLEST * s[0]
+            random, _ = _initial_weight("random", taken, rank, 0, None, generator)
+            self.up = nn.Parameter((u[:, :rank] * torch.where(absent, 0.0, root)).float())
+            self.down = nn.Parameter(torch.where(absent[:, None], random, down))
         else:
             self.full = nn.Parameter(weight)
         self.bias = nn.Parameter(bias)
@@ -250,7 +255,7 @@ class Transform(nn.Module):
 
     @torch.no_grad()
     def set(self, weight: Float[Tensor, "given taken"], bias: Float[Tensor, " given"]) -> Transform:
-        """Take over a weight and a bias found by other means; returns itself."""
+        """Take over a weight and a bias found by other means, unless the rank is low; returns itself."""
         self.full.copy_(weight)
         self.bias.copy_(bias)
         return self
