@@ -25,7 +25,7 @@ sns.set_theme(
     style="ticks",
     palette="colorblind",
     rc={
-        "figure.dpi": 90,
+        "figure.dpi": 80,
         "savefig.dpi": 160,
         "axes.titlesize": "medium",
         "figure.constrained_layout.use": True,
@@ -141,7 +141,9 @@ def curves(
     if axis is None:
         _, axis = plt.subplots(figsize=(6.4, 4.0))
     labels = dict(labels or {})
-    shown = table.rename(columns=labels).reset_index(drop=True)  # seaborn fails on an index with repeats
+    # Only what is drawn: a label may be another column's name. And seaborn fails on an index with repeats.
+    drawn = list(dict.fromkeys(filter(None, (x, y, hue, style))))
+    shown = table[drawn].rename(columns=labels).reset_index(drop=True)
     x, y, hue, style = (labels.get(name, name) if name else None for name in (x, y, hue, style))
     for column in filter(None, (style, hue)):  # ε by name: a quantity's legend would show other numbers
         if pd.api.types.is_float_dtype(shown[column]):
@@ -214,13 +216,12 @@ def facets(
         *shape, figsize=(2.5 * shape[1] + 2.4, 2.5 * shape[0] + 0.4), squeeze=False, sharex=True, sharey="row"
     )
     for line, (y, name) in zip(axes, ys.items(), strict=True):
-        for axis, (title, part) in zip(line, groups.items(), strict=True):
+        for axis, part in zip(line, groups.values(), strict=True):
             curves(part, x, y, hue, labels={**labels, y: name}, axis=axis, **options)
-            is_corner = line is axes[0] and axis is line[-1]
-            if not is_corner:
+            if axis is not axes[0, -1]:
                 axis.get_legend().remove()
-            if line is axes[0]:
-                axis.set_title(title)
+    for axis, title in zip(axes[0], groups, strict=True):
+        axis.set_title(title)
     return figure
 
 

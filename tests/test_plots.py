@@ -282,6 +282,12 @@ def shown(axis):
     return image.make_image(plt.gcf().canvas.get_renderer(), unsampled=True)[0][..., :3]
 
 
+def test_a_label_may_be_the_name_of_another_column(table):
+    axis = plots.curves(table, "depth", "value", "epsilon", labels={"value": "other", "depth": "seed"})
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("seed", "other")
+    assert axis.lines[0].get_ydata().max() < 2.5
+
+
 def test_facets_are_a_grid_of_curves_with_one_legend(table):
     wide = pd.concat(
         [table.assign(way=way, value=table["value"] + shift) for way, shift in (("b", 0), ("a", 1))]

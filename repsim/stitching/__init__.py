@@ -4,12 +4,14 @@
 networks are stitched by `obtain_stitch`, many at once by what `repsim.stitching.experiments` has.
 """
 
+from repsim.stitching.evaluation import Evaluation
 from repsim.stitching.fitting import fit_stitch
 from repsim.stitching.kept import Budget
 from repsim.stitching.moments import Moments
 from repsim.stitching.network import StitchedNetwork, make_transform, stitch
 from repsim.stitching.options import StitchOptions
-from repsim.stitching.store import Evaluation, Stitch, StitchRecipe, find_stitch, obtain_stitch
+from repsim.stitching.recipe import StitchRecipe
+from repsim.stitching.store import Stitch, find_stitch, obtain_stitch
 from repsim.stitching.transforms import Layout, Transform
 
 __all__ = [

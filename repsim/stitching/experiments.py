@@ -16,9 +16,11 @@ from repsim import zoo
 from repsim.data import Dataset
 from repsim.graphs import Layers, trace
 from repsim.progress import progress_bar
+from repsim.stitching.evaluation import Evaluation
 from repsim.stitching.measuring import MEASURED
 from repsim.stitching.options import StitchOptions
-from repsim.stitching.store import Evaluation, Stitch, StitchRecipe, find_stitch, obtain_stitch
+from repsim.stitching.recipe import StitchRecipe
+from repsim.stitching.store import Stitch, find_stitch, obtain_stitch
 from repsim.store import TrainedModel, load_model, obtain_all
 
 # How transforms are fitted on each data set unless told otherwise. On a few batches per epoch the published

@@ -21,14 +21,13 @@ from repsim.stitching.network import (
     StitchedNetwork,
     as_graph,
     check_donors,
-    classes_of,
     layer_moments,
     layout_between,
     make_transform,
     stitch,
 )
 from repsim.stitching.options import StitchOptions
-from repsim.stitching.targets import Labels, is_multilabel, make_targets, make_task
+from repsim.stitching.targets import Labels, check_targets, is_multilabel, make_targets, make_task
 from repsim.stitching.transforms import Transform, check_rank
 from repsim.training import augmented
 
@@ -96,7 +95,7 @@ def fit_stitch(
     if options.is_direct:
         transform = match(front, end, layer_front, layer_end, images, options)
         return stitch(front, end, layer_front, layer_end, transform, cross_task=cross_task), _curve([])
-    _check_targets(options, front, end, labels)
+    check_targets(options, front, end, labels)
     transform = make_transform(
         front,
         end,
@@ -116,7 +115,7 @@ def fit_stitch(
     seen, attack = images, options.attack
     if attack is not None and options.attacked != "stitched":
         seen, attack = transfer_set(front.network, end.network, images, labels, options), None
-    targets = None if moving else _targets(options, front, end, images, labels)
+    targets = None if moving else make_targets(options, front.network, end.network, images, labels)
     penalty = _penalty(options, stitched, end, layer_end)
     running = stitched if options.update_batchnorm else stitched.folded()
 
@@ -127,7 +126,9 @@ def fit_stitch(
             logits = running.after(value, *context)
             return task(logits, targets[batch]) + penalty(seen[batch], value), logits
         x = augmented(seen[batch], moving) if moving else seen[batch]
-        wanted = _targets(options, front, end, x, labels[batch]) if moving else targets[batch]
+        wanted = (
+            make_targets(options, front.network, end.network, x, labels[batch]) if moving else targets[batch]
+        )
         loss, logits = objective(options, attack, running, x, wanted, task)
         return loss + penalty(x), logits
 
@@ -135,37 +136,6 @@ def fit_stitch(
     with kept_activations(running, seen, budget or Budget()) if fixed else nullcontext() as kept:
         curve = _train(stitched, batch_loss, labels, options, on_epoch, progress)
     return stitched.eval(), _curve(curve)
-
-
-def _check_targets(options: StitchOptions, front: LayerGraph, end: LayerGraph, labels: Labels) -> None:
-    """Refuse targets that the end cannot give as answers."""
-    classes = classes_of(end)
-    if options.targets in ("soft_1", "soft_12", "soft_1_plus_2") and classes_of(front) != classes:
-        raise ValueError(
-            f"targets={options.targets!r} needs a front that tells as many classes apart as the end, not "
-            f"{classes_of(front)} and {classes}."
-        )
-    if options.attacked in ("front", "both") and classes_of(front) != classes:
-        raise ValueError(
-            f"attacked={options.attacked!r} needs a front that tells as many classes apart as the end, not "
-            f"{classes_of(front)} and {classes}."
-        )
-    if options.method == "trades" and is_multilabel(labels):
-        raise ValueError("TRADES compares the probabilities of classes that exclude each other: use pgd.")
-    wanted = labels.shape[1] if is_multilabel(labels) else int(labels.max()) + 1
-    if wanted > classes or (is_multilabel(labels) and wanted != classes):
-        raise ValueError(f"the data have {wanted} classes or more, the end's answers are {classes}.")
-
-
-def _targets(
-    options: StitchOptions, front: LayerGraph, end: LayerGraph, images: Tensor, labels: Labels
-) -> Tensor:
-    with evaluating(front.network), evaluating(end.network):
-        parts = [
-            make_targets(options, front.network, end.network, x, y)
-            for x, y in zip(images.split(BATCH), labels.split(BATCH), strict=True)
-        ]
-    return torch.cat(parts)
 
 
 def _penalty(

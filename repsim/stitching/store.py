@@ -20,160 +20,16 @@ import pandas as pd
 from torch import Tensor
 
 from repsim import artifacts, paths
-from repsim.attacks import Attack
-from repsim.data import Dataset
-from repsim.graphs import trace
+from repsim.stitching.evaluation import Evaluation, donors_of
 from repsim.stitching.fitting import CURVE, fit_stitch
-from repsim.stitching.measuring import Donor, measure_stitch
+from repsim.stitching.measuring import measure_stitch
 from repsim.stitching.network import StitchedNetwork, stitch
 from repsim.stitching.options import StitchOptions
+from repsim.stitching.recipe import StitchRecipe
 from repsim.stitching.transforms import Layout, Transform
-from repsim.store import EVALUATED, TrainedModel, load_model
 
 PACK = "committed"  # the name of the packed stitches' files
 RECORDED = ("recipe", "shapes", "checksum", "curve", "measured")  # what is read again
-DIGITS = 12  # of a donor's checksum that a recipe holds
-
-
-@dataclass(frozen=True)
-class StitchRecipe:
-    """All that decides what a stitch is; equal recipes make equal stitches.
-
-    Attributes
-    ----------
-    dataset, fingerprint
-        On whose training images the transform is found.
-    front, end
-        Names of the donors in the store; `front_weights` and `end_weights` begin their checksums.
-    layer_front, layer_end
-        Whose value is taken, and whose is replaced.
-    cross_task
-        Allow donors with different numbers of classes.
-    options
-        How the transform is found.
-    """
-
-    dataset: str
-    fingerprint: str
-    front: str
-    front_weights: str
-    end: str
-    end_weights: str
-    layer_front: str
-    layer_end: str
-    cross_task: bool
-    options: StitchOptions
-
-    @classmethod
-    def of(
-        cls,
-        front: TrainedModel,
-        end: TrainedModel,
-        layer_front: str,
-        layer_end: str,
-        dataset: Dataset,
-        options: StitchOptions | None = None,
-        *,
-        cross_task: bool = False,
-    ) -> StitchRecipe:
-        """A recipe for stored donors and a loaded data set."""
-        return cls(
-            dataset=dataset.slug,
-            fingerprint=dataset.fingerprint,
-            front=front.name,
-            front_weights=_weights(front),
-            end=end.name,
-            end_weights=_weights(end),
-            layer_front=layer_front,
-            layer_end=layer_end,
-            cross_task=cross_task,
-            options=options or StitchOptions(),
-        )
-
-    @property
-    def address(self) -> str:
-        """Equal for recipes that make equal stitches."""
-        return artifacts.address(dataclasses.asdict(self))
-
-    @property
-    def title(self) -> str:
-        return f"{self.front}/{self.layer_front} → {self.end}/{self.layer_end}"
-
-
-def _weights(model: TrainedModel) -> str:
-    return model.record["checksums"][str(model.recipe.epochs)][:DIGITS]
-
-
-class Evaluation:
-    """On which images and under which attack stitches are measured; keeps what their donors do there.
-
-    Parameters
-    ----------
-    dataset
-        Stitches are fitted on its training images (see `fitted_on`), and measured on its test images, at
-        most 1,000.
-    attack
-        For robust accuracy and transfer.
-    fitted_on
-        The data set on which stitches are fitted, when it is another one.
-    with_autoattack
-        Measure accuracy under AutoAttack too.
-    """
-
-    def __init__(
-        self,
-        dataset: Dataset,
-        attack: Attack,
-        *,
-        fitted_on: Dataset | None = None,
-        with_autoattack: bool = False,
-        device: str = "auto",
-    ):
-        self.dataset, self.attack, self.with_autoattack = dataset, attack, with_autoattack
-        self.fitted_on = fitted_on or dataset
-        self.device = device
-        self.split = dataset.test.subset(EVALUATED)
-        self._donors: dict[str, tuple[TrainedModel, Donor]] = {}
-
-    def __getstate__(self) -> dict:
-        """What another process needs: it makes donors of its own."""
-        return {**self.__dict__, "_donors": {}}
-
-    @property
-    def key(self) -> dict[str, object]:
-        """What tells measurements under different circumstances apart."""
-        return {
-            "evaluated_on": self.dataset.slug,
-            "evaluated_fingerprint": self.dataset.fingerprint,
-            "images": len(self.split),
-            "attack_norm": self.attack.norm,
-            "attack_epsilon": self.attack.epsilon,
-            "attack_steps": self.attack.steps,
-            "attack_step_size": self.attack.step_size,
-            "attack_random_start": self.attack.random_start,
-            "with_autoattack": self.with_autoattack,
-        }
-
-    def donor(self, name: str, weights: str) -> Donor:
-        """A donor by its name in the store.
-
-        Raises
-        ------
-        ValueError
-            There is none of that name.
-        DamagedArtifact
-            It has been trained again since the recipe was written.
-        """
-        if name not in self._donors:
-            model = load_model(name, self.device)
-            graph = trace(model.network, model.record["image_shape"])
-            self._donors[name] = (model, Donor(graph, self.split, self.attack))
-        model, donor = self._donors[name]
-        if _weights(model) != weights:
-            raise artifacts.DamagedArtifact(
-                f"{name} has other weights ({_weights(model)}…) than the stitch was made for ({weights}…)."
-            )
-        return donor
 
 
 @dataclass(frozen=True)
@@ -241,14 +97,6 @@ class Stitch:
         """
         wanted = {**evaluation.key, "truncated_to": truncated_to}
         return next((row for row in self.record["measured"] if wanted.items() <= row.items()), None)
-
-
-def donors_of(recipe: StitchRecipe, evaluation: Evaluation) -> tuple[Donor, Donor]:
-    """The donors of a stitch, as an evaluation keeps them."""
-    return (
-        evaluation.donor(recipe.front, recipe.front_weights),
-        evaluation.donor(recipe.end, recipe.end_weights),
-    )
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -427,4 +275,5 @@ def pack(dataset: str) -> Path:
         if not each.prefix and each.file.parent == folder:
             each.file.with_suffix(".json").unlink()
             each.file.unlink()
+            each.file.with_name(f".{each.file.stem}.json.lock").unlink(missing_ok=True)
     return path

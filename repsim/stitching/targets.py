@@ -7,8 +7,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from repsim.graphs import LayerGraph
 from repsim.optimization import Task
+from repsim.stitching.network import classes_of
 from repsim.stitching.options import StitchOptions
+from repsim.training import predict
 
 Labels = Int[Tensor, " n"] | Float[Tensor, "n classes"]
 
@@ -50,8 +53,32 @@ def make_targets(
     if options.targets == "hard":
         return labels
     donors = {"soft_1": [front], "soft_2": [end]}.get(options.targets, [front, end])
-    with torch.no_grad():
-        logits = [donor(images) for donor in donors]
+    logits = [predict(donor, images) for donor in donors]
     if options.targets == "soft_1_plus_2":
         return ((logits[0] + logits[1]) / 2)[:, None]
     return torch.stack(logits, dim=1)
+
+
+def check_targets(options: StitchOptions, front: LayerGraph, end: LayerGraph, labels: Labels) -> None:
+    """Refuse targets that the donors cannot give, or the end cannot answer.
+
+    Raises
+    ------
+    ValueError
+        The front's classes are asked for, and are others than the end's; the labels are of more classes; or
+        the data are multi-label, and the method is TRADES.
+    """
+    classes = classes_of(end)
+    asked = {"targets": ("soft_1", "soft_12", "soft_1_plus_2"), "attacked": ("front", "both")}
+    for option, values in asked.items():
+        value = getattr(options, option)
+        if value in values and classes_of(front) != classes:
+            raise ValueError(
+                f"{option}={value!r} needs a front that tells as many classes apart as the end, not "
+                f"{classes_of(front)} and {classes}."
+            )
+    if options.method == "trades" and is_multilabel(labels):
+        raise ValueError("TRADES compares the probabilities of classes that exclude each other: use pgd.")
+    wanted = labels.shape[1] if is_multilabel(labels) else int(labels.max()) + 1
+    if wanted > classes or (is_multilabel(labels) and wanted != classes):
+        raise ValueError(f"the data have {wanted} classes or more, the end's answers are {classes}.")

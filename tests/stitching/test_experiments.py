@@ -408,3 +408,36 @@ def test_curves_have_a_row_for_each_epoch_and_both_learning_rates(tiny_data, eva
     assert found["learning_rate"].iloc[-1] < 0.01
     assert found["loss"].tolist() == [*made[0].curve["loss"], *made[1].curve["loss"]]
     assert len(set(found.columns)) == len(found.columns)
+
+
+def test_networks_of_two_tasks_are_stitched_on_the_data_of_either(tiny_data):
+    shapes = load_data("shapes", train_size=100, test_size=40)
+    (recipe,) = zoo.recipes(load_data("shapes"), ["resnet_tiny"], [0.0], [0])
+    there = find(recipe, "cpu")
+    tables = []
+    for own in (tiny_data, shapes):
+        seen = Evaluation(own, Attack(0.1, steps=1), device="cpu")
+        pairs = [(trained(), there), (there, trained())]
+        tables.append(
+            run(same_layer(pairs, [BLOCKS[1]], own, [QUICK], cross_task=True), seen, progress=False)
+        )
+    crossed = pd.concat(tables, ignore_index=True)
+    assert crossed["front_task"].tolist() == ["digits", "shapes"] * 2
+    assert crossed["end_task"].tolist() == ["shapes", "digits"] * 2
+    assert (
+        crossed["fitted_on"].tolist() == crossed["evaluated_on"].tolist() == ["digits"] * 2 + ["shapes"] * 2
+    )
+    # a front trained on these very images serves an end of the other task better than the other way round
+    on_digits = crossed[crossed["fitted_on"] == "digits"].set_index("front_task")
+    assert on_digits.loc["digits", "accuracy_front"] > 0.9 > 0.5 > on_digits.loc["shapes", "accuracy_front"]
+    assert on_digits.loc["digits", "accuracy"] > 0.2
+
+
+def test_a_stitch_may_be_measured_on_other_data_than_it_was_fitted_on(tiny_data):
+    shapes = load_data("shapes", train_size=100, test_size=40)
+    elsewhere = Evaluation(shapes, Attack(0.1, steps=1), fitted_on=tiny_data, device="cpu")
+    (recipe,) = same_layer([(trained(), trained(0.1))], [BLOCKS[2]], tiny_data, [DIRECT])
+    stitch = obtain_stitch(recipe, elsewhere)
+    assert stitch.measured(elsewhere)["evaluated_on"] == "shapes"
+    assert stitch.measured(elsewhere)["images"] == 40
+    assert stitch.recipe.dataset == "digits"

@@ -1,0 +1,83 @@
+"""Which stitch: of which networks, between which layers, found on which images, and how."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from repsim import artifacts
+from repsim.data import Dataset
+from repsim.stitching.options import StitchOptions
+from repsim.store import TrainedModel
+
+DIGITS = 12  # of a donor's checksum that a recipe holds
+
+
+@dataclass(frozen=True)
+class StitchRecipe:
+    """All that decides what a stitch is; equal recipes make equal stitches.
+
+    Attributes
+    ----------
+    dataset, fingerprint
+        On whose training images the transform is found.
+    front, end
+        Names of the donors in the store; `front_weights` and `end_weights` begin their checksums.
+    layer_front, layer_end
+        Whose value is taken, and whose is replaced.
+    cross_task
+        Allow donors with different numbers of classes.
+    options
+        How the transform is found.
+    """
+
+    dataset: str
+    fingerprint: str
+    front: str
+    front_weights: str
+    end: str
+    end_weights: str
+    layer_front: str
+    layer_end: str
+    cross_task: bool
+    options: StitchOptions
+
+    @classmethod
+    def of(
+        cls,
+        front: TrainedModel,
+        end: TrainedModel,
+        layer_front: str,
+        layer_end: str,
+        dataset: Dataset,
+        options: StitchOptions | None = None,
+        *,
+        cross_task: bool = False,
+    ) -> StitchRecipe:
+        """A recipe for stored donors and a loaded data set."""
+        return cls(
+            dataset=dataset.slug,
+            fingerprint=dataset.fingerprint,
+            front=front.name,
+            front_weights=weights_of(front),
+            end=end.name,
+            end_weights=weights_of(end),
+            layer_front=layer_front,
+            layer_end=layer_end,
+            cross_task=cross_task,
+            options=options or StitchOptions(),
+        )
+
+    @property
+    def address(self) -> str:
+        """Equal for recipes that make equal stitches."""
+        return artifacts.address(dataclasses.asdict(self))
+
+    @property
+    def title(self) -> str:
+        return f"{self.front}/{self.layer_front} → {self.end}/{self.layer_end}"
+
+
+def weights_of(model: TrainedModel) -> str:
+    """The beginning of the checksum of a model's weights."""
+    return model.record["checksums"][str(model.recipe.epochs)][:DIGITS]
