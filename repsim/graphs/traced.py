@@ -158,7 +158,14 @@ class TracedGraph(LayerGraph):
             if node in chosen:
                 copied[node] = graph.node_copy(node, copied.__getitem__)
         graph.output(result(copied))
-        return frozen(without_inplace(copy.deepcopy(fx.GraphModule(self.network, graph))))
+        # Copied in one go, so that what the network shares (a weight that is used twice) stays shared.
+        used = {n.target: self._held(n.target) for n in graph.nodes if n.op in ("call_module", "get_attr")}
+        return frozen(without_inplace(fx.GraphModule(copy.deepcopy(used), graph)))
+
+    def _held(self, target: str) -> nn.Module | Tensor:
+        """The module or weight of the network at a path."""
+        owner, _, name = target.rpartition(".")
+        return getattr(self.network.get_submodule(owner), name)
 
 
 def _is_view(node: fx.Node) -> bool:

@@ -418,19 +418,19 @@ def test_networks_of_two_tasks_are_stitched_on_the_data_of_either(tiny_data):
     for own in (tiny_data, shapes):
         seen = Evaluation(own, Attack(0.1, steps=1), device="cpu")
         pairs = [(trained(), there), (there, trained())]
-        tables.append(
-            run(same_layer(pairs, [BLOCKS[1]], own, [QUICK], cross_task=True), seen, progress=False)
-        )
+        ways = [StitchOptions(epochs=10, batch_size=50, learning_rate=0.03)]
+        tables.append(run(same_layer(pairs, [BLOCKS[2]], own, ways, cross_task=True), seen, progress=False))
     crossed = pd.concat(tables, ignore_index=True)
     assert crossed["front_task"].tolist() == ["digits", "shapes"] * 2
     assert crossed["end_task"].tolist() == ["shapes", "digits"] * 2
     assert (
         crossed["fitted_on"].tolist() == crossed["evaluated_on"].tolist() == ["digits"] * 2 + ["shapes"] * 2
     )
-    # a front trained on these very images serves an end of the other task better than the other way round
+    # what a network knows of its own task can be put into the other task's answers
     on_digits = crossed[crossed["fitted_on"] == "digits"].set_index("front_task")
-    assert on_digits.loc["digits", "accuracy_front"] > 0.9 > 0.5 > on_digits.loc["shapes", "accuracy_front"]
-    assert on_digits.loc["digits", "accuracy"] > 0.2
+    assert on_digits.loc["digits", "accuracy_front"] > 0.9
+    assert on_digits.loc["digits", "accuracy"] > 0.5
+    assert on_digits.loc["digits", "accuracy_end"] < 0.5
 
 
 def test_a_stitch_may_be_measured_on_other_data_than_it_was_fitted_on(tiny_data):
