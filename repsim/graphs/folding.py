@@ -23,14 +23,17 @@ def fold_batchnorm(part: nn.Module) -> nn.Module:
     folded = copy.deepcopy(part)
     calls = Counter(node.target for node in folded.graph.nodes if node.op == "call_module")
     for node in list(folded.graph.nodes):
-        if node.op != "call_module" or not isinstance(folded.get_submodule(node.target), NORMALIZATIONS):
+        if node.op != "call_module":
+            continue
+        normalization = folded.get_submodule(node.target)
+        if not isinstance(normalization, NORMALIZATIONS) or normalization.running_mean is None:
             continue
         before = node.all_input_nodes[0]
         if before.op != "call_module" or len(before.users) > 1:
             continue
         convolution = folded.get_submodule(before.target)
         if isinstance(convolution, CONVOLUTIONS) and calls[before.target] == calls[node.target] == 1:
-            fused = fuse_conv_bn_eval(convolution, folded.get_submodule(node.target))
+            fused = fuse_conv_bn_eval(convolution, normalization)
             folded.set_submodule(before.target, fused.requires_grad_(False))
             node.replace_all_uses_with(before)
             folded.graph.erase_node(node)

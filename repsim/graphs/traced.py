@@ -10,6 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, fx, nn
 
+from repsim.attacks import device_of, evaluating
 from repsim.graphs.layer_graph import Ending, LayerGraph, Visit, frozen
 from repsim.models.layers import without_inplace
 
@@ -86,7 +87,7 @@ class TracedGraph(LayerGraph):
                 pending += node.all_input_nodes
         inner = {*rest, *again}
         taken = [node for node in cut.graph.nodes if node in context]
-        return Ending(
+        ending = Ending(
             context=self._part(_ancestors(taken) + taken, lambda copied: tuple(copied[n] for n in taken)),
             rest=self._part(
                 [node for node in cut.graph.nodes if node in inner],
@@ -94,6 +95,20 @@ class TracedGraph(LayerGraph):
                 given=[cut, *taken],
             ),
         )
+        self._check_cut(layer, ending)
+        return ending
+
+    def _check_cut(self, layer: str, ending: Ending) -> None:
+        """Refuse a cut whose parts do not make the network: some ways to work in place cannot be seen."""
+        images = torch.rand(2, *self.image_shape, generator=torch.Generator().manual_seed(0))
+        images = images.to(device_of(self.network))
+        with evaluating(self.network), torch.no_grad():
+            parts = ending.rest(self.beginning(layer)(images), *ending.context(images))
+            if not torch.allclose(parts, self.network(images), rtol=1e-3, atol=1e-4, equal_nan=True):
+                raise ValueError(
+                    f"the network cannot be cut at {layer!r}: it changes values in place in a way that its "
+                    "graph does not show."
+                )
 
     @cached_property
     def _cuttable(self) -> dict[str, fx.Node]:
@@ -125,7 +140,8 @@ class TracedGraph(LayerGraph):
         if node.op == "call_module":
             return getattr(self.module.get_submodule(node.target), "inplace", False)
         name = node.target if node.op == "call_method" else getattr(node.target, "__name__", "")
-        named_so = name.endswith("_") and not name.endswith("__")
+        is_operator = getattr(node.target, "__module__", "") == "_operator"  # such as and_
+        named_so = name.endswith("_") and not name.endswith("__") and not is_operator
         return node.kwargs.get("inplace", False) or named_so or node.target is operator.iadd
 
     def _part(

@@ -74,7 +74,8 @@ class Evaluation:
         if name not in self._donors:
             model = load_model(name, self.device)
             graph = trace(model.network, model.record["image_shape"])
-            self._donors[name] = (model, Donor(graph, self.split, self.attack))
+            own_task = model.recipe.dataset == self.dataset.slug
+            self._donors[name] = (model, Donor(graph, self.split, self.attack, own_task=own_task))
         model, donor = self._donors[name]
         if weights_of(model) != weights:
             raise artifacts.DamagedArtifact(

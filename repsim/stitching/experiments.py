@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
 from multiprocessing import get_context
@@ -27,17 +27,17 @@ from repsim.store import TrainedModel, load_model, obtain_all
 # settings end far from a minimum; these had the lowest training loss of those tried (task loss, and nothing
 # else, was looked at).
 FITTING: dict[str, dict[str, object]] = {
-    name: {"initial": "pseudo_inverse", "learning_rate": 0.03, "epochs": 20, "attack_steps": 5}
-    for name in ("digits", "shapes")
+    name: {"initial": "pseudo_inverse", "learning_rate": 0.03, "epochs": 20} for name in ("digits", "shapes")
 }
 STANDARD, ROBUST = "standard", "robust"
 # Of two attacks in one table, that of fitting; `attack_…` is the one under which stitches are measured.
 FITTED = {name: f"fitting_{name}" for name in ("norm", "epsilon", "attack_steps", "step_size")}
 
 
-def default_options(dataset: Dataset, **options) -> StitchOptions:
-    """The options for a data set, but for those that are given."""
-    return StitchOptions.of(**{**FITTING.get(dataset.name, {}), **options})
+def settings_for(dataset: Dataset, **options) -> dict[str, object]:
+    """Fields of `StitchOptions` for a data set, but for those that are given."""
+    StitchOptions.of(**{**options, "method": "standard", "epsilon": 0.0})  # refuses unknown names
+    return {**FITTING.get(dataset.name, {}), **options}
 
 
 def obtain_donors(
@@ -55,20 +55,33 @@ def obtain_donors(
     return models[:seeds], models[seeds:]
 
 
-def ways_of(
-    options: StitchOptions, alphas: Sequence[float], direct: Sequence[str], **attack
-) -> list[StitchOptions]:
-    """Task loss with each share α of attacked images, then each direct match.
+def plain_way(settings: Mapping[str, object]) -> StitchOptions:
+    """Task loss on clean images."""
+    return StitchOptions.of(**{**settings, "method": "standard", "epsilon": 0.0})
 
-    Parameters
-    ----------
-    attack
-        Fields of `StitchOptions`: `method`, `norm`, `epsilon`. TRADES knows no share, so that any α above 0
-        is the same.
+
+def attacked_way(settings: Mapping[str, object], alpha: float, **attack) -> StitchOptions:
+    """Task loss with a share α of attacked images; `attack` has `method`, `norm` and `epsilon`.
+
+    TRADES knows no share, so that any α above 0 is the same.
     """
-    plain = options.but(method="standard", epsilon=0.0)
-    task = [plain if alpha == 0 else options.but(**attack, attack_ratio=alpha) for alpha in alphas]
-    return list(dict.fromkeys([*task, *(plain.but(method=method) for method in direct)]))
+    if alpha == 0:
+        return plain_way(settings)
+    return StitchOptions.of(**{**settings, **attack, "attack_ratio": alpha})
+
+
+def direct_way(settings: Mapping[str, object], method: str) -> StitchOptions:
+    """A direct match: of the settings only what it has, which is how layers are laid out."""
+    layout = {name: settings[name] for name in ("flatten", "resize") if name in settings}
+    return StitchOptions.of(method=method, **layout)
+
+
+def ways_of(
+    settings: Mapping[str, object], alphas: Sequence[float], direct: Sequence[str], **attack
+) -> list[StitchOptions]:
+    """Task loss with each share α of attacked images, then each direct match."""
+    task = [attacked_way(settings, alpha, **attack) for alpha in alphas]
+    return list(dict.fromkeys([*task, *(direct_way(settings, method) for method in direct)]))
 
 
 def donor_pairs(

@@ -112,6 +112,11 @@ def fit_stitch(
     stitched = stitch(front, end, layer_front, layer_end, transform, cross_task=cross_task)
     task = make_task(options, is_multilabel(labels))
     moving = augmentation if options.augment and augmentation != Augmentation() else None
+    if moving and options.attacked != "stitched" and options.targets != "hard":
+        raise ValueError(
+            f"targets={options.targets!r} are the donors' answers to clean images, which a transfer set that "
+            "is augmented has not: augment=False."
+        )
     seen, attack = images, options.attack
     if attack is not None and options.attacked != "stitched":
         seen, attack = transfer_set(front.network, end.network, images, labels, options), None
@@ -132,7 +137,8 @@ def fit_stitch(
         loss, logits = objective(options, attack, running, x, wanted, task)
         return loss + penalty(x), logits
 
-    fixed = attack is None and moving is None and not options.update_batchnorm
+    by_batch = any(layer.running_mean is None for layer in stitched.batchnorms().values())
+    fixed = attack is None and moving is None and not options.update_batchnorm and not by_batch
     with kept_activations(running, seen, budget or Budget()) if fixed else nullcontext() as kept:
         curve = _train(stitched, batch_loss, labels, options, on_epoch, progress)
     return stitched.eval(), _curve(curve)

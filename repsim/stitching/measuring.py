@@ -40,8 +40,9 @@ MEASURED = (
 class Donor:
     """A donor on test images: all that does not depend on what it is stitched to, made once."""
 
-    def __init__(self, graph: LayerGraph, split: Split, attack: Attack):
-        self.graph, self.split, self.attack = graph, split, attack
+    def __init__(self, graph: LayerGraph, split: Split, attack: Attack, *, own_task: bool = True):
+        """`own_task`: whether the images are of the data set that the donor was trained on."""
+        self.graph, self.split, self.attack, self.own_task = graph, split, attack, own_task
         self._values: dict[str, Tensor] = {}
 
     @cached_property
@@ -121,8 +122,8 @@ def measure_stitch(
 def _beside(
     donor: Donor, stitched: StitchedNetwork, logits: Tensor, row: dict[str, float]
 ) -> dict[str, float]:
-    """The columns of `OF_A_DONOR`; all undefined where the donor answers with other classes."""
-    if donor.logits.shape != logits.shape:
+    """The columns of `OF_A_DONOR`; all undefined where the donor's answers are to another question."""
+    if not donor.own_task or donor.logits.shape != logits.shape:
         return dict.fromkeys(OF_A_DONOR, math.nan)
     labels = donor.split.labels
     shares = error_overlap(logits, donor.logits, labels).set_index(["model_a", "model_b"])["share"]

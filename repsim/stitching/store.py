@@ -184,9 +184,9 @@ def obtain_stitch(
 
 
 def _add(stored: Stitch, row: dict[str, object], path: Path) -> Stitch:
-    """Write a measurement into the record. A packed stitch becomes one of the user's own."""
+    """Write a measurement into the record. A stitch from elsewhere becomes one of the user's own."""
     record = {**stored.record, "measured": [*stored.record["measured"], row]}
-    if stored.prefix:
+    if stored.file != path.with_suffix(".safetensors"):
         record["checksum"] = artifacts.write_tensors(path.with_suffix(".safetensors"), stored.learned)
     artifacts.write_json(path, record)
     return find_stitch(stored.recipe)
@@ -254,7 +254,7 @@ def stored_stitches(dataset: str) -> list[Stitch]:
         own = sorted((folder / dataset).glob("*.json"))
         recipes |= {path.stem: artifacts.read_json(path)["recipe"] for path in own}
     found = [StitchRecipe(**{**r, "options": StitchOptions(**r["options"])}) for r in recipes.values()]
-    return [find_stitch(recipe) for recipe in found]
+    return list(filter(None, map(find_stitch, found)))
 
 
 def pack(dataset: str) -> Path:

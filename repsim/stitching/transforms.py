@@ -327,7 +327,7 @@ def _initial_weight(
         return torch.zeros(given, taken), bias
     if initial == "pseudo_inverse":
         weight, bias = moments.solve("pseudo_inverse", rank=rank)
-        return weight.float(), bias.float()
+        return weight.float().cpu(), bias.float().cpu()
     bound = 1 / math.sqrt(taken)  # as torch's own linear layers and convolutions begin
     weight = torch.rand(given, taken, generator=generator) * 2 - 1
     bias = torch.rand(given, generator=generator) * 2 - 1

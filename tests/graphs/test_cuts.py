@@ -661,3 +661,50 @@ def test_a_layer_that_some_images_never_reach_is_refused_when_they_come():
     assert torch.equal(recombined(graph, "extra", bright), network(bright))  # no hook was left behind
     assert not any(module._forward_hooks for part in (beginning, ending.rest) for module in part.modules())
     assert torch.equal(recombined(graph, "fc", dark), network(dark))
+
+
+class Hidden(nn.Module):
+    """Works in place on a value that goes on being used under another name."""
+
+    def __init__(self, same):
+        super().__init__()
+        self.fc1, self.same, self.relu, self.fc2 = (
+            nn.Linear(48, 9),
+            same,
+            nn.ReLU(inplace=True),
+            nn.Linear(9, 3),
+        )
+
+    def forward(self, x):
+        x = self.fc1(x.flatten(1))
+        self.relu(self.same(x))
+        return self.fc2(x)
+
+
+@pytest.mark.parametrize("same", [nn.Identity(), nn.Dropout()])
+def test_a_cut_that_would_not_make_the_network_is_refused(same):
+    graph = trace(Hidden(same).eval(), (3, 4, 4))
+    with pytest.raises(ValueError, match="^the network cannot be cut at 'fc1': it changes values in place"):
+        graph.ending("fc1")
+
+
+def test_operators_that_end_in_an_underscore_do_not_work_in_place():
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(48, 3)
+
+        def forward(self, x):
+            x = x.flatten(1)
+            high = x > 0.3
+            both = high & (x < 0.6)
+            return self.fc(torch.where(high, x, 0.0) + both.float())
+
+    network = Both().eval()
+    images = torch.rand(4, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    graph = trace(network, (3, 4, 4))
+    with torch.no_grad():
+        for layer in ("gt", "flatten"):
+            ending = graph.ending(layer)
+            value = graph.beginning(layer)(images)
+            assert torch.equal(ending.rest(value, *ending.context(images)), network(images))

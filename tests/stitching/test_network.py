@@ -617,3 +617,14 @@ def test_counting_classes_leaves_a_network_as_it_is():
     assert classes_of(trace(model, SHAPE)) == 7
     assert model.training
     assert same_state(model, state)
+
+
+def test_batchnorm_without_running_statistics_is_not_folded():
+    network = nn.Sequential(
+        nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3, track_running_stats=False), nn.Flatten(), nn.Linear(108, 4)
+    )
+    graph = trace(network.eval(), (1, 8, 8))
+    stitched = stitch(graph, graph, "0", "0", make_transform(graph, graph, "0", "0", initial="identity"))
+    images = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(stitched.folded()(images), network(images))

@@ -580,3 +580,28 @@ def test_a_stitch_can_be_fitted_on_one_data_set_and_measured_on_another(tiny_dat
     assert stored.measured(evaluation)["images"] == 60
     with pytest.raises(ValueError, match=r"^the stitch is for digits"):
         obtain_stitch(recipe_on(tiny_data), evaluation)
+
+
+def test_a_stitch_of_another_home_is_copied_when_more_is_measured(tiny_data, tmp_path, monkeypatch):
+    folders = [tmp_path / "mine", tmp_path / "theirs"]
+    monkeypatch.setattr(paths, "stitches", lambda: folders[1:])
+    networks = zoo.recipes(load_data("digits"), ["resnet_tiny"], [0.0, 0.1], [0])
+    front, end = (find(network, "cpu") for network in networks)
+    options = StitchOptions(method="pseudo_inverse")
+    recipe = StitchRecipe.of(front, end, BLOCK, BLOCK, tiny_data, options)
+    one, other = (Evaluation(tiny_data, Attack(level, steps=1), device="cpu") for level in (0.1, 0.2))
+    weight = obtain_stitch(recipe, one).transform.weight
+    theirs = sorted(
+        (path.name, path.read_bytes()) for path in folders[1].glob("*/*.*") if path.suffix != ".lock"
+    )
+
+    monkeypatch.setattr(paths, "stitches", lambda: folders)
+    mine = obtain_stitch(recipe, other)
+    assert mine.file.is_relative_to(folders[0])
+    assert torch.equal(mine.transform.weight, weight)
+    assert mine.measured(one) is not None
+    assert mine.measured(other) is not None
+    after = sorted(
+        (path.name, path.read_bytes()) for path in folders[1].glob("*/*.*") if path.suffix != ".lock"
+    )
+    assert after == theirs
