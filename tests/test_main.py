@@ -73,9 +73,9 @@ def test_layers_of_an_architecture(capsys):
 def test_layers_say_what_stitches_them(capsys):
     assert main(["layers", "vit_tiny", "--image-shape", "1,16,16"]) == 0
     lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
-    assert lines["conv_proj"].endswith("  1×1 convolution")
-    assert lines["encoder.ln"].endswith("  per-token linear")
-    assert lines["heads.head"].endswith("  linear")
+    assert lines["conv_proj"].endswith(" 1×1 convolution")
+    assert lines["encoder.ln"].endswith(" per-token linear")
+    assert lines["heads.head"].endswith(" linear")
 
 
 def test_layers_for_other_images_and_classes(capsys):
@@ -300,4 +300,4 @@ def test_a_reader_that_has_seen_enough_is_no_error():
     done = subprocess.run(["bash", "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0
     assert done.stderr == ""
-    assert done.stdout.split() == ["layer", "operation", "shape", "parameters"]
+    assert done.stdout.split() == ["layer", "operation", "shape", "parameters", "stitch"]

@@ -330,7 +330,10 @@ def test_a_failed_rename_leaves_the_old_file(home, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("stubborn", [False, True])
-def test_an_interrupt_stops_the_kernels(home, monkeypatch, capsys, stubborn):
+def test_an_interrupt_stops_the_kernels(home, monkeypatch, capsys, request, stubborn):
+    # a shell's background jobs ignore interrupts, and so would this process
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     monkeypatch.setattr(run, "GRACE", 0.5 if stubborn else 20)
     ignore = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)" if stubborn else "pass"
     monkeypatch.chdir(home)

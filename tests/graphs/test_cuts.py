@@ -684,7 +684,7 @@ class Hidden(nn.Module):
 @pytest.mark.parametrize("same", [nn.Identity(), nn.Dropout()])
 def test_a_cut_that_would_not_make_the_network_is_refused(same):
     graph = trace(Hidden(same).eval(), (3, 4, 4))
-    with pytest.raises(ValueError, match="^the network cannot be cut at 'fc1': it changes values in place"):
+    with pytest.raises(ValueError, match=r"^the network cannot be cut at 'fc1': it changes values in place"):
         graph.ending("fc1")
 
 
