@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from repsim import messages
@@ -156,13 +156,14 @@ def perturb(
 def run_attack(
     model: nn.Module,
     images: Float[Tensor, "n c h w"],
-    labels: Int[Tensor, "n"],
+    labels: Shaped[Tensor, "n ..."],
     attack: Attack,
     *,
     batch_size: int = 500,
     seed: int = 0,
+    loss: Callable[..., Tensor] = F.cross_entropy,
 ) -> Float[Tensor, "n c h w"]:
-    """Adversarial images: within ε of `images` and in [0, 1], climbing the cross-entropy of `labels`.
+    """Adversarial images: within ε of `images` and in [0, 1], climbing the loss of the model's answers.
 
     Parameters
     ----------
@@ -170,6 +171,8 @@ def run_attack(
         Takes images in [0, 1]; it is attacked in evaluation mode, on its own device, and left as it was.
     seed
         Of the random start. The caller's random state is left alone.
+    loss
+        Of logits and labels, with `reduction="sum"`.
 
     Returns
     -------
@@ -188,7 +191,7 @@ def run_attack(
         for start in range(0, len(images), batch_size):
             x = images[start : start + batch_size].to(device)
             y = labels[start : start + batch_size].to(device)
-            batches.append(perturb(lambda p, y=y: F.cross_entropy(model(p), y, reduction="sum"), x, attack))
+            batches.append(perturb(lambda p, y=y: loss(model(p), y, reduction="sum"), x, attack))
     return torch.cat(batches).to(images.device)
 
 

@@ -30,7 +30,7 @@ class HookedGraph(LayerGraph):
         self.calls: dict[str, Call] = {}
         super().__init__(network, image_shape)
 
-    def _walk(self, images: Tensor, visit: Visit) -> None:
+    def _walk(self, images: Tensor, visit: Visit) -> object:
         def note(call: Call, value: object) -> None:
             name = f"{call.path}_{call.number}" if call.number else call.path
             name += ".input" if call.takes else ""
@@ -38,7 +38,7 @@ class HookedGraph(LayerGraph):
             visit(name, value)
 
         with _watched(self.network, note):
-            self.network(images)
+            return self.network(images)
 
     def _module_of(self, name: str) -> str | None:
         call = self.calls[name]

@@ -67,6 +67,8 @@ class LayerGraph(ABC):
         Module calls and residual sums, by name, in the order in which they are computed.
     values
         Whatever else the network computes for each image too (views, functions): to be had by name.
+    classes
+        How many logits it puts out; None where it puts out something else than one row for each image.
     """
 
     def __init__(self, network: nn.Module, image_shape: Sequence[int]):
@@ -89,13 +91,15 @@ class LayerGraph(ABC):
         # Five images: a length that hardly any other dimension of a network has.
         images = torch.full((5, *self.image_shape), 0.5, device=device_of(network))
         with evaluating(network), torch.no_grad():
-            self._walk(images, describe)
+            output = self._walk(images, describe)
+        is_rows = isinstance(output, Tensor) and output.dim() == 2
+        self.classes = output.shape[1] if is_rows else None
         self.layers = {
             name: layer for name, layer in self.values.items() if layer.operation and name != "normalize"
         }
 
     @abstractmethod
-    def _walk(self, images: Tensor, visit: Visit) -> None:
+    def _walk(self, images: Tensor, visit: Visit) -> object:
         """Run the network, calling `visit` with the name and value of everything it computes."""
 
     @abstractmethod

@@ -32,8 +32,8 @@ class TracedGraph(LayerGraph):
         self.nodes = {name: node for node, name in names.items()}
         super().__init__(network, image_shape)
 
-    def _walk(self, images: Tensor, visit: Visit) -> None:
-        _Visitor(self.module, self.names, visit).run(images)
+    def _walk(self, images: Tensor, visit: Visit) -> object:
+        return _Visitor(self.module, self.names, visit).run(images)
 
     def _module_of(self, name: str) -> str | None:
         node = self.nodes[name]

@@ -7,12 +7,13 @@ networks are stitched by `obtain_stitch`, many at once by what `repsim.stitching
 from repsim.stitching.evaluation import Evaluation
 from repsim.stitching.fitting import fit_stitch
 from repsim.stitching.kept import Budget
+from repsim.stitching.layouts import Layout
 from repsim.stitching.moments import Moments
 from repsim.stitching.network import StitchedNetwork, make_transform, stitch
 from repsim.stitching.options import StitchOptions
 from repsim.stitching.recipe import StitchRecipe
 from repsim.stitching.store import Stitch, find_stitch, obtain_stitch
-from repsim.stitching.transforms import Layout, Transform
+from repsim.stitching.transforms import Transform
 
 __all__ = [
     "Budget",

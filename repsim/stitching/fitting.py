@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from repsim.attacks import device_of, evaluating, perturb, seeded
+from repsim.attacks import device_of, evaluating, run_attack, seeded
 from repsim.data import Augmentation, check_pixels
 from repsim.graphs import LayerGraph
 from repsim.optimization import batches_of, check_finite, make_optimizer, make_schedule, objective
@@ -241,7 +241,7 @@ def match(
         weight, bias = moments.solve(options.method, ridge=options.ridge, rank=options.rank)
     except ValueError as error:
         raise ValueError(f"{layer_front} → {layer_end}: {error}") from error
-    return Transform(layout, initial="zeros").to(images.device).set(weight, bias)
+    return Transform.of(layout, weight, bias)
 
 
 def transfer_set(
@@ -260,13 +260,8 @@ def transfer_set(
     both = [(front, chosen[:half]), (end, chosen[half:])]
     parts = {"front": [(front, chosen)], "end": [(end, chosen)], "both": both}[options.attacked]
     changed = images.clone()
+    settings = {"batch_size": BATCH, "seed": options.seed, "loss": hard}
     for donor, places in parts:
-        with evaluating(donor), seeded(options.seed, device):
-            for batch in places.split(BATCH):
-                y = labels[batch]
-                changed[batch] = perturb(
-                    lambda p, donor=donor, y=y: hard(donor(p), y, reduction="sum"),
-                    images[batch],
-                    options.attack,
-                )
+        if len(places):
+            changed[places] = run_attack(donor, images[places], labels[places], options.attack, **settings)
     return changed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,8 +43,8 @@ def kept_activations(
     if sum(sizes) > max(budget.memory, budget.disk):
         yield None
         return
-    with tempfile.TemporaryDirectory(dir=_folder(), prefix="activations-") as folder:
-        in_memory = sum(sizes) <= budget.memory
+    in_memory = sum(sizes) <= budget.memory
+    with nullcontext() if in_memory else _temporary_folder() as folder:
         kept = []
         for i, shape in enumerate(shapes):
             if i in own:
@@ -64,7 +64,7 @@ def kept_activations(
         yield kept
 
 
-def _folder() -> Path:
-    folder = paths.data() / "cache"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+def _temporary_folder() -> tempfile.TemporaryDirectory:
+    cache = paths.data() / "cache"
+    cache.mkdir(parents=True, exist_ok=True)
+    return tempfile.TemporaryDirectory(dir=cache, prefix="activations-")

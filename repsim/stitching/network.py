@@ -9,10 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from repsim.attacks import device_of, evaluating
+from repsim.attacks import device_of
 from repsim.graphs import LayerGraph, fold_batchnorm, trace
+from repsim.stitching.layouts import KINDS, Layout
 from repsim.stitching.moments import Moments
-from repsim.stitching.transforms import KINDS, MATCHED, Initial, Layout, Mask, Transform
+from repsim.stitching.transforms import MATCHED, Initial, Mask, Transform
 
 BATCH = 250  # images whose activations are held at once
 
@@ -247,23 +248,18 @@ def check_donors(front: LayerGraph, end: LayerGraph, cross_task: bool) -> None:
     Raises
     ------
     ValueError
-        They take images of different shapes, or tell different numbers of classes apart without
-        `cross_task`.
+        They take images of different shapes, put out no logits, or tell different numbers of classes
+        apart without `cross_task`.
     """
     if front.image_shape != end.image_shape:
         raise ValueError(
             f"the front takes images of shape {front.image_shape}, the end of shape {end.image_shape}."
         )
-    classes = classes_of(front), classes_of(end)
-    if classes[0] != classes[1] and not cross_task:
+    for side, graph in (("front", front), ("end", end)):
+        if graph.classes is None:
+            raise ValueError(f"the {side} puts out no logits, (images, classes), and cannot be stitched.")
+    if front.classes != end.classes and not cross_task:
         raise ValueError(
-            f"the front tells {classes[0]} classes apart, the end {classes[1]}: cross_task=True stitches "
+            f"the front tells {front.classes} classes apart, the end {end.classes}: cross_task=True stitches "
             "them all the same, and the result answers with the end's classes."
         )
-
-
-def classes_of(graph: LayerGraph) -> int:
-    """How many logits a network puts out."""
-    image = torch.full((1, *graph.image_shape), 0.5, device=device_of(graph.network))
-    with evaluating(graph.network), torch.no_grad():
-        return graph.network(image).shape[1]

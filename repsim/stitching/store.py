@@ -22,11 +22,12 @@ from torch import Tensor
 from repsim import artifacts, paths
 from repsim.stitching.evaluation import Evaluation, donors_of
 from repsim.stitching.fitting import CURVE, fit_stitch
+from repsim.stitching.layouts import Layout
 from repsim.stitching.measuring import measure_stitch
 from repsim.stitching.network import StitchedNetwork, stitch
 from repsim.stitching.options import StitchOptions
 from repsim.stitching.recipe import StitchRecipe
-from repsim.stitching.transforms import Layout, Transform
+from repsim.stitching.transforms import Transform
 
 PACK = "committed"  # the name of the packed stitches' files
 RECORDED = ("recipe", "shapes", "checksum", "curve", "measured")  # what is read again
@@ -44,12 +45,7 @@ class Stitch:
     @property
     def learned(self) -> dict[str, Tensor]:
         """What fitting has found: see `StitchedNetwork.learned`."""
-        tensors = _read_tensors(self.file, self.record["checksum"])
-        return {
-            name.removeprefix(self.prefix): tensor
-            for name, tensor in tensors.items()
-            if name.startswith(self.prefix)
-        }
+        return _part(_read_tensors(self.file, self.record["checksum"]), self.prefix)
 
     @property
     def transform(self) -> Transform:

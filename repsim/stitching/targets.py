@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from repsim.graphs import LayerGraph
 from repsim.optimization import Task
-from repsim.stitching.network import classes_of
 from repsim.stitching.options import StitchOptions
 from repsim.training import predict
 
@@ -68,14 +67,14 @@ def check_targets(options: StitchOptions, front: LayerGraph, end: LayerGraph, la
         The front's classes are asked for, and are others than the end's; the labels are of more classes; or
         the data are multi-label, and the method is TRADES.
     """
-    classes = classes_of(end)
+    classes = end.classes
     asked = {"targets": ("soft_1", "soft_12", "soft_1_plus_2"), "attacked": ("front", "both")}
     for option, values in asked.items():
         value = getattr(options, option)
-        if value in values and classes_of(front) != classes:
+        if value in values and front.classes != classes:
             raise ValueError(
                 f"{option}={value!r} needs a front that tells as many classes apart as the end, not "
-                f"{classes_of(front)} and {classes}."
+                f"{front.classes} and {classes}."
             )
     if options.method == "trades" and is_multilabel(labels):
         raise ValueError("TRADES compares the probabilities of classes that exclude each other: use pgd.")

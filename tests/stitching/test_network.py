@@ -14,7 +14,7 @@ from repsim.graphs import capture, trace
 from repsim.models import build_model
 from repsim.models.layers import with_normalization
 from repsim.stitching import Layout, Moments, Transform, make_transform, network, stitch
-from repsim.stitching.network import classes_of, layer_moments, layout_between
+from repsim.stitching.network import layer_moments, layout_between
 
 SHAPE = (3, 16, 16)
 FAMILIES = ["resnet_tiny", "wrn_tiny", "vgg_tiny", "vit_tiny", "mlp", "densenet", "untraceable"]
@@ -192,7 +192,7 @@ def test_batchnorm_is_read_and_written_before_its_relu():
             assert torch.equal(stitched(images), model(images))
     assert taken[norm].min() < 0
     assert torch.equal(taken[relu], taken[norm].relu())
-    turned = copy.deepcopy(identity).set(-torch.eye(64), torch.zeros(64))
+    turned = Transform.of(identity.layout, -torch.eye(64), torch.zeros(64))
     with torch.no_grad():
         read = stitch(graph, graph, norm, norm, turned)(images)
         overwritten = stitch(graph, graph, relu, norm, turned)(images)  # nothing passes the second ReLU
@@ -614,7 +614,7 @@ def test_a_layer_on_which_the_end_does_not_depend_is_refused():
 def test_counting_classes_leaves_a_network_as_it_is():
     model = build("resnet_tiny", classes=7).train()
     state = state_of(model)
-    assert classes_of(trace(model, SHAPE)) == 7
+    assert trace(model, SHAPE).classes == 7
     assert model.training
     assert same_state(model, state)
 

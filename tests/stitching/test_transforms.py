@@ -102,7 +102,7 @@ def test_a_map_becomes_tokens_with_the_mean_as_class_token():
     result = transform(x)
     assert result.shape == (2, 7, 5)
     torch.testing.assert_close(result[:, 0], x.mean((2, 3)) @ weight.T + bias)
-    without = transform_between((4, 2, 3), (6, 5)).set(weight, bias)
+    without = Transform.of(Layout((4, 2, 3), (6, 5)), weight, bias)
     torch.testing.assert_close(result[:, 1:], without(x))
 
 
@@ -670,9 +670,9 @@ def test_a_state_that_does_not_fit_is_refused():
         Transform.restored(Layout((6,), (5,)), state)
 
 
-def test_set_takes_over_what_was_found_by_other_means():
+def test_of_takes_over_what_was_found_by_other_means():
     weight, bias = values(3, 5), values(3, seed=1)
-    transform = transform_between((5,), (3,)).set(weight, bias)
+    transform = Transform.of(Layout((5,), (3,)), weight, bias)
     x = values(4, 5)
     torch.testing.assert_close(transform(x), x @ weight.T + bias)
     weight.zero_()
