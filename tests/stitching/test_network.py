@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from toy_networks import Aside, randomized
 
 from repsim._compat import torchvision
 from repsim.graphs import capture, trace
@@ -29,15 +30,8 @@ def build(name, seed=0, classes=10, shape=SHAPE):
         model = with_normalization(model, [0.5] * 3, [0.25] * 3)
     else:
         model = build_model(kind, shape, classes, [0.5] * 3, [0.25] * 3, seed)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.add_(0.1 * torch.randn(weight.shape, generator=generator))
-        for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.running_mean.normal_(0, 0.1, generator=generator)
-                module.running_var.uniform_(0.5, 2, generator=generator)
-    return (untraceable(model) if name == "untraceable" else model).eval()
+    model = randomized(model, seed)
+    return untraceable(model) if name == "untraceable" else model
 
 
 def untraceable(model):
@@ -594,21 +588,14 @@ def test_networks_need_an_image_shape_and_traced_ones_do_not():
 
 
 def test_a_layer_on_which_the_end_does_not_depend_is_refused():
-    class Aside(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.aside, self.fc = nn.Linear(768, 768), nn.Linear(768, 3)
-
-        def forward(self, x):
-            x = x.flatten(1)
-            self.aside(x)
-            return self.fc(x)
-
     graph = trace(Aside(), SHAPE)
-    transform = make_transform(graph, graph, "aside", "aside", initial="zeros")
+    to_aside, from_aside = (
+        make_transform(graph, graph, *layers, initial="zeros")
+        for layers in (("flatten", "aside"), ("aside", "flatten"))
+    )
     with refused("the network's output does not depend on layer 'aside'."):
-        stitch(graph, graph, "flatten", "aside", transform)
-    assert stitch(graph, graph, "aside", "flatten", transform)(images_for()).shape == (4, 3)
+        stitch(graph, graph, "flatten", "aside", to_aside)
+    assert stitch(graph, graph, "aside", "flatten", from_aside)(images_for()).shape == (4, 3)
 
 
 def test_counting_classes_leaves_a_network_as_it_is():

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from toy_networks import Branching, Inplace, randomized
 
 from repsim._compat import torchvision
 from repsim.graphs import LayerGraph, capture, trace
@@ -23,18 +24,6 @@ def build(name, shape=None):
     """A network whose every weight and statistic is random: no two layers agree by chance."""
     shape = shape or SHAPES.get(name, (3, 16, 16))
     return randomized(build_model(name, shape, 10, [0.5] * shape[0], [0.25] * shape[0]))
-
-
-def randomized(network):
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for weight in network.parameters():
-            weight.add_(0.1 * torch.randn(weight.shape, generator=generator))
-        for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.running_mean.normal_(0, 0.1, generator=generator)
-                module.running_var.uniform_(0.5, 2, generator=generator)
-    return network.eval()
 
 
 def images_for(name="", count=6, shape=None):
@@ -68,48 +57,6 @@ def hooked_outputs(network, images):
     with torch.no_grad():
         twin(images)
     return outputs
-
-
-class Inplace(nn.Module):
-    """All ways to overwrite what a layer put out."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(3, 4, 3, padding=1)
-        self.bn1 = nn.BatchNorm2d(4)
-        self.relu = nn.ReLU(inplace=True)
-        self.bn2 = nn.BatchNorm2d(4)
-        self.bn3 = nn.BatchNorm2d(4)
-        self.fc = nn.Linear(4, 10)
-
-    def forward(self, x):
-        skip = self.conv(x)
-        x = self.relu(self.bn1(skip))
-        x = F.relu(self.bn2(x), inplace=True)
-        x = self.bn3(x)
-        x += skip
-        x = F.relu_(x)
-        return self.fc(x.mean((2, 3)))
-
-
-class Branching(nn.Module):
-    """Cannot be traced: it looks at its values. One module is called twice, in place."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 4, 3, padding=1)
-        self.bn1 = nn.BatchNorm2d(4)
-        self.relu = nn.ReLU(inplace=True)
-        self.conv2 = nn.Conv2d(4, 4, 3, padding=1)
-        self.pool = nn.MaxPool2d(2)
-        self.fc = nn.Linear(4, 10)
-
-    def forward(self, x):
-        x = self.relu(self.bn1(self.conv1(x)))
-        if x.sum() < 0:
-            x = -x
-        x = self.pool(self.relu(self.conv2(x)))
-        return self.fc(F.relu(x).mean((2, 3)))
 
 
 # -- names --------------------------------------------------------------------------------------------------
