@@ -28,7 +28,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 
 zoo: $(READY)  ## train whatever is missing of the committed networks
-	$(BIN)/repsim zoo digits shapes
+	$(BIN)/repsim zoo digits shapes two_features two_features_outline two_features_texture
 
 $(READY): requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -158,7 +158,12 @@ def _pack(chosen: argparse.Namespace) -> int:
 
 
 def _zoo_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("datasets", nargs="+", metavar="DATASET", help="digits, shapes")
+    parser.add_argument(
+        "datasets",
+        nargs="+",
+        metavar="DATASET",
+        help="digits, shapes, two_features (and …_outline, …_texture)",
+    )
     parser.add_argument("--groups", nargs="+", default=[], help="only these parts of the zoo")
     parser.add_argument("--retrain", action="store_true", help="train again what is there")
     parser.add_argument("--jobs", type=int, help="networks trained at the same time (default: one per core)")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from repsim import messages, paths, synthetic
@@ -133,7 +133,8 @@ def load_data(
     Parameters
     ----------
     name
-        `digits`, `shapes`, `cifar10`, or `folder:PATH` for any folder that holds `train/` and `test/` (or
+        `digits`, `shapes`, `two_features` (also `…_outline` and `…_texture`, where only that feature tells
+        the class), `cifar10`, or `folder:PATH` for any folder that holds `train/` and `test/` (or
         `val/`), each with one folder of images per class.
     root
         Where downloaded data sets are, or go: by default `REPSIM_DATA`, else `data/downloads`.
@@ -212,9 +213,19 @@ def stratified(labels: np.ndarray, size: int) -> np.ndarray:
     return np.sort(np.lexsort((labels, rank))[:size])
 
 
+def to_bytes(images: Float[Tensor, "n c h w"]) -> UInt8[Tensor, "n c h w"]:
+    """Pixels in [0, 1] as bytes, each rounded to the nearest level."""
+    return (images * 255).round().to(torch.uint8)
+
+
+def from_bytes(images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    """Bytes as pixels in [0, 1]."""
+    return images.float() / 255
+
+
 def _as_split(images: np.ndarray, labels: np.ndarray) -> Split:
     """Bytes (n, c, h, w) to a split."""
-    return Split(torch.from_numpy(images).float() / 255, torch.from_numpy(labels).long())
+    return Split(from_bytes(torch.from_numpy(images)), torch.from_numpy(labels).long())
 
 
 def _resized(split: Split, size: int) -> Split:
@@ -257,6 +268,23 @@ def _shapes(request: Request) -> Source:
     )
 
 
+def _register_two_features(name: str, informative: synthetic.Informative, title: str) -> None:
+    @register(name)
+    def _two_features(request: Request) -> Source:
+        return Source(
+            classes=synthetic.TWO_FEATURES,
+            train=_as_split(*synthetic.two_features(6000, seed=0, informative=informative)),
+            test=_as_split(*synthetic.two_features(2000, seed=1, informative=informative)),
+            title=title,
+        )
+
+
+# Outlines on textures, 1 × 16 × 16: what a network can have used to tell the classes is known.
+_register_two_features("two_features", "both", "two features")
+_register_two_features("two_features_outline", "outline", "two features, outline informative")
+_register_two_features("two_features_texture", "texture", "two features, texture informative")
+
+
 @register("cifar10")
 def _cifar10(request: Request) -> Source:
     """CIFAR-10 through torchvision, downloaded unless it is under the root already."""
@@ -293,7 +321,7 @@ def _folder(request: Request) -> Source:
             f"{tuple(test.images.shape[1:])} (channels, height, width): give image_size."
         )
     flip_and_crop = Augmentation(crop=max(1, train.images.shape[-1] // 8), flip=True)
-    digest = hashlib.sha256((train.images * 255).round().to(torch.uint8).numpy().tobytes())
+    digest = hashlib.sha256(to_bytes(train.images).numpy().tobytes())
     digest.update(train.labels.numpy().tobytes())
     content = "-" + digest.hexdigest()[:12]
     return Source(tuple(classes), train, test, root.resolve().name, flip_and_crop, content)

@@ -13,6 +13,7 @@ def read_options(
     texts: Iterable[str],
     noun: str,
     *,
+    example: str = "epochs=40",
     but: Collection[str] = (),
     readers: Mapping[str, Callable[[str], object]] | None = None,
 ) -> dict[str, object]:
@@ -22,6 +23,8 @@ def read_options(
     ----------
     noun
         What messages call such an option.
+    example
+        Of a text, for messages.
     but
         Fields that are set by other means.
     readers
@@ -37,7 +40,8 @@ def read_options(
     for text in texts:
         name, equals, value = (part.strip() for part in text.partition("="))
         if not equals:
-            raise ValueError(f"a {noun} is written name=value (such as epochs=40), not {text!r}.")
+            article = "an" if noun[0] in "aeiou" else "a"
+            raise ValueError(f"{article} {noun} is written name=value (such as {example}), not {text!r}.")
         if name not in known:
             raise ValueError(messages.unknown(noun, name, known))
         reader = {"int": int, "float": float, "bool": _truth, **(readers or {})}

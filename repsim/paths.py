@@ -58,6 +58,11 @@ def stitches() -> list[Path]:
     return [folder.with_name("stitches") for folder in models()]
 
 
+def inverted() -> list[Path]:
+    """Folders in which inverted images are looked for, as `models` has them for models."""
+    return [folder.with_name("inverted") for folder in models()]
+
+
 def dataset_slug(dataset: str) -> str:
     """A data set's name as a folder name: `folder:/photos/cats/` becomes `cats`."""
     name = dataset

@@ -89,6 +89,41 @@ def heat_maps(
     return figure
 
 
+def model_maps(matrices: Mapping[str, pd.DataFrame], *, label: str, axes_labels: tuple[str, str]) -> Figure:
+    """Model-by-model maps side by side, every model named, on one colour scale: 0 to 1, or wider if need be.
+
+    Parameters
+    ----------
+    matrices
+        Title → a map as `similarity_matrix` gives it; lines part groups whose names begin differently (up to
+        the first comma).
+    axes_labels
+        What the models down and across are.
+    """
+    count = len(matrices)
+    values = pd.concat([matrix.stack() for matrix in matrices.values()])
+    low, high = min(0, values.min()), max(1, values.max())
+    side = 1.6 + 0.22 * max(len(matrix) for matrix in matrices.values())
+    figure, axes = plt.subplots(
+        1, count, figsize=(side * count + 2.2, side + 1.0), squeeze=False, sharey=True
+    )
+    for axis, (title, matrix) in zip(axes[0], matrices.items(), strict=True):
+        image = axis.imshow(matrix.to_numpy(), cmap=HEAT, vmin=low, vmax=high)
+        names = list(matrix.index)
+        axis.set(title=title, xlabel=axes_labels[1])
+        for ticks in (axis.xaxis, axis.yaxis):
+            ticks.set_ticks(range(len(names)), labels=names)
+        axis.tick_params(axis="x", rotation=90)
+        axis.tick_params(labelsize="x-small", length=2)
+        groups = [name.partition(",")[0] for name in names]
+        for place in [i for i in range(1, len(names)) if groups[i] != groups[i - 1]]:
+            axis.axhline(place - 0.5, color="white", linewidth=0.8)
+            axis.axvline(place - 0.5, color="white", linewidth=0.8)
+    axes[0, 0].set_ylabel(axes_labels[0])
+    figure.colorbar(image, ax=axes[0], label=label, shrink=0.8, pad=0.02)
+    return figure
+
+
 def _block(layer: str) -> str:
     """The block a layer is in: `layer2.0` for `layer2.0.conv1`, `features` for `features.6`, else nothing."""
     first, *rest = layer.split(".")
@@ -222,6 +257,26 @@ def facets(
                 axis.get_legend().remove()
     for axis, title in zip(axes[0], groups, strict=True):
         axis.set_title(title)
+    return figure
+
+
+def bars(table: pd.DataFrame, x: str, y: str, hue: str, *, labels: Mapping[str, str] | None = None) -> Figure:
+    """Means of a share as bars from 0 to 1, with each value (each network's) as a dot.
+
+    Parameters
+    ----------
+    labels
+        Column name → what the axis or legend calls it.
+    """
+    groups, kinds = table[x].nunique(), table[hue].nunique()
+    figure, axis = plt.subplots(figsize=(1.2 + 0.3 * groups * (kinds + 1), 3.8))
+    drawn = {"data": table, "x": x, "y": y, "hue": hue, "ax": axis, "palette": "colorblind"}
+    sns.barplot(**drawn, errorbar=None, alpha=0.7)
+    sns.stripplot(**drawn, dodge=True, jitter=False, size=3, linewidth=0.5, legend=False)
+    labels = dict(labels or {})
+    axis.set(ylim=(0, 1.02), xlabel=labels.get(x, x), ylabel=labels.get(y, y))
+    sns.move_legend(axis, "upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, title=labels.get(hue, hue))
+    sns.despine(ax=axis)
     return figure
 
 

@@ -27,6 +27,7 @@ from repsim.training import Recipe, resolve_device, robust_accuracy, train
 EVALUATED = 1000  # test images on which robust accuracy is measured
 CURVE = ["epoch", "learning_rate", "loss", "accuracy"]  # columns, in the order in which tables have them
 ACCURACIES = ["norm", "epsilon", "steps", "images", "accuracy"]
+DIGITS = 12  # of a checksum that recipes of what is made from a model hold
 RECORDED = ("recipe", "classes", "image_shape", "checksums", "curve", "accuracies")  # what is read again
 
 
@@ -42,6 +43,11 @@ class TrainedModel:
     @property
     def name(self) -> str:
         return self.path.stem
+
+    @property
+    def weights(self) -> str:
+        """The beginning of the checksum of its weights: what is made from a network belongs to these."""
+        return self.record["checksums"][str(self.recipe.epochs)][:DIGITS]
 
     @property
     def labels(self) -> dict[str, object]:

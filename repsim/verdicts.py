@@ -8,14 +8,17 @@ reduced to one number per model.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 LEVEL = 0.95
+COLUMNS = ["claim", "paper", "effect", "value", "low", "high", "models", "verdict", "paper_used"]
+Unit = TypeVar("Unit")
 Values = Sequence[float] | np.ndarray | pd.Series  # one number per model
 
 
@@ -109,6 +112,34 @@ def slope(claim: Claim, x: Values, y: Values) -> Verdict:
     return Verdict(claim, float(line.slope), low, high, str(len(x)))
 
 
+def jackknife(
+    claim: Claim, statistic: Callable[[list[Unit]], float], units: Sequence[Unit], noun: str
+) -> Verdict:
+    """The claim that a statistic of pairs of models is above 0: the jackknife over independent units.
+
+    Pairs that share a model are dependent, so that whole models are left out, one unit at a time; nothing is
+    counted as often as there are pairs.
+
+    Parameters
+    ----------
+    statistic
+        From the units that are kept to the effect among them.
+    units
+        What is independent: architectures, or models.
+    noun
+        What the units are called.
+    """
+    units = list(units)
+    effect = statistic(units)
+    low = high = math.nan
+    count = len(units)
+    if count > 2:  # pairs among what is left
+        without = _values([statistic(units[:i] + units[i + 1 :]) for i in range(count)])
+        error = math.sqrt((count - 1) / count * ((without - without.mean()) ** 2).sum())
+        low, high = _interval(effect, error, count - 1)
+    return Verdict(claim, float(_values([effect])[0]), low, high, f"{count} {noun}")
+
+
 def verdict_table(verdicts: Iterable[Verdict]) -> pd.DataFrame:
     """One row per claim: what it is, its effect with the interval, models, verdict, what the paper used."""
     rows = [
@@ -125,7 +156,7 @@ def verdict_table(verdicts: Iterable[Verdict]) -> pd.DataFrame:
         }
         for verdict in verdicts
     ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _values(values: Values) -> np.ndarray:

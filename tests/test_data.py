@@ -13,6 +13,7 @@ from PIL import Image
 from repsim import data
 from repsim._compat import torchvision
 from repsim.data import Augmentation, Split, check_pixels, load_data, stratified
+from repsim.synthetic import TWO_FEATURES, read_outline, read_texture, two_features
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +45,19 @@ def counts(split):
 def rows(split):
     """Each image as bytes."""
     return [image.numpy().tobytes() for image in split.images]
+
+
+TITLES = {
+    "two_features": "two features",
+    "two_features_outline": "two features, outline informative",
+    "two_features_texture": "two features, texture informative",
+}
+
+
+@pytest.fixture(scope="module", params=TITLES)
+def featured(request):
+    """Each of the data sets of two features."""
+    return load_data(request.param)
 
 
 # -- digits and shapes --------------------------------------------------------------------------------------
@@ -101,6 +115,54 @@ def test_loading_again_gives_the_same(digits):
     for split, same in ((digits.train, again.train), (digits.test, again.test)):
         assert torch.equal(split.images, same.images)
         assert torch.equal(split.labels, same.labels)
+
+
+# -- two features -------------------------------------------------------------------------------------------
+
+
+def test_images_of_two_features_and_what_describes_them(featured):
+    assert (len(featured.train), len(featured.test)) == (6000, 2000)
+    for split in (featured.train, featured.test):
+        assert split.images.shape == (len(split), 1, 16, 16)
+        assert split.images.dtype == torch.float32
+        assert split.labels.dtype == torch.int64
+        assert (split.images.min(), split.images.max()) == (0, 1)
+        assert counts(split) == [len(split) / 10] * 10
+        check_pixels(split.images)
+    assert featured.name == featured.slug
+    assert featured.title == TITLES[featured.name]
+    assert featured.classes == TWO_FEATURES
+    assert featured.image_shape == (1, 16, 16)
+    assert featured.mean == (pytest.approx(featured.train.images.mean().item(), abs=1e-4),)
+    assert featured.std == (pytest.approx(featured.train.images.std().item(), abs=1e-4),)
+    assert featured.fingerprint == "6000x1x16x16"
+    assert featured.augmentation == Augmentation(crop=0, flip=False)  # mirrored, a grating is another one
+
+
+def test_training_and_test_images_of_two_features_are_apart(featured):
+    train, test = set(rows(featured.train)), set(rows(featured.test))
+    assert (len(train), len(test)) == (6000, 2000)
+    assert not train & test
+
+
+def test_images_of_two_features_are_those_of_their_seeds(featured):
+    informative = featured.name.removeprefix("two_features").removeprefix("_") or "both"
+    for split, count, seed in ((featured.train, 6000, 0), (featured.test, 2000, 1)):
+        images, labels = two_features(count, seed, informative)
+        np.testing.assert_array_equal(data.to_bytes(split.images).numpy(), images)
+        np.testing.assert_array_equal(split.labels.numpy(), labels)
+
+
+def test_labels_of_two_features_are_of_the_feature_in_the_name(featured):
+    for split in (featured.train, featured.test):
+        images, labels = split.images.numpy(), split.labels.numpy()
+        outline, texture = (read(images) == labels for read in (read_outline, read_texture))
+        informative = {"outline": outline.mean(), "texture": texture.mean()}
+        for feature, right in informative.items():
+            if featured.name in ("two_features", f"two_features_{feature}"):
+                assert right > 0.97
+            else:
+                assert 0.07 < right < 0.13
 
 
 # -- fewer images, other sizes ------------------------------------------------------------------------------
@@ -180,7 +242,8 @@ def test_no_size_is_every_image_as_it_is(digits):
 
 def test_an_unknown_name_is_answered_with_the_nearest(refuse):
     refuse(
-        "unknown data set 'digit'; did you mean 'digits'? Known: digits, shapes, cifar10, folder:PATH.",
+        "unknown data set 'digit'; did you mean 'digits'? Known: digits, shapes, two_features, "
+        "two_features_outline, two_features_texture, cifar10, folder:PATH.",
         "digit",
     )
 

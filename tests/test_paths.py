@@ -79,3 +79,9 @@ def test_the_folder_one_stands_in_has_a_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "pets" / "train")
     assert paths.dataset_slug("folder:.") == "train"
     assert paths.dataset_slug("folder:..") == "pets"
+
+
+def test_inverted_images_are_kept_beside_the_models(tmp_path, monkeypatch):
+    assert paths.inverted() == [tmp_path / "data" / "inverted", CHECKOUT / "data" / "inverted"]
+    monkeypatch.delenv("REPSIM_HOME")
+    assert paths.inverted() == [CHECKOUT / "data" / "inverted"]

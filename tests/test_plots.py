@@ -344,3 +344,71 @@ def test_row_names_do_not_run_into_the_images():
     for box, axis in zip(boxes(figure, names), (figure.axes[0], figure.axes[4]), strict=True):
         assert box.x0 >= 0
         assert box.x1 <= axis.get_window_extent().x0 + 1
+
+
+# maps of models, and bars
+
+
+def models_map(names, seed=0):
+    values = np.random.default_rng(seed).uniform(0, 1, (len(names), len(names)))
+    return pd.DataFrame(values, index=names, columns=names)
+
+
+def test_model_maps_name_every_model_and_part_the_groups():
+    names = [f"ε = {epsilon}, {kind}" for epsilon in (0, 0.1) for kind in ("resnet_tiny_deep", "mlp", "vgg")]
+    maps = {"natural images": models_map(names), "inverted images": models_map(names, 1)}
+    figure = plots.model_maps(maps, label="cka", axes_labels=("inverted through", "compared with"))
+    first, second, colorbar = figure.axes
+    assert [axis.get_title() for axis in (first, second)] == list(maps)
+    for axis, matrix in zip((first, second), maps.values(), strict=True):
+        image = axis.images[0]
+        np.testing.assert_allclose(image.get_array(), matrix)
+        assert image.get_clim() == (0, 1)
+        assert [tick.get_text() for tick in axis.get_xticklabels()] == names
+        lines = [line.get_data() for line in axis.lines]
+        assert sorted({float(y[0]) for x, y in lines if y[0] == y[1]}) == [2.5]
+        assert sorted({float(x[0]) for x, y in lines if x[0] == x[1]}) == [2.5]
+    assert [tick.get_text() for tick in first.get_yticklabels()] == names
+    assert first.get_ylabel() == "inverted through"
+    assert {first.get_xlabel(), second.get_xlabel()} == {"compared with"}
+    assert colorbar.get_ylabel() == "cka"
+    assert not overlaps(boxes(figure, [*first.get_yticklabels(), first.title, second.title]))
+    assert not overlaps(boxes(figure, first.get_xticklabels()))
+
+
+@pytest.mark.parametrize(
+    ("change", "limits"),
+    [
+        ({}, (0, 1)),
+        ({"lowest": -0.2}, (-0.2, 1)),
+        ({"highest": 1.5}, (0, 1.5)),
+        ({"lowest": -3.0, "highest": 2.0}, (-3, 2)),
+        ({"lowest": np.nan}, (0, 1)),
+    ],
+)
+def test_model_maps_widen_their_one_scale_for_values_outside_of_it(change, limits):
+    maps = {name: models_map(["a", "b", "c"], seed) for seed, name in enumerate(("natural", "stir"))}
+    maps["natural"].loc["b", "c"] = change.get("lowest", 0.5)
+    maps["stir"].loc["c", "a"] = change.get("highest", 0.5)
+    figure = plots.model_maps(maps, label="procrustes", axes_labels=("a", "b"))
+    first, second, colorbar = figure.axes
+    assert first.images[0].get_clim() == second.images[0].get_clim() == limits
+    assert colorbar.get_ylim() == limits
+
+
+def test_bars_are_means_with_a_dot_for_each_value():
+    rows = [
+        {"network": network, "feature": feature, "share": share + step}
+        for network, feature, share in (("a", "x", 0.2), ("a", "y", 0.8), ("b", "x", 0.5), ("b", "y", 0.1))
+        for step in (-0.1, 0.0, 0.1)
+    ]
+    labels = {"network": "", "share": "share of images", "feature": "that show"}
+    figure = plots.bars(pd.DataFrame(rows), "network", "share", "feature", labels=labels)
+    (axis,) = figure.axes
+    heights = sorted(patch.get_height() for patch in axis.patches if patch.get_width())
+    np.testing.assert_allclose([height for height in heights if height], [0.1, 0.2, 0.5, 0.8], atol=1e-9)
+    dots = np.concatenate([each.get_offsets()[:, 1] for each in axis.collections])
+    np.testing.assert_allclose(sorted(dots), sorted(row["share"] for row in rows))
+    assert axis.get_ylabel() == "share of images"
+    assert axis.get_legend().get_title().get_text() == "that show"
+    assert not axis.get_legend().get_window_extent().overlaps(axis.get_window_extent())

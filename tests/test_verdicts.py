@@ -1,5 +1,6 @@
 """Effects, their intervals over models, and what is said of a claim."""
 
+import itertools
 import math
 import re
 
@@ -8,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from repsim.verdicts import Claim, Verdict, difference, mean, slope, verdict_table
+from repsim.verdicts import Claim, Verdict, difference, jackknife, mean, slope, verdict_table
 
 CLAIM = Claim("larger is larger", "[C]", "mean of one − mean of the other", "WRN-28-10, CIFAR-10")
 
@@ -199,6 +200,12 @@ def test_one_value_decides_nothing():
 # the table
 
 
+def test_a_table_of_no_verdicts_has_its_columns():
+    table = verdict_table([])
+    assert len(table) == 0
+    assert table.columns.tolist() == verdict_table([mean(CLAIM, [1.0, 2.0])]).columns.tolist()
+
+
 def test_verdict_table():
     values = [0.1, 0.2, 0.3]
     verdicts = [difference(CLAIM, [5.0, 5.1], values), slope(CLAIM, [0.0, 1.0, 2.0], values)]
@@ -224,3 +231,97 @@ def test_verdict_table():
     )
     assert table["models"].tolist() == ["2 + 3", "3"]
     assert table["verdict"].tolist() == ["holds", "holds"]
+
+
+# pairs of models, left out one model at a time
+
+
+def pair_mean(units):
+    """Of models that each add to the value of a pair: the mean over pairs."""
+    return float(np.mean([one + other for one, other in itertools.combinations(units, 2)]))
+
+
+@pytest.mark.parametrize("count", [3, 5, 12])
+@pytest.mark.parametrize("shift", [-0.5, 0.0, 0.5])
+def test_the_jackknife_of_a_mean_is_its_t_interval(count, shift):
+    values = numbers(count, shift).tolist()
+    found, expected = (
+        jackknife(CLAIM, lambda kept: float(np.mean(kept)), values, "models"),
+        mean(CLAIM, values),
+    )
+    assert (found.value, found.low, found.high) == pytest.approx(
+        (expected.value, expected.low, expected.high)
+    )
+    assert found.verdict == expected.verdict
+    assert found.claim is CLAIM
+    assert found.models == f"{count} models"
+
+
+def test_units_that_are_equal_are_left_out_one_at_a_time():
+    values = [0.1, 0.1, 0.4, 0.6]
+    found, expected = (
+        jackknife(CLAIM, lambda kept: float(np.mean(kept)), values, "models"),
+        mean(CLAIM, values),
+    )
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_what_is_left_out_is_one_unit_each_time():
+    asked = []
+    jackknife(CLAIM, lambda kept: asked.append(kept) or float(len(kept)), ("a", "b", "c"), "architectures")
+    assert asked == [["a", "b", "c"], ["b", "c"], ["a", "c"], ["a", "b"]]
+
+
+def test_turned_around_a_jackknife_changes_its_sign():
+    values = numbers(6, 0.4).tolist()
+    there = jackknife(CLAIM, pair_mean, values, "models")
+    back = jackknife(CLAIM, lambda kept: -pair_mean(kept), values, "models")
+    assert (there.value, there.low, there.high) == pytest.approx((-back.value, -back.high, -back.low))
+
+
+def test_the_jackknife_covers_a_mean_over_pairs_where_counting_pairs_does_not():
+    """Pairs that share a model are dependent: taken for independent, their interval is far too short."""
+    draws = np.random.default_rng(0)
+    covered, naive, rounds = 0, 0, 500
+    for _ in range(rounds):
+        own, noise = draws.normal(0.5, 1.0, 6), draws.normal(0, 0.5, (6, 6))
+        values = {
+            (one, other): own[one] + own[other] + noise[one, other]
+            for one, other in itertools.combinations(range(6), 2)
+        }
+
+        def statistic(kept, values=values):
+            return float(np.mean([values[pair] for pair in itertools.combinations(kept, 2)]))
+
+        found = jackknife(CLAIM, statistic, range(6), "models")
+        covered += found.low <= 1.0 <= found.high
+        pairs = mean(CLAIM, list(values.values()))
+        naive += pairs.low <= 1.0 <= pairs.high
+    assert 0.92 <= covered / rounds <= 0.985
+    assert naive / rounds < 0.85
+
+
+@pytest.mark.parametrize("units", [[1.0], [1.0, 2.0]])
+def test_fewer_than_three_units_have_no_interval(units):
+    found = jackknife(CLAIM, lambda kept: float(np.sum(kept)), units, "architectures")
+    assert found.value == sum(units)
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
+    assert found.verdict == "inconclusive"
+    assert found.models == f"{len(units)} architectures"
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_jackknife_that_is_not_finite(bad):
+    with pytest.raises(ValueError, match=re.escape("a verdict needs finite values, got [")):
+        jackknife(CLAIM, lambda kept: bad, [1.0, 2.0], "models")
+    with pytest.raises(ValueError, match=re.escape("a verdict needs finite values, got [")):
+        jackknife(CLAIM, lambda kept: bad if len(kept) == 3 else 1.0, [1.0, 2.0, 3.0, 4.0], "models")
+    with pytest.raises(ValueError, match=re.escape("a verdict needs finite values, got [")):
+        jackknife(CLAIM, lambda kept: bad if len(kept) == 4 else 1.0, [1.0, 2.0, 3.0, 4.0], "models")
+
+
+def test_units_that_do_not_differ_have_an_interval_of_no_length():
+    found = jackknife(CLAIM, lambda kept: 0.25, ["a", "b", "c"], "models")
+    assert found.low == found.value == found.high == 0.25
+    assert found.verdict == "holds"

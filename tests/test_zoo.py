@@ -2,15 +2,20 @@
 
 import dataclasses
 import re
+from functools import cache
+from typing import get_args
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from repsim import paths, zoo
+from repsim import parallel, paths, zoo
 from repsim.attacks import Attack
-from repsim.data import load_data
+from repsim.data import from_bytes, load_data
 from repsim.store import TrainedModel, find, measure, obtain
-from repsim.training import Recipe
+from repsim.synthetic import Informative, compose
+from repsim.training import Recipe, accuracy, predict, robust_accuracy
 from repsim.zoo import build, family, recipes
 
 
@@ -113,7 +118,11 @@ def test_family(digits, shapes, sweep, expected):
 
 def test_unknown_zoo_and_group():
     with pytest.raises(
-        ValueError, match=re.escape("unknown zoo 'digit'; did you mean 'digits'? Known: digits, shapes.")
+        ValueError,
+        match=re.escape(
+            "unknown zoo 'digit'; did you mean 'digits'? Known: digits, shapes, two_features_outline, "
+            "two_features_texture, two_features."
+        ),
     ):
         build("digit")
     message = "unknown group of the digits zoo 'mian'; did you mean 'main'"
@@ -125,7 +134,10 @@ def test_build_makes_a_group(monkeypatch, tiny_data):
     """In this process instead of several, and on few images."""
 
     class Here:
-        def __init__(self, *_, **__): ...
+        def __init__(self, jobs, context, initializer, initargs):
+            monkeypatch.setattr(parallel, "_of_this_process", [])
+            initializer(*initargs)
+
         def __enter__(self):
             return self
 
@@ -137,7 +149,8 @@ def test_build_makes_a_group(monkeypatch, tiny_data):
         "one": [recipe_on(tiny_data)],
         "other": [recipe_on(tiny_data, seed=1), recipe_on(tiny_data, seed=2)],
     }
-    monkeypatch.setattr(zoo, "ProcessPoolExecutor", Here)
+    monkeypatch.setattr(parallel, "ProcessPoolExecutor", Here)
+    monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
     monkeypatch.setattr(zoo, "load_data", lambda name: tiny_data)
     monkeypatch.setitem(zoo.ZOOS, "digits", lambda dataset: groups)
     assert build("digits", ["other"])["seed"].tolist() == [1, 2]
@@ -168,6 +181,25 @@ def test_the_shapes_zoo_is_what_it_says(shapes):
     assert list(made) == ["main"]
     assert len({recipe.address for recipe in made["main"]}) == 27
     assert {recipe.epsilon for recipe in made["main"]} == {0, 0.025, 0.05}
+
+
+def test_the_zoos_of_two_features_differ_in_nothing_but_the_images_and_the_learning_rate_on_textures():
+    assert set(zoo.TWO_FEATURES) == set(get_args(Informative))
+    assert set(zoo.TWO_FEATURES.values()) < set(zoo.ZOOS)
+    rates, zoos = {"outline": 0.1, "texture": 0.05, "both": 0.1}, []
+    for feature, name in zoo.TWO_FEATURES.items():
+        made = zoo.ZOOS[name](load_data(name))
+        assert list(made) == ["main"]
+        assert {recipe.dataset for recipe in made["main"]} == {name}
+        assert {recipe.learning_rate for recipe in made["main"]} == {rates[feature]}
+        same = {"dataset": "any", "learning_rate": 0.1}
+        zoos.append([dataclasses.replace(recipe, **same) for recipe in made["main"]])
+    assert zoos[0] == zoos[1] == zoos[2]
+    pairs = [(recipe.epsilon, recipe.seed, recipe.data_seed) for recipe in zoos[0]]
+    assert pairs == [(epsilon, seed, seed) for epsilon in (0, 0.05) for seed in range(3)]
+    robust = zoos[0][-1]
+    assert (robust.architecture, robust.method, robust.epochs) == ("resnet_tiny", "pgd", 20)
+    assert (robust.attack_steps, robust.epsilon_warmup) == (5, 0.4)
 
 
 COMMITTED = paths.models()[-1]
@@ -211,6 +243,107 @@ def test_the_zoos_are_small():
     }
     assert sum(sizes.values()) <= 24e6
     assert {name: size for name, size in sizes.items() if size > 1e6} == {}
+
+
+@cache
+def two_features_networks(informative):
+    """The committed networks of a zoo of two features."""
+    return [find(recipe, "cpu") for recipe in zoo_recipes(zoo.TWO_FEATURES[informative])]
+
+
+@cache
+def composed(kind):
+    """1,000 fresh images whose features agree, contradict each other or are independent, and both classes."""
+    rng = np.random.Generator(np.random.PCG64(5))
+    outline = rng.integers(0, 10, 1000)
+    texture = {
+        "agree": outline,
+        "contradict": (outline + rng.integers(1, 10, 1000)) % 10,
+        "independent": rng.integers(0, 10, 1000),
+    }[kind]
+    images = from_bytes(torch.from_numpy(compose(outline, texture, rng)))
+    return images, {"outline": outline, "texture": texture}
+
+
+def right(model, kind):
+    """On what share of composed images a network names the outline, and on what share the texture."""
+    images, shown = composed(kind)
+    named = predict(model.network, images).argmax(1).numpy()
+    return {feature: (named == labels).mean() for feature, labels in shown.items()}
+
+
+@pytest.mark.parametrize("informative", zoo.TWO_FEATURES)
+def test_recorded_accuracies_on_two_features_are_those_of_the_networks(informative):
+    test = load_data(zoo.TWO_FEATURES[informative]).test
+    for model in two_features_networks(informative):
+        clean = model.accuracies.set_index("epsilon")["accuracy"][0.0]
+        assert clean >= 0.9
+        assert accuracy(model.network, test.images, test.labels) == pytest.approx(clean, abs=0.002)
+
+
+@pytest.mark.parametrize("informative", zoo.TWO_FEATURES)
+def test_no_network_has_lost_a_class_of_two_features(informative):
+    test = load_data(zoo.TWO_FEATURES[informative]).test
+    for model in two_features_networks(informative):
+        hit = predict(model.network, test.images).argmax(1) == test.labels
+        by_class = [hit[test.labels == label].float().mean().item() for label in range(10)]
+        assert min(by_class) > 0.7, (model.name, by_class)
+
+
+@pytest.mark.parametrize("informative", zoo.TWO_FEATURES)
+def test_attacks_fool_standard_networks_on_two_features_and_not_robust_ones(informative):
+    test = load_data(zoo.TWO_FEATURES[informative]).test.subset(100)
+    for model in two_features_networks(informative):
+        attacked = model.accuracies.set_index("epsilon")["accuracy"][0.05]
+        (here,) = robust_accuracy(model.network, test, [Attack(0.05)])["accuracy"]
+        for value in (attacked, here):
+            assert value > 0.4 if model.recipe.epsilon else value < 0.3
+        assert abs(attacked - here) < 0.15
+
+
+@pytest.mark.parametrize(("used", "other"), [("outline", "texture"), ("texture", "outline")])
+def test_a_network_can_have_used_nothing_but_the_informative_feature(used, other):
+    for model in two_features_networks(used):
+        clean = model.accuracies.set_index("epsilon")["accuracy"][0.0]
+        contradicting, independent = right(model, "contradict"), right(model, "independent")
+        for found in (contradicting, independent):
+            assert found[used] == pytest.approx(clean, abs=0.02)  # as on its own data
+        assert contradicting[other] < 0.03  # what is right by the one feature is wrong by the other
+        assert 0.07 < independent[other] < 0.13
+
+
+@pytest.mark.parametrize(("used", "other"), [("outline", "texture"), ("texture", "outline")])
+def test_changing_the_other_feature_alone_hardly_changes_an_answer(used, other):
+    """The same pose, phase, level and noise: one feature of each image is another."""
+    labels = {"outline": np.arange(1000) % 10, "texture": np.arange(1000) // 100}
+    before, after_other, after_used = (
+        from_bytes(torch.from_numpy(compose(**drawn, rng=np.random.Generator(np.random.PCG64(6)))))
+        for drawn in (
+            {f"{feature}s": (labels[feature] + (feature == changed)) % 10 for feature in labels}
+            for changed in ("", other, used)
+        )
+    )
+    for model in two_features_networks(used):
+        first, same, moved = (
+            predict(model.network, images).argmax(1) for images in (before, after_other, after_used)
+        )
+        assert (first == same).float().mean() > 0.93
+        assert (first == moved).float().mean() < 0.15
+
+
+def test_networks_that_saw_both_features_are_right_where_both_agree():
+    for model in two_features_networks("both"):
+        assert right(model, "agree")["outline"] >= 0.99
+        torn = right(model, "contradict")
+        assert max(torn.values()) < 0.99  # neither feature alone is all that it uses
+        assert sum(torn.values()) > 0.9  # and what it says is of one of the two
+
+
+@pytest.mark.parametrize(("used", "other"), [("outline", "texture"), ("texture", "outline")])
+def test_networks_of_one_feature_are_at_chance_on_the_data_of_the_other(used, other):
+    test = load_data(zoo.TWO_FEATURES[other]).test
+    for model in two_features_networks(used):
+        assert 0.07 < accuracy(model.network, test.images, test.labels) < 0.13
 
 
 def test_a_committed_model_can_be_made_again(digits):

@@ -20,6 +20,7 @@ Layers = Literal["all", "blocks", "penultimate"] | str | Sequence[str | float] |
 Visit = Callable[[str, Tensor], None]
 
 GROUPS = ("all", "blocks", "penultimate")
+NORMALIZERS = ("normalize", "normalizer")  # of our networks, and of those of `robustness`
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class LayerGraph(ABC):
         is_rows = isinstance(output, Tensor) and output.dim() == 2
         self.classes = output.shape[1] if is_rows else None
         self.layers = {
-            name: layer for name, layer in self.values.items() if layer.operation and name != "normalize"
+            name: layer for name, layer in self.values.items() if layer.operation and name not in NORMALIZERS
         }
 
     @abstractmethod

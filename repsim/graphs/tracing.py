@@ -15,13 +15,16 @@ from repsim.attacks import evaluating
 from repsim.graphs.hooked import HookedGraph
 from repsim.graphs.layer_graph import LayerGraph, Layers
 from repsim.graphs.traced import TracedGraph
+from repsim.models.attacker_model import unwrapped
 
 
 def trace(network: nn.Module, image_shape: Sequence[int]) -> LayerGraph:
     """The layers of any classifier for images of `image_shape` (channels, height, width).
 
-    The graph shares the network's weights.
+    The graph shares the network's weights. Of an `AttackerModel` of the `robustness` package, the layers are
+    those of the classifier inside it, such as `model.layer1.0.conv1`.
     """
+    network = unwrapped(network)
     tracer = NodePathTracer()
     with evaluating(network), _unchecked():
         try:

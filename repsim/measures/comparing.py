@@ -11,6 +11,7 @@ import torch
 from repsim.measures.measure import Measure, check_rows, represent_pair
 from repsim.measures.registry import MEASURES, find_measure
 from repsim.measures.representation import Memory, Representation, Values, represent
+from repsim.messages import unknown
 from repsim.progress import progress_bar
 
 # One measure or several, by name (with options: "jaccard(k=20)") or themselves; or "all".
@@ -56,6 +57,7 @@ def compare_many(
     representations: Mapping[str, Values],
     measures: Measures = "all",
     *,
+    pairs: Iterable[tuple[str, str]] | None = None,
     pool: bool = False,
     dtype: torch.dtype = torch.float64,
     progress: bool = True,
@@ -70,6 +72,8 @@ def compare_many(
         By the names that the table calls them; at least two, of the same inputs.
     measures
         As for `compare`.
+    pairs
+        Compare only these, by their names, in this order of the two.
     progress
         Show a progress bar over the pairs.
 
@@ -77,7 +81,7 @@ def compare_many(
     -------
     DataFrame
         One row per pair and measure: `model_a`, `model_b`, `measure`, `value`, `orientation`, `note`. Of a
-        measure that is not symmetric, both orders.
+        measure that is not symmetric, both orders, unless `pairs` says which.
     """
     if not isinstance(representations, Mapping):
         raise TypeError(
@@ -86,6 +90,9 @@ def compare_many(
     if len(representations) < 2:
         raise ValueError(f"compare_many needs at least 2 representations, got {len(representations)}.")
     chosen = _chosen(measures)
+    pairs = None if pairs is None else list(pairs)
+    if pairs is not None:
+        _check_pairs(pairs, representations)
     memory = Memory()
     prepared: dict[str, Representation] = {}
     for name, values in representations.items():
@@ -96,7 +103,7 @@ def compare_many(
         check_rows(prepared[first], prepared[name], f"representations[{first!r}]", shown)
 
     # Family by family: what its measures share is then still in memory.
-    work = list(_work(list(prepared), chosen))
+    work = list(_work(list(prepared), chosen, pairs))
     rows = []
     for name_a, name_b, measure in progress_bar(work, "comparing", "value", progress):
         row = _row(
@@ -110,6 +117,14 @@ def compare_many(
     return table.sort_values(
         list(places), key=lambda column: column.map(places[column.name]), ignore_index=True
     )
+
+
+def _check_pairs(pairs: list[tuple[str, str]], known: Iterable[str]) -> None:
+    if not pairs:
+        raise ValueError("no pair was asked for; name some, or leave `pairs` out for all.")
+    for name in (name for pair in pairs for name in pair):
+        if name not in known:
+            raise ValueError(unknown("representation", name, list(known)))
 
 
 def _chosen(measures: Measures) -> list[Measure]:
@@ -127,11 +142,16 @@ def _chosen(measures: Measures) -> list[Measure]:
     return chosen
 
 
-def _work(names: list[str], measures: Iterable[Measure]) -> Iterator[tuple[str, str, Measure]]:
+def _work(
+    names: list[str], measures: Iterable[Measure], pairs: list[tuple[str, str]] | None
+) -> Iterator[tuple[str, str, Measure]]:
     families: dict[str, list[Measure]] = {}
     for measure in measures:
         families.setdefault(measure.family, []).append(measure)
     for family in families.values():
+        if pairs is not None:
+            yield from ((*pair, measure) for pair in pairs for measure in family)
+            continue
         for i, name_a in enumerate(names):
             # to and fro: if memory does not hold them all, what was used last is used next
             for name_b in names[i + 1 :][:: -1 if i % 2 else 1]:

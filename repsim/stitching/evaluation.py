@@ -7,7 +7,7 @@ from repsim.attacks import Attack
 from repsim.data import Dataset
 from repsim.graphs import trace
 from repsim.stitching.measuring import Donor
-from repsim.stitching.recipe import StitchRecipe, weights_of
+from repsim.stitching.recipe import StitchRecipe
 from repsim.store import EVALUATED, TrainedModel, load_model
 
 
@@ -77,9 +77,9 @@ class Evaluation:
             own_task = model.recipe.dataset == self.dataset.slug
             self._donors[name] = (model, Donor(graph, self.split, self.attack, own_task=own_task))
         model, donor = self._donors[name]
-        if weights_of(model) != weights:
+        if model.weights != weights:
             raise artifacts.DamagedArtifact(
-                f"{name} has other weights ({weights_of(model)}…) than the stitch was made for ({weights}…)."
+                f"{name} has other weights ({model.weights}…) than the stitch was made for ({weights}…)."
             )
         return donor
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from functools import lru_cache
-from multiprocessing import get_context
 
 import pandas as pd
-import torch
 
 from repsim import zoo
 from repsim.data import Dataset
 from repsim.graphs import Layers, trace
+from repsim.parallel import in_processes
 from repsim.progress import progress_bar
 from repsim.stitching.evaluation import Evaluation
 from repsim.stitching.measuring import MEASURED
@@ -168,9 +166,8 @@ def run(
             else [each for each in recipes if not _is_done(each, evaluation, truncations)]
         )
         if work:
-            context, given = get_context("spawn"), (evaluation, truncations, recompute)
-            with ProcessPoolExecutor(jobs, context, initializer=_begin, initargs=given) as pool:
-                list(progress_bar(pool.map(_obtain, work), "stitches", "stitch", progress, total=len(work)))
+            make = functools.partial(_make, evaluation, truncations, recompute)
+            in_processes(make, work, jobs, "stitches", "stitch", progress)
         recompute = False
     options = {"truncations": truncations, "recompute": recompute}
     bar = progress_bar(recipes, "stitches", "stitch", progress)
@@ -182,16 +179,7 @@ def _is_done(recipe: StitchRecipe, evaluation: Evaluation, truncations: Sequence
     return stored is not None and all(stored.measured(evaluation, rank) for rank in (0, *truncations))
 
 
-_of_this_process: list[tuple[Evaluation, Sequence[int], bool]] = []
-
-
-def _begin(*given) -> None:
-    torch.set_num_threads(1)
-    _of_this_process.append(given)
-
-
-def _obtain(recipe: StitchRecipe) -> None:
-    evaluation, truncations, recompute = _of_this_process[0]
+def _make(evaluation: Evaluation, truncations: Sequence[int], recompute: bool, recipe: StitchRecipe) -> None:
     obtain_stitch(recipe, evaluation, truncations=truncations, recompute=recompute)
 
 
@@ -199,7 +187,7 @@ def table(
     stitches: Iterable[Stitch], evaluation: Evaluation, truncations: Sequence[int] = ()
 ) -> pd.DataFrame:
     """One row per measured stitch and truncation; see `run`."""
-    describe = lru_cache(maxsize=None)(load_model)
+    describe = functools.cache(load_model)
     rows = []
     for stitch, rank in itertools.product(stitches, (0, *truncations)):
         recipe, options = stitch.recipe, dataclasses.asdict(stitch.recipe.options)

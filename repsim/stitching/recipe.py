@@ -10,8 +10,6 @@ from repsim.data import Dataset
 from repsim.stitching.options import StitchOptions
 from repsim.store import TrainedModel
 
-DIGITS = 12  # of a donor's checksum that a recipe holds
-
 
 @dataclass(frozen=True)
 class StitchRecipe:
@@ -59,9 +57,9 @@ class StitchRecipe:
             dataset=dataset.slug,
             fingerprint=dataset.fingerprint,
             front=front.name,
-            front_weights=weights_of(front),
+            front_weights=front.weights,
             end=end.name,
-            end_weights=weights_of(end),
+            end_weights=end.weights,
             layer_front=layer_front,
             layer_end=layer_end,
             cross_task=cross_task,
@@ -76,8 +74,3 @@ class StitchRecipe:
     @property
     def title(self) -> str:
         return f"{self.front}/{self.layer_front} → {self.end}/{self.layer_end}"
-
-
-def weights_of(model: TrainedModel) -> str:
-    """The beginning of the checksum of a model's weights."""
-    return model.record["checksums"][str(model.recipe.epochs)][:DIGITS]

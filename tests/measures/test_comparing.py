@@ -225,3 +225,44 @@ def test_comparing_is_quiet():
         warnings.simplefilter("error")
         table = compare(x, y)
     assert table["note"].str.contains("says nothing here").any()
+
+
+# only some pairs
+
+
+def test_only_the_pairs_asked_for_in_their_order_of_the_two():
+    named = dict(zip("abc", related(25, 5, 5, 7), strict=True))
+    asked = ["pwcca", "cka", "jaccard"]
+    table = compare_many(named, asked, pairs=[("a", "c"), ("c", "a"), ("b", "b")], progress=False)
+    order = [(row.model_a, row.model_b, row.measure) for row in table.itertuples()]
+    assert order == [(*pair, measure) for pair in ("ac", "bb", "ca") for measure in asked]
+    for row in table.itertuples():
+        assert row.value == pytest.approx(MEASURES[row.measure](named[row.model_a], named[row.model_b]))
+    there, back = table[table["measure"] == "pwcca"].set_index("model_a")["value"][["a", "c"]]
+    assert there != pytest.approx(back)
+
+
+def test_pairs_may_be_any_iterable_and_none_are_all():
+    named = dict(zip("abc", related(25, 5, 5, 7), strict=True))
+    whole = compare_many(named, ["cka", "pwcca"], progress=False)
+    pd.testing.assert_frame_equal(compare_many(named, ["cka", "pwcca"], pairs=None, progress=False), whole)
+    every = ((a, b) for a in named for b in named if a != b)
+    table = compare_many(named, ["cka", "pwcca"], pairs=every, progress=False)
+    mirrored = (table["measure"] == "cka") & (table["model_a"] > table["model_b"])
+    pd.testing.assert_frame_equal(table[~mirrored].reset_index(drop=True), whole)
+    assert mirrored.sum() == 3
+
+
+def test_a_pair_of_an_unknown_name():
+    named = dict(zip(["first", "second"], related(25, 5, 5), strict=True))
+    message = "unknown representation 'secnd'; did you mean 'second'? Known: first, second."
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        compare_many(named, "cka", pairs=[("first", "second"), ("secnd", "first")], progress=False)
+    assert str(caught.value) == message
+
+
+def test_a_pair_that_is_asked_for_and_fails_names_itself():
+    named = dict(zip("abc", related(20, 4, 4, 5), strict=True))
+    compare_many(named, "permutation_angular", pairs=[("b", "a")], progress=False)
+    with pytest.raises(ValueError, match=r"^permutation_angular of 'c' and 'b': "):
+        compare_many(named, "permutation_angular", pairs=[("b", "a"), ("c", "b")], progress=False)

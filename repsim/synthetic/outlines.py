@@ -1,6 +1,4 @@
-"""Procedural data sets: images drawn from a seed, with nothing to download.
-
-`shapes` draws ten outlines under nuisance (position, size, rotation, stroke, contrast, clutter, noise,
+"""`shapes` draws ten outlines under nuisance (position, size, rotation, stroke, contrast, clutter, noise,
 occlusion). Its difficulty was set by test accuracy alone and is frozen in `Nuisance`: changing a default
 there changes the data set, and with it every result that was ever made from it.
 """
@@ -11,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-SIDE = 16  # pixels along each edge of an image
+from repsim.synthetic.drawing import SIDE, balanced_labels, draw_ink, generator
+
 _CHUNK = 1024  # images drawn at a time: bounds memory; part of the data set, as it orders the random draws
 
 
@@ -84,7 +83,7 @@ def _unit(points: np.ndarray | list[tuple[float, float]]) -> np.ndarray:
 
 
 # Closed polylines, x to the right and y downwards. Each has its own number of corners.
-_OUTLINES: dict[str, np.ndarray] = {
+OUTLINES: dict[str, np.ndarray] = {
     "circle": _unit(_polygon(20)),
     "triangle": _unit(_polygon(3)),
     "square": _unit([(-1, -1), (1, -1), (1, 1), (-1, 1)]),
@@ -112,44 +111,11 @@ _OUTLINES: dict[str, np.ndarray] = {
     "hourglass": _unit([(-0.8, -1), (0.8, -1), (-0.8, 1), (0.8, 1)]),
 }
 
-SHAPE_CLASSES: tuple[str, ...] = tuple(_OUTLINES)
+SHAPE_CLASSES: tuple[str, ...] = tuple(OUTLINES)
 """The names of the classes of `shapes`; a label is a position in this tuple."""
 
 
-def _ink(corners: np.ndarray, stroke: np.ndarray, closed: bool = True) -> np.ndarray:
-    """Draw one polyline into each image, by the distance of every pixel to its nearest segment.
-
-    Parameters
-    ----------
-    corners
-        Pixel coordinates (images, corners, 2), x before y.
-    stroke
-        Width of the line in each image (images,).
-    closed
-        Whether the last corner is joined to the first.
-
-    Returns
-    -------
-    np.ndarray
-        How much of each pixel the line covers (images, SIDE, SIDE), from 0 to 1; its border falls off over
-        one pixel, which is the anti-aliasing.
-    """
-    pixel = np.arange(SIDE, dtype=np.float64)
-    nearest = np.full((len(corners), SIDE, SIDE), np.inf)
-    last = corners.shape[1] if closed else corners.shape[1] - 1
-    for first in range(last):
-        start = corners[:, first]
-        along = corners[:, (first + 1) % corners.shape[1]] - start
-        x = pixel[None, None, :] - start[:, 0, None, None]  # (images, 1, SIDE): what x alone decides
-        y = pixel[None, :, None] - start[:, 1, None, None]  # (images, SIDE, 1)
-        along_x, along_y = along[:, 0, None, None], along[:, 1, None, None]
-        length = np.maximum(along_x**2 + along_y**2, 1e-12)
-        position = np.clip(x * (along_x / length) + y * (along_y / length), 0.0, 1.0)
-        np.minimum(nearest, (x - position * along_x) ** 2 + (y - position * along_y) ** 2, out=nearest)
-    return np.clip(0.5 + stroke[:, None, None] / 2 - np.sqrt(nearest), 0.0, 1.0)
-
-
-def _outline_ink(labels: np.ndarray, rng: np.random.Generator, nuisance: Nuisance) -> np.ndarray:
+def outline_ink(labels: np.ndarray, rng: np.random.Generator, nuisance: Nuisance) -> np.ndarray:
     """Draw the outline of each label in a random pose: coverage (images, SIDE, SIDE)."""
     count = len(labels)
     radius = rng.uniform(*nuisance.radius, count)
@@ -163,10 +129,10 @@ def _outline_ink(labels: np.ndarray, rng: np.random.Generator, nuisance: Nuisanc
     turn = np.stack([np.stack([cos, sin], 1), np.stack([-sin, cos], 1)], 1)  # for row vectors, from the right
     axes = radius[:, None] * np.stack([stretch, 1 / stretch], 1)
     ink = np.empty((count, SIDE, SIDE))
-    for label, outline in enumerate(_OUTLINES.values()):
+    for label, outline in enumerate(OUTLINES.values()):
         here = labels == label  # class by class, because each has its own number of corners
         corners = (outline * axes[here][:, None, :]) @ turn[here] + centre[here][:, None, :]
-        ink[here] = _ink(corners, stroke[here])
+        ink[here] = draw_ink(corners, stroke[here])
     return ink
 
 
@@ -181,7 +147,7 @@ def _clutter_ink(count: int, rng: np.random.Generator, nuisance: Nuisance) -> np
         step = half * np.stack([np.cos(angle), np.sin(angle)], 1)
         stroke = rng.uniform(*nuisance.stroke, count)
         strength = rng.uniform(*nuisance.clutter_strength, count) * (line < number)
-        drawn = _ink(np.stack([middle - step, middle + step], 1), stroke, closed=False)
+        drawn = draw_ink(np.stack([middle - step, middle + step], 1), stroke, closed=False)
         np.maximum(ink, strength[:, None, None] * drawn, out=ink)
     return ink
 
@@ -210,17 +176,12 @@ def _develop(ink: np.ndarray, rng: np.random.Generator, nuisance: Nuisance) -> n
     return np.rint(np.clip(image, 0.0, 1.0) * 255).astype(np.uint8)[:, None]
 
 
-def _balanced_labels(count: int, classes: int, rng: np.random.Generator) -> np.ndarray:
-    """Class labels in random order, each class as often as every other, or once more (int64)."""
-    return rng.permutation(np.arange(count, dtype=np.int64) % classes)
-
-
 def _draw(labels: np.ndarray, rng: np.random.Generator, nuisance: Nuisance) -> np.ndarray:
     """Draw one image of `shapes` for each label: uint8 (images, 1, SIDE, SIDE)."""
     images = np.empty((len(labels), 1, SIDE, SIDE), dtype=np.uint8)
     for start in range(0, len(labels), _CHUNK):
         part = labels[start : start + _CHUNK]
-        ink = _outline_ink(part, rng, nuisance)
+        ink = outline_ink(part, rng, nuisance)
         ink = np.maximum(ink, _clutter_ink(len(part), rng, nuisance))
         images[start : start + _CHUNK] = _develop(ink, rng, nuisance)
     return images
@@ -251,10 +212,6 @@ def shapes(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         `count` is below ten, so that some class would have no image, or `seed` is negative.
     """
     classes = len(SHAPE_CLASSES)
-    if count < classes:
-        raise ValueError(f"count must be at least {classes}, one image of each class, but is {count}.")
-    if seed < 0:
-        raise ValueError(f"seed must be a whole number from 0 on, but is {seed}.")
-    rng = np.random.Generator(np.random.PCG64(seed))
-    labels = _balanced_labels(count, classes, rng)
+    rng = generator(count, classes, seed)
+    labels = balanced_labels(count, classes, rng)
     return _draw(labels, rng, Nuisance()), labels

@@ -1,13 +1,23 @@
-"""The procedural data sets: shapes and dtypes, determinism, balance, labels, difficulty from below."""
+"""`shapes`: shapes and dtypes, determinism, balance, labels, difficulty from below."""
 
 import dataclasses
+import hashlib
 
 import numpy as np
 import pytest
 from sklearn.neighbors import NearestCentroid
 
-from repsim import synthetic
-from repsim.synthetic import CLEAN, SHAPE_CLASSES, SIDE, shapes
+from repsim.synthetic import SHAPE_CLASSES, shapes
+from repsim.synthetic.drawing import SIDE, balanced_labels
+from repsim.synthetic.outlines import (
+    CLEAN,
+    OUTLINES,
+    Nuisance,
+    _clutter_ink,
+    _develop,
+    _draw,
+    outline_ink,
+)
 
 
 def rng(seed=0):
@@ -17,7 +27,7 @@ def rng(seed=0):
 @pytest.fixture(scope="module")
 def templates():
     """The outline of each class without nuisance, white on black, in [0, 1]: (classes, SIDE, SIDE)."""
-    return synthetic._outline_ink(np.arange(len(SHAPE_CLASSES)), rng(), CLEAN)
+    return outline_ink(np.arange(len(SHAPE_CLASSES)), rng(), CLEAN)
 
 
 def test_shapes_and_dtypes():
@@ -31,7 +41,17 @@ def test_shapes_and_dtypes():
     assert images.reshape(1030, -1).std(axis=1).min() > 2  # no image is blank
 
 
+@pytest.mark.parametrize(
+    ("count", "seed", "digest"), [(6000, 0, "62b58255df0f5eb5"), (4000, 1, "2b4c49ee26cd6fd5")]
+)
+def test_the_bytes_never_change(count, seed, digest):
+    """Networks of the repository were trained on them: other images would make every one of them wrong."""
+    images, labels = shapes(count, seed=seed)
+    assert hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest().startswith(digest)
+
+
 def test_classes():
+    assert list(SHAPE_CLASSES) == list(OUTLINES)
     assert len(SHAPE_CLASSES) == len(set(SHAPE_CLASSES)) == 10
     assert all(name.isidentifier() for name in SHAPE_CLASSES)
     assert set(shapes(10, seed=5)[1]) == set(range(10))
@@ -66,7 +86,7 @@ def test_images_differ_from_each_other():
 
 
 def test_outlines_fill_the_unit_circle():
-    for outline in synthetic._OUTLINES.values():
+    for outline in OUTLINES.values():
         radius = np.sqrt((outline**2).sum(axis=1))
         assert radius.max() == pytest.approx(1.0)
         assert np.isfinite(outline).all()
@@ -79,23 +99,9 @@ def test_templates_are_distinct(templates):
     assert (flat > 0.5).sum(axis=1).min() > 20
 
 
-def test_ink_is_a_soft_line_at_its_place():
-    ink = synthetic._ink(np.array([[[3.0, 5.0], [12.0, 5.0]]]), np.array([1.0]), closed=False)[0]
-    assert ink[5, 3:13] == pytest.approx(1.0)  # rows are y
-    assert ink[[4, 6], 3:13] == pytest.approx(0.0)
-    softer = synthetic._ink(np.array([[[3.0, 5.5], [12.0, 5.5]]]), np.array([1.0]), closed=False)[0]
-    assert softer[5:7, 3:13] == pytest.approx(0.5)  # half-way between two rows: half on each
-
-
-def test_ink_closes_the_polyline():
-    corners = np.array([[[3.0, 3.0], [12.0, 3.0], [12.0, 12.0]]])
-    assert synthetic._ink(corners, np.array([1.0]))[0, 8, 8] == pytest.approx(1.0)
-    assert synthetic._ink(corners, np.array([1.0]), closed=False)[0, 8, 8] == 0.0
-
-
 def test_labels_name_the_outline_when_nuisance_is_off(templates):
-    labels = synthetic._balanced_labels(100, 10, rng())
-    images = synthetic._draw(labels, rng(), CLEAN)[:, 0] / 255
+    labels = balanced_labels(100, 10, rng())
+    images = _draw(labels, rng(), CLEAN)[:, 0] / 255
     inverted = images[:, 0, 0] > 0.5  # the corner is background
     assert 20 < inverted.sum() < 80  # both polarities
     images[inverted] = 1 - images[inverted]
@@ -105,8 +111,8 @@ def test_labels_name_the_outline_when_nuisance_is_off(templates):
 def test_labels_correspond_under_pose_alone(templates):
     """Position and contrast alone: the best-correlated shifted template still names the class."""
     nuisance = dataclasses.replace(CLEAN, margin=-0.5, contrast=(0.5, 0.9))  # up to one pixel either way
-    labels = synthetic._balanced_labels(200, 10, rng())
-    images = synthetic._draw(labels, rng(1), nuisance).reshape(200, -1).astype(float)
+    labels = balanced_labels(200, 10, rng())
+    images = _draw(labels, rng(1), nuisance).reshape(200, -1).astype(float)
     shifts = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
     bank = np.stack([np.roll(templates, shift, (1, 2)).reshape(10, -1) for shift in shifts])
     scores = np.abs(np.corrcoef(images, bank.reshape(90, -1))[:200, 200:]).reshape(200, 9, 10).max(axis=1)
@@ -135,3 +141,55 @@ def test_too_few(count):
 def test_negative_seed():
     with pytest.raises(ValueError, match="seed must be a whole number from 0 on, but is -1"):
         shapes(10, seed=-1)
+
+
+@pytest.mark.parametrize(
+    "nuisance",
+    [
+        {"radius": (3.8, 6.5)},
+        {"aspect": (0.8, 1.25)},
+        {"rotation": (-0.7, 0.7)},
+        {"margin": 0.5},
+        {"stroke": (0.9, 1.8)},
+        {"contrast": (0.6, 1.0)},
+        {"clutter": 3},
+        {"occluded": 1.0},
+        {"noise": (0.01, 0.06)},
+    ],
+    ids=lambda nuisance: next(iter(nuisance)),
+)
+def test_each_nuisance_makes_images_of_a_class_differ(nuisance):
+    labels = np.full(40, 2)
+    clean, varied = (
+        _draw(labels, rng(), dataclasses.replace(CLEAN, **options)).reshape(40, -1)
+        for options in ({}, nuisance)
+    )
+    assert len(np.unique(clean, axis=0)) == 2  # the two polarities
+    assert len(np.unique(varied, axis=0)) > 20
+
+
+def test_clutter_is_as_much_as_it_is_said_to_be():
+    def clutter(**options):
+        return _clutter_ink(300, rng(), Nuisance(**options))
+
+    usual = clutter()
+    assert not clutter(clutter=0).any()
+    assert usual.sum() < clutter(clutter=6).sum()
+    assert clutter(clutter_length=(2.0, 3.0)).sum() < usual.sum() < clutter(clutter_length=(8.0, 9.0)).sum()
+    assert usual.max() <= 1
+    assert clutter(clutter_strength=(0.1, 0.2)).max() <= 0.2
+    alone = (clutter(clutter=1) > 0).any(axis=(1, 2))
+    assert 0.4 < alone.mean() < 0.6  # none, or one, as often as the other
+
+
+def test_occluders_are_as_many_and_as_large_as_they_are_said_to_be():
+    def covered(occluded, occluder):
+        flat = dataclasses.replace(CLEAN, contrast=(0.0, 0.0), occluded=occluded, occluder=occluder)
+        images = _develop(np.zeros((300, SIDE, SIDE)), rng(), flat)
+        return (images != np.median(images, axis=(2, 3), keepdims=True)).sum(axis=(1, 2, 3))
+
+    assert not covered(0.0, (3.0, 8.5)).any()
+    assert 0.25 < (covered(0.3, (3.0, 8.5)) > 0).mean() < 0.35
+    area = covered(1.0, (4.0, 6.0))
+    assert set(area[area > 0]) <= {width * height for width in (4, 5, 6) for height in (4, 5, 6)}
+    assert (area > 0).mean() > 0.98  # all but those of the level of their ground

@@ -1,0 +1,74 @@
+"""Which inverted images: through which network and layer, from which seeds to which targets, and how."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal
+
+from repsim import artifacts, messages
+from repsim.inversion.options import InversionOptions
+from repsim.inversion.pairs import Pairs
+from repsim.store import TrainedModel
+
+Start = Literal["seed", "noise"]
+STARTS = ("seed", "noise")
+
+
+@dataclass(frozen=True)
+class InversionRecipe:
+    """All that decides what an inverted set is; equal recipes make equal sets.
+
+    Attributes
+    ----------
+    dataset, fingerprint, pairs
+        Of `Pairs`: whose test images, and which of them (the pairs' address).
+    start
+        `seed`: from the pairs' seeds; `noise`: from random pixels, for STIR.
+    model, weights
+        The network's name in the store, and the beginning of its weights' checksum.
+    layer
+        Whose value represents an image.
+    options
+        How images are moved.
+    """
+
+    dataset: str
+    fingerprint: str
+    pairs: str
+    start: Start
+    model: str
+    weights: str
+    layer: str
+    options: InversionOptions
+
+    def __post_init__(self):
+        if self.start not in STARTS:
+            raise ValueError(messages.unknown("start", self.start, STARTS))
+
+    @classmethod
+    def of(
+        cls,
+        model: TrainedModel,
+        pairs: Pairs,
+        layer: str = "penultimate",
+        options: InversionOptions | None = None,
+        *,
+        start: Start = "seed",
+    ) -> InversionRecipe:
+        """A recipe for a stored model and drawn pairs."""
+        return cls(
+            dataset=pairs.dataset,
+            fingerprint=pairs.fingerprint,
+            pairs=pairs.address,
+            start=start,
+            model=model.name,
+            weights=model.weights,
+            layer=layer,
+            options=options or InversionOptions(),
+        )
+
+    @property
+    def address(self) -> str:
+        """Equal for recipes that make equal sets."""
+        return artifacts.address(dataclasses.asdict(self))
