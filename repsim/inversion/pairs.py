@@ -171,10 +171,22 @@ class Pairs:
         )
 
     def seeds(self, split: Split) -> Float[Tensor, "n c h w"]:
-        return split.images[self.seed_index]
+        """The seed of each pair; `split` is the test images that they were drawn from, and no others."""
+        return self._images(split)[0]
 
     def targets(self, split: Split) -> Float[Tensor, "n c h w"]:
-        return split.images[self.target_index]
+        """The target of each pair; as `seeds`."""
+        return self._images(split)[1]
+
+    def _images(self, split: Split) -> tuple[Tensor, Tensor]:
+        largest = int(torch.cat([self.seed_index, self.target_index]).max())
+        if largest < len(split):
+            found = split.images[self.seed_index], split.images[self.target_index]
+            if _digest(*found) == self.content:
+                return found
+        raise ValueError(
+            f"these {len(split)} images are not those of {self.dataset} that the pairs were drawn from."
+        )
 
     def noise(self, split: Split, seed: int = 0) -> Float[Tensor, "n c h w"]:
         """Seeds of uniform random pixels, one for each target, for STIR."""

@@ -335,3 +335,14 @@ def test_noise_is_the_same_every_time_and_another_with_another_seed(tiny_data):
     assert torch.equal(pairs.noise(tiny_data.test), first)
     assert torch.equal(pairs.noise(tiny_data.test, seed=0), first)
     assert not torch.equal(pairs.noise(tiny_data.test, seed=1), first)
+
+
+def test_pairs_are_of_the_images_that_they_were_drawn_from_and_of_no_others(tiny_data):
+    pairs = Pairs.draw(tiny_data, 20)
+    assert torch.equal(pairs.targets(tiny_data.test), tiny_data.test.images[pairs.target_index])
+    assert torch.equal(pairs.seeds(tiny_data.test), tiny_data.test.images[pairs.seed_index])
+    for other in (tiny_data.train, tiny_data.test.subset(10)):
+        for images in (pairs.seeds, pairs.targets):
+            message = f"these {len(other)} images are not those of digits that the pairs were drawn from."
+            with pytest.raises(ValueError, match=re.escape(message)):
+                images(other)
