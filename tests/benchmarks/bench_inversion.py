@@ -177,12 +177,12 @@ rows = rows_of("digits", models, seeds, targets, 200, 100)
 
 large = build_model("resnet18", (3, 32, 32), 10, [0.5] * 3, [0.25] * 3).eval().to(device)
 images = torch.rand(64, 3, 32, 32, generator=torch.Generator().manual_seed(0)).to(device)
-rows += rows_of("resnet18", [large], images[:32], images[32:], 5, 32)
+rows += rows_of("resnet18", [large], images[:32], images[32:], 20, 32)
 show(
     "Inverting images: the same updates, to the same distance",
     rows,
     [
         "digits: 200 pairs through resnet_tiny and vgg_tiny, standard and robust (ε = 0.1), 200 updates.",
-        "resnet18: 32 pairs of 3 × 32 × 32 through an untrained ResNet-18 with the CIFAR stem, 5 updates.",
+        "resnet18: 32 pairs of 3 × 32 × 32 through an untrained ResNet-18 with the CIFAR stem, 20 updates.",
     ],
 )
