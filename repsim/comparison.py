@@ -9,7 +9,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from repsim.attacks import device_of
 from repsim.data import Split, check_pixels
 from repsim.inversion import InvertedSet, Pairs
 from repsim.inversion.inverting import Reader
@@ -63,9 +62,9 @@ class Comparison:
 
     def representation(self, name: str, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
         """What the model of that name makes of images, on their device."""
-        device = device_of(self.models[name].network)
+        read = self._readers[name]
         with torch.no_grad():
-            parts = [self._readers[name](batch.to(device)).to(images.device) for batch in images.split(BATCH)]
+            parts = [read(batch.to(read.device)).to(images.device) for batch in images.split(BATCH)]
         return torch.cat(parts)
 
     def natural(
@@ -87,7 +86,7 @@ class Comparison:
         """
         check_pixels(images)
         values = {name: self.representation(name, images) for name in self.models}
-        return self._table("natural", values, None, measures, intervals, progress)
+        return self._described(self._table("natural", values, None, measures, intervals, progress))
 
     def inverted(
         self,
@@ -118,7 +117,7 @@ class Comparison:
             values = {name: self.representation(name, sets[a].images) for name in self.models}
             pairs = [(a, b) for b in self.models if b != a]
             tables.append(self._table("inverted", values, pairs, measures, intervals, False))
-        return pd.concat(tables, ignore_index=True)
+        return self._described(pd.concat(tables, ignore_index=True))
 
     def stir(
         self,
@@ -157,8 +156,8 @@ class Comparison:
             values = {a: self.representation(b, sets[a].images) for a in own}
             values[TARGETS] = self.representation(b, targets)
             found = self._table("stir", values, [(TARGETS, a) for a in own], measures, intervals, False)
-            tables.append(self._described(found.assign(model_a=found["model_b"], model_b=b)))
-        return pd.concat(tables, ignore_index=True)
+            tables.append(found.assign(model_a=found["model_b"], model_b=b))
+        return self._described(pd.concat(tables, ignore_index=True))
 
     def _with_sets(self, sets: Mapping[str, InvertedSet], start: Start) -> list[str]:
         own = [name for name in self.models if name in sets]
@@ -203,7 +202,7 @@ class Comparison:
                 for row in table.itertuples()
             ]
             table["low"], table["high"] = [each.low for each in found], [each.high for each in found]
-        return self._described(table.assign(n=count))
+        return table.assign(n=count)
 
     def _described(self, table: pd.DataFrame) -> pd.DataFrame:
         """The table with the labels of both models behind their names."""

@@ -52,6 +52,20 @@ def read_options(
     return found
 
 
+def check_known(kind: type, names: Iterable[str], noun: str) -> None:
+    """Refuse names that are no fields of a dataclass.
+
+    Raises
+    ------
+    ValueError
+        With the nearest fields that it has.
+    """
+    known = [field.name for field in dataclasses.fields(kind)]
+    for name in names:
+        if name not in known:
+            raise ValueError(messages.unknown(noun, name, known))
+
+
 def _truth(text: str) -> bool:
     if text.lower() not in ("true", "false"):
         raise ValueError(text)

@@ -20,7 +20,7 @@ from repsim.attacks import Attack, Norm, device_of, evaluating, parse_epsilon, r
 from repsim.data import Augmentation, Dataset, Split, check_pixels
 from repsim.models import build_model
 from repsim.optimization import batches_of, check_finite, make_optimizer, make_schedule, objective
-from repsim.options import read_options
+from repsim.options import check_known, read_options
 from repsim.progress import progress_bar
 
 Method = Literal["standard", "pgd", "trades"]
@@ -125,10 +125,7 @@ class Recipe:
     @classmethod
     def on(cls, dataset: Dataset, architecture: str, **options) -> Recipe:
         """A recipe for a loaded data set, naming exactly its images."""
-        known = [field.name for field in dataclasses.fields(cls)]
-        for name in options:
-            if name not in known:
-                raise ValueError(messages.unknown("training option", name, known))
+        check_known(cls, options, "training option")
         return cls(dataset.slug, architecture, dataset.fingerprint, **options)
 
     def attack(self, progress: float = 1.0) -> Attack | None:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from repsim import messages
 from repsim.attacks import parse_epsilon
-from repsim.options import read_options
+from repsim.options import check_known, read_options
 
 Optimizer = Literal["momentum", "adam"]
 Precision = Literal["float32", "bfloat16"]
@@ -86,10 +86,7 @@ class InversionOptions:
     @classmethod
     def of(cls, **options) -> InversionOptions:
         """Options by name, an unknown one refused with the nearest known."""
-        known = [field.name for field in dataclasses.fields(cls)]
-        for name in options:
-            if name not in known:
-                raise ValueError(messages.unknown("inversion option", name, known))
+        check_known(cls, options, "inversion option")
         return cls(**options)
 
     @classmethod

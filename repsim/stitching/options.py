@@ -10,7 +10,7 @@ from typing import Literal
 
 from repsim import messages
 from repsim.attacks import Attack, Norm, parse_epsilon
-from repsim.options import read_options
+from repsim.options import check_known, read_options
 from repsim.stitching.moments import MATCHES
 from repsim.stitching.transforms import INITIALS, MASKS, Initial, Mask
 
@@ -192,10 +192,7 @@ class StitchOptions:
     @classmethod
     def of(cls, **options) -> StitchOptions:
         """Options by name, an unknown one refused with the nearest known."""
-        known = [field.name for field in dataclasses.fields(cls)]
-        for name in options:
-            if name not in known:
-                raise ValueError(messages.unknown("stitching option", name, known))
+        check_known(cls, options, "stitching option")
         return cls(**options)
 
     @classmethod
