@@ -10,9 +10,9 @@ figures: $(READY)  ## run every notebook headless; figures and tables go to figu
 	$(BIN)/repsim run --jobs $(JOBS)
 
 test: $(READY) lint  ## run the tests, then every notebook against its stored outputs
-	$(BIN)/python -m pytest tests
-	REPSIM_HOME=$$(mktemp -d) TQDM_DISABLE=1 $(BIN)/python -m pytest -p no:cacheprovider \
-		--nbval-lax --nbval-current-env notebooks
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) tests
+	REPSIM_HOME=$$(mktemp -d) TQDM_DISABLE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p no:cacheprovider \
+		-n $(JOBS) --dist loadfile --nbval-lax --nbval-current-env notebooks
 
 lab: $(READY)  ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab notebooks

@@ -11,11 +11,16 @@ from torch import Tensor
 from repsim.attacks import Attack, run_attack
 from repsim.data import Split
 from repsim.graphs import Layers, trace
-from repsim.layer_maps import as_matrix, block_strength, layer_cka, matched_cka, mean_off_diagonal
+from repsim.layer_maps import (
+    as_matrix,
+    block_strength,
+    last_minus_first_third,
+    layer_cka,
+    matched_cka,
+    mean_off_diagonal,
+)
 from repsim.progress import progress_bar
 from repsim.store import TrainedModel
-
-ROUNDING = 1e-9  # the depth of layer 12 of 34 is a third, and a little more in floating point
 
 
 def maps(
@@ -45,11 +50,10 @@ def maps(
     """
     inputs = {}
     for model in {model.name: model for pair in pairs.values() for model in pair}.values():
-        graph = trace(model.network, split.images.shape[1:])
         seen = (
             split.images if attack is None else run_attack(model.network, split.images, split.labels, attack)
         )
-        inputs[model.name] = (graph, seen)
+        inputs[model.name] = (model.graph, seen)
     tables = []
     for title, (first, second) in progress_bar(pairs.items(), "maps", "map", progress):
         (graph_a, images_a), (graph_b, images_b) = inputs[first.name], inputs[second.name]
@@ -161,6 +165,4 @@ def parting(table: pd.DataFrame) -> pd.DataFrame:
         that of the last third.
     """
     labels = [name for name in table.columns if name not in ("layer", "depth", "value")]
-    first = table[table["depth"] < 1 / 3 + ROUNDING].groupby(labels, sort=False)["value"].mean()
-    last = table[table["depth"] > 2 / 3 - ROUNDING].groupby(labels, sort=False)["value"].mean()
-    return (first - last).rename("parting").reset_index()
+    return (-last_minus_first_third(table, labels)).rename("parting").reset_index()

@@ -90,7 +90,7 @@ def told_apart(natural: pd.DataFrame, inverted: pd.DataFrame, used: Mapping[str,
     Parameters
     ----------
     natural, inverted
-        Tables of `Comparison`, of one measure.
+        Tables of `repsim.comparison.compare_models`, of one measure.
     used
         What each network can have used, by its name.
 

@@ -23,6 +23,7 @@ from repsim.progress import progress_bar
 
 MEASURE_OF = {"unbiased": "cka_debiased", "biased": "cka"}  # what each estimator estimates
 SMALLEST = 4  # the unbiased HSIC divides by n (n − 3)
+ROUNDING = 1e-9  # the depth of layer 12 of 34 is a third, and a little more in floating point
 
 
 def layer_cka(
@@ -159,6 +160,21 @@ def matched_cka(
             "value": np.diagonal(matrix.to_numpy()),
         }
     )
+
+
+def last_minus_first_third(table: pd.DataFrame, labels: list[str]) -> pd.Series:
+    """How much more of a quantity there is in the last third of the layers than in the first.
+
+    Parameters
+    ----------
+    table
+        With columns `depth` (0 at the first layer, 1 at the last) and `value`.
+    labels
+        The columns that tell models apart.
+    """
+    first = table[table["depth"] < 1 / 3 + ROUNDING].groupby(labels, sort=False)["value"].mean()
+    last = table[table["depth"] > 2 / 3 - ROUNDING].groupby(labels, sort=False)["value"].mean()
+    return last - first
 
 
 def block_strength(matrix: pd.DataFrame | Float[np.ndarray, "l l"]) -> float:

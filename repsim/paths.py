@@ -63,6 +63,16 @@ def inverted() -> list[Path]:
     return [folder.with_name("inverted") for folder in models()]
 
 
+def comparisons() -> Path:
+    """The folder in which values of measures are kept, so that they are computed once."""
+    return data() / "comparisons"
+
+
+def probes() -> Path:
+    """The folder of linear probes."""
+    return data() / "probes"
+
+
 def dataset_slug(dataset: str) -> str:
     """A data set's name as a folder name: `folder:/photos/cats/` becomes `cats`."""
     name = dataset

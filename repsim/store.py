@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from repsim import artifacts, messages, paths
 from repsim.attacks import Attack
 from repsim.data import Dataset
+from repsim.graphs import LayerGraph, trace
 from repsim.models import build_model
 from repsim.progress import progress_bar
 from repsim.training import Recipe, resolve_device, robust_accuracy, train
@@ -80,6 +81,11 @@ class TrainedModel:
     def network(self) -> nn.Module:
         return self.at_epoch(self.recipe.epochs)
 
+    @cached_property
+    def graph(self) -> LayerGraph:
+        """The network by its layers."""
+        return trace(self.network, self.record["image_shape"])
+
     def at_epoch(self, epoch: int) -> nn.Module:
         """The network as it was after `epoch` epochs, in evaluation mode.
 
@@ -124,6 +130,22 @@ class TrainedModel:
             raise ValueError(
                 f"{self.name} has {own[0]} classes and takes images of shape {own[1]}; {dataset.title} has "
                 f"{given[0]} classes and images of shape {given[1]}."
+            )
+
+    def check_class_names(self, dataset: Dataset) -> None:
+        """Refuse a data set whose classes are others than the network knows, or in another order.
+
+        Raises
+        ------
+        ValueError
+            As `check_classes`; or the classes are as many, but not the same.
+        """
+        self.check_classes(dataset)
+        own = tuple(self.record["classes"])
+        if own != dataset.classes:
+            raise ValueError(
+                f"{self.name} has the classes {', '.join(own[:3])}, …; {dataset.title} has "
+                f"{', '.join(dataset.classes[:3])}, …: what it answers says nothing of those."
             )
 
 

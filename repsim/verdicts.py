@@ -24,7 +24,7 @@ Values = Sequence[float] | np.ndarray | pd.Series  # one number per model
 
 @dataclass(frozen=True)
 class Claim:
-    """What a paper says, and the number that decides it: the claim is that `effect` > 0.
+    """What a paper says, and the number that decides it: the claim is that `effect` > 0, or that it is not 0.
 
     Attributes
     ----------
@@ -36,12 +36,15 @@ class Claim:
         How the number is computed, with its unit.
     paper_used
         On which models and data the paper says so.
+    either_way
+        The claim is that there is a difference, whichever.
     """
 
     text: str
     paper: str
     effect: str
     paper_used: str
+    either_way: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,10 +59,42 @@ class Verdict:
 
     @property
     def verdict(self) -> str:
-        """`holds` or `does not hold` where the interval excludes 0, else `inconclusive`."""
+        """`holds` or `does not hold` where the interval excludes 0, else `inconclusive`.
+
+        A claim that there is a difference either way cannot be refuted by an interval around 0.
+        """
         if self.low > 0:
             return "holds"
-        return "does not hold" if self.high < 0 else "inconclusive"
+        if self.high < 0:
+            return "holds" if self.claim.either_way else "does not hold"
+        return "inconclusive"
+
+
+def contrast(claim: Claim, groups: Sequence[Values], weights: Sequence[float]) -> Verdict:
+    """The claim that a weighted sum of the means of groups is above 0: Welch's interval of it.
+
+    Parameters
+    ----------
+    groups
+        One value per independently trained model in each.
+    weights
+        One per group.
+    """
+    if not len(groups):
+        raise ValueError("a verdict needs at least one group of models.")
+    if len(groups) != len(weights):
+        raise ValueError(f"each group needs one weight, got {len(groups)} groups and {len(weights)} weights.")
+    groups = [_values(group) for group in groups]
+    effect = sum(weight * group.mean() for weight, group in zip(weights, groups, strict=True))
+    low = high = math.nan
+    if all(len(group) > 1 for group in groups):
+        errors = [w**2 * group.var(ddof=1) / len(group) for w, group in zip(weights, groups, strict=True)]
+        low = high = effect
+        if (error := sum(errors)) > 0:
+            parts = zip(errors, groups, strict=True)
+            freedom = error**2 / sum(part**2 / (len(group) - 1) for part, group in parts)
+            low, high = _interval(effect, math.sqrt(error), freedom)
+    return Verdict(claim, float(effect), float(low), float(high), " + ".join(str(len(g)) for g in groups))
 
 
 def difference(claim: Claim, larger: Values, smaller: Values) -> Verdict:
@@ -70,17 +105,36 @@ def difference(claim: Claim, larger: Values, smaller: Values) -> Verdict:
     larger, smaller
         One value per independently trained model.
     """
-    a, b = _values(larger), _values(smaller)
-    effect = a.mean() - b.mean()
-    low = high = math.nan
-    if len(a) > 1 and len(b) > 1:
-        error_a, error_b = a.var(ddof=1) / len(a), b.var(ddof=1) / len(b)
-        error = error_a + error_b
-        low = high = effect
-        if error > 0:
-            freedom = error**2 / (error_a**2 / (len(a) - 1) + error_b**2 / (len(b) - 1))
-            low, high = _interval(effect, math.sqrt(error), freedom)
-    return Verdict(claim, float(effect), low, high, f"{len(a)} + {len(b)}")
+    return contrast(claim, [larger, smaller], [1, -1])
+
+
+def slope_of_means(claim: Claim, x: Sequence[float], groups: Sequence[Values]) -> Verdict:
+    """The claim that the means of groups rise with `x`: their least-squares slope, by `contrast`.
+
+    Parameters
+    ----------
+    x
+        One per group.
+    groups
+        One value per independently trained model in each.
+    """
+    if len(set(x)) < 2:
+        raise ValueError("a slope needs at least two different values of x.")
+    offsets = np.asarray(x, dtype=float) - np.mean(x)
+    return contrast(claim, groups, list(offsets / (offsets**2).sum()))
+
+
+def both(claim: Claim, first: Verdict, second: Verdict) -> Verdict:
+    """The claim that two effects are above 0: the lesser of them, and of the ends of their intervals.
+
+    It holds where both do, and does not where one does not; each at the level of its own interval
+    (intersection–union, Berger 1982).
+    """
+    ends = [min(getattr(first, end), getattr(second, end)) for end in ("value", "low", "high")]
+    if any(math.isnan(verdict.low) for verdict in (first, second)):
+        ends[1:] = math.nan, math.nan
+    models = first.models if first.models == second.models else f"{first.models}; {second.models}"
+    return Verdict(claim, *ends, models)
 
 
 def mean(claim: Claim, values: Values) -> Verdict:

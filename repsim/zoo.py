@@ -96,6 +96,43 @@ def family(dataset: Dataset, architecture: str, sweep: str) -> list[str]:
     return list(FAMILIES[sweep]) if committed else [architecture]
 
 
+def committed_epsilons(dataset: str) -> list[float]:
+    """The L∞ ε at which all architectures of a committed zoo are trained.
+
+    Raises
+    ------
+    ValueError
+        There is no zoo for this data set.
+    """
+    return list(dict.fromkeys(recipe.epsilon for recipe in _combinations(dataset)))
+
+
+def shared_architectures(datasets: Iterable[str]) -> list[str]:
+    """The architectures that the committed zoos of all these data sets have, at all their L∞ ε.
+
+    Raises
+    ------
+    ValueError
+        A data set has no zoo, or they share none.
+    """
+    datasets = list(datasets)
+    first, *others = ([recipe.architecture for recipe in _combinations(name)] for name in datasets)
+    shared = [name for name in dict.fromkeys(first) if all(name in other for other in others)]
+    if not shared:
+        raise ValueError(f"the committed zoos of {', '.join(datasets)} share no architecture.")
+    return shared
+
+
+def _combinations(dataset: str) -> list[Recipe]:
+    """Networks of a zoo that come in all combinations of architecture, ε and seed."""
+    if dataset not in ZOOS:
+        raise ValueError(
+            f"{dataset} has no committed networks ({', '.join(ZOOS)} have): name architectures and epsilons."
+        )
+    groups = ZOOS[dataset](load_data(dataset))
+    return [*groups["main"], *groups.get("architectures", [])]
+
+
 def digits_recipes(dataset: Dataset) -> dict[str, list[Recipe]]:
     """The digits zoo: group → recipes. Six models of `main` keep every fifth epoch."""
     epsilons = EPSILONS["digits", "linf"]

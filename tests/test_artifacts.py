@@ -300,3 +300,69 @@ def test_damaged_tensors_are_refused(tmp_path, damage):
         f"{path} is damaged or was altered: its SHA-256 is {found[:12]}…, its record says "
         f"{digest[:12]}…. Remove it and its .json to make it again."
     )
+
+
+# -- digests ------------------------------------------------------------------------------------------------
+
+GRID = torch.arange(24).reshape(2, 3, 2, 2)
+
+
+def digest_by_hand(*tensors):
+    return hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in tensors)).hexdigest()[:12]
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        GRID,
+        GRID.float() / 7,
+        GRID.half(),
+        GRID.byte(),
+        GRID > 5,
+        torch.tensor(7),
+        torch.empty(0, 3),
+        GRID[0, :, 0].T,
+        GRID[:, ::2, :, 1],
+        GRID[:1].expand(4, 3, 2, 2),
+        GRID.float().to(memory_format=torch.channels_last),
+    ],
+    ids=str,
+)
+def test_a_digest_is_of_the_bytes_in_their_order(tensor):
+    """Whatever the order in memory is: NumPy, too, has the last axis run fastest."""
+    before = tensor.clone()
+    assert artifacts.digest(tensor) == digest_by_hand(tensor)
+    assert artifacts.digest(tensor) == artifacts.digest(tensor.contiguous())
+    assert len(artifacts.digest(tensor)) == artifacts.ADDRESS_LENGTH
+    assert torch.equal(tensor, before)
+
+
+def test_a_digest_of_several_tensors_is_of_all():
+    a, b = GRID.float(), GRID.flip(0)
+    assert artifacts.digest(a, b) == digest_by_hand(a, b)
+    found = [artifacts.digest(*each) for each in ([a, b], [b, a], [a], [b], [a, a], [])]
+    assert len(set(found)) == len(found)
+
+
+@given(st.lists(st.integers(-100, 100), min_size=1, max_size=8), st.data())
+def test_any_change_of_a_value_changes_the_digest(values, data):
+    place = data.draw(st.integers(0, len(values) - 1))
+    changed = [*values]
+    changed[place] += data.draw(st.integers(1, 9))
+    one, other = torch.tensor(values), torch.tensor(changed)
+    assert artifacts.digest(one) == artifacts.digest(one.clone())
+    assert artifacts.digest(one) != artifacts.digest(other)
+    assert artifacts.digest(one.double()) != artifacts.digest(other.double())
+
+
+def test_the_kind_of_number_changes_the_digest():
+    found = {
+        artifacts.digest(GRID.to(kind)) for kind in (torch.int64, torch.int32, torch.uint8, torch.float32)
+    }
+    assert len(found) == 4
+
+
+def test_a_digest_is_the_same_in_every_version():
+    """What is committed is addressed by it."""
+    assert artifacts.digest(torch.tensor([0, 127, 255], dtype=torch.uint8)) == "4234f1064f32"
+    assert artifacts.digest(torch.arange(3), torch.tensor([0.5])) == "d063515a4de2"

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from repsim import paths, zoo
-from repsim.comparison import Comparison
+from repsim.comparison import compare_models
 from repsim.data import load_data
 from repsim.ground_truth import EPSILON, carried, features_shown, obtain_networks, told_apart, used
 from repsim.inversion import InversionOptions, Pairs
@@ -159,9 +159,9 @@ def test_networks_are_left_as_they_are(data):
 
 
 def test_inversion_tells_apart_what_natural_images_do_not(data, pairs, sets):
-    comparison = Comparison(robust())
-    natural = comparison.natural(pairs.targets(data.test), progress=False)
-    inverted = comparison.inverted(sets, progress=False)
+    shared = {"pairs": pairs, "progress": False}
+    natural = compare_models(robust(), data, **shared)
+    inverted = compare_models(robust(), data, inputs="inverted", sets=sets, **shared)
     (effect,) = told_apart(natural, inverted, {model.name: used(model) for model in robust()})
     assert effect > 0.2
     shown = features_shown(robust(), sets, pairs, data)
@@ -192,7 +192,7 @@ def test_told_apart_takes_robust_pairs_of_one_seed_across_the_two_features():
         ("inverted", "t1", "o1", 0.1, 0.1, 1, 1, 0.1),
     ]
     columns = ["inputs", "model_a", "model_b", "epsilon_a", "epsilon_b", "seed_a", "seed_b", "value"]
-    table = pd.DataFrame(rows, columns=columns).assign(measure="cka")
+    table = pd.DataFrame(rows, columns=columns).assign(measure="cka", layer="penultimate")
     tables = (table[table["inputs"] == inputs] for inputs in ("natural", "inverted"))
     assert told_apart(*tables, kinds) == pytest.approx([0.3, 0.4])
 

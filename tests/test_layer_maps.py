@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 from torch import nn
 
 from repsim.graphs import capture, trace
-from repsim.layer_maps import as_matrix, block_strength, layer_cka, matched_cka, mean_off_diagonal
+from repsim.layer_maps import (
+    as_matrix,
+    block_strength,
+    last_minus_first_third,
+    layer_cka,
+    matched_cka,
+    mean_off_diagonal,
+)
 from repsim.models import build_model
 
 ESTIMATORS = ["unbiased", "biased"]
@@ -555,3 +562,15 @@ def test_no_warning_where_nothing_is_wrong():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         layer_cka(build(), build(seed=1), noise(8))
+
+
+def test_the_last_third_less_the_first_is_taken_model_by_model():
+    """Of six layers two are a third; of a thirty-fourth layer rounding must not decide."""
+    tables = []
+    for model, count in (("a", 6), ("b", 34)):
+        depth = np.linspace(0, 1, count)
+        tables.append(pd.DataFrame({"model": model, "depth": depth, "value": np.arange(count) ** 2.0}))
+    found = last_minus_first_third(pd.concat(tables), ["model"])
+    assert found["a"] == (16 + 25) / 2 - (0 + 1) / 2
+    squares = np.arange(34) ** 2.0
+    assert found["b"] == pytest.approx(squares[22:].mean() - squares[:12].mean())

@@ -85,3 +85,12 @@ def test_inverted_images_are_kept_beside_the_models(tmp_path, monkeypatch):
     assert paths.inverted() == [tmp_path / "data" / "inverted", CHECKOUT / "data" / "inverted"]
     monkeypatch.delenv("REPSIM_HOME")
     assert paths.inverted() == [CHECKOUT / "data" / "inverted"]
+
+
+def test_values_and_probes_are_kept_beside_the_other_data(tmp_path, monkeypatch):
+    assert paths.comparisons() == tmp_path / "data" / "comparisons"
+    assert paths.probes() == tmp_path / "data" / "probes"
+    assert not paths.data().exists()
+    monkeypatch.delenv("REPSIM_HOME")
+    assert paths.comparisons() == CHECKOUT / "data" / "comparisons"
+    assert paths.probes() == CHECKOUT / "data" / "probes"

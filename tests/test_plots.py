@@ -412,3 +412,158 @@ def test_bars_are_means_with_a_dot_for_each_value():
     assert axis.get_ylabel() == "share of images"
     assert axis.get_legend().get_title().get_text() == "that show"
     assert not axis.get_legend().get_window_extent().overlaps(axis.get_window_extent())
+
+
+# boxes and points
+
+
+def pairs_of_networks(measures=("cka", "jaccard", "gulp"), places=("digits", "shapes"), count=7):
+    """Values of some measures at two places, larger with ε, on scales of their own."""
+    generator = np.random.default_rng(0)
+    return pd.DataFrame(
+        [
+            {"where": place, "measure": measure, "epsilon": epsilon, "value": scale * (epsilon + noise)}
+            for measure, scale in zip(measures, (1.0, 0.1, 50.0), strict=False)
+            for place in places
+            for epsilon in (0.2, 0.0, 0.1)
+            for noise in generator.random(count)
+        ]
+    )
+
+
+def drawn_boxes(axis):
+    """Low and high end of each box, by its middle."""
+    found = {}
+    for patch in axis.patches:
+        corners = patch.get_path().vertices
+        found[round(corners[:, 0].mean(), 3)] = corners[:, 1].min(), corners[:, 1].max()
+    return found
+
+
+def test_a_box_is_between_the_quartiles_and_its_whiskers_reach_to_the_ends():
+    table = pairs_of_networks()
+    figure = plots.boxes(table, "where", "value", "measure", "epsilon")
+    for axis in figure.axes:
+        own = table[table["measure"] == axis.get_title()]
+        expected = [
+            tuple(np.quantile(rows["value"], [0.25, 0.75]))
+            for place in ("digits", "shapes")
+            for _, rows in own[own["where"] == place].groupby("epsilon")
+        ]
+        found = drawn_boxes(axis)
+        assert [found[middle] for middle in sorted(found)] == [pytest.approx(each) for each in expected]
+        ends = [value for line in axis.lines for value in line.get_ydata()]
+        assert min(ends) == pytest.approx(own["value"].min())
+        assert max(ends) == pytest.approx(own["value"].max())
+
+
+def test_boxes_have_a_panel_for_each_measure_on_its_own_scale():
+    figure = plots.boxes(pairs_of_networks(), "where", "value", "measure", "epsilon", across=2)
+    shown = [axis for axis in figure.axes if axis.get_visible()]
+    assert [axis.get_title() for axis in shown] == ["cka", "jaccard", "gulp"]
+    assert [axis.get_ylim()[1] < 1.5 for axis in shown] == [True, True, False]
+    figure.canvas.draw()
+    named = [[text.get_text() for text in axis.get_xticklabels() if text.get_visible()] for axis in shown]
+    assert named == [[], ["digits", "shapes"], ["digits", "shapes"]]  # the first has one below it
+
+
+def test_boxes_have_one_legend_with_each_level_once_from_small_to_large():
+    (legend,) = plots.boxes(pairs_of_networks(), "where", "value", "measure", "epsilon").legends
+    assert [text.get_text() for text in legend.get_texts()] == ["0", "0.1", "0.2"]
+    assert legend.get_title().get_text() == "epsilon"
+
+
+def test_marks_are_drawn_across_their_place_in_their_panel():
+    table = pairs_of_networks()
+    marks = pd.DataFrame(
+        {"where": ["digits", "shapes"], "measure": "cka", "epsilon": 0.0, "value": [0.3, 0.4]}
+    )
+    figure = plots.boxes(
+        table,
+        "where",
+        "value",
+        "measure",
+        "epsilon",
+        marks=marks,
+        marked="by chance",
+        labels={"epsilon": "ε"},
+    )
+    plain = plots.boxes(table, "where", "value", "measure", "epsilon")
+    more = [len(axis.lines) - len(other.lines) for axis, other in zip(figure.axes, plain.axes, strict=True)]
+    assert more == [2, 0, 0]
+    drawn = [line for line in figure.axes[0].lines if list(line.get_ydata()) in ([0.3] * 2, [0.4] * 2)]
+    assert sorted(np.mean(line.get_xdata()) for line in drawn) == [0, 1]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["0", "0.1", "0.2", "by chance"]
+    assert legend.get_title().get_text() == "ε"
+
+
+def test_boxes_leave_out_what_has_no_value():
+    table = pairs_of_networks()
+    table.loc[(table["measure"] == "cka") & (table["where"] == "shapes"), "value"] = np.nan
+    figure = plots.boxes(table, "where", "value", "measure", "epsilon")
+    assert [len(axis.patches) for axis in figure.axes] == [3, 6, 6]
+
+
+def test_colours_of_what_is_no_quantity_do_not_go_from_light_to_dark():
+    table = pairs_of_networks().assign(which=lambda table: table["epsilon"].map(str))
+    ordered = plots.boxes(table, "where", "value", "measure", "which")
+    other = plots.boxes(table, "where", "value", "measure", "which", ordered=False)
+    first, second = (
+        {patch.get_facecolor() for patch in figure.axes[0].patches} for figure in (ordered, other)
+    )
+    assert len(first) == len(second) == 3
+    assert first.isdisjoint(second)
+
+
+def test_nothing_of_boxes_is_cut_off_or_covered():
+    table = pairs_of_networks([f"a_rather_long_measure_{i}" for i in range(3)], ["digits\nnatural", "x\ny"])
+    figure = plots.boxes(table, "where", "value", "measure", "epsilon", across=3)
+    texts = [axis.title for axis in figure.axes] + [t for axis in figure.axes for t in axis.get_xticklabels()]
+    figure.canvas.draw()
+    legend = figure.legends[0].get_window_extent()
+    found = [legend, *boxes(figure, texts)]
+    assert not overlaps(found)
+    assert all(figure.bbox.padded(1).contains(box.x0, box.y0) for box in found)
+    assert all(figure.bbox.padded(1).contains(box.x1, box.y1) for box in found)
+
+
+def test_points_are_where_the_table_has_them_with_their_references():
+    table = pairs_of_networks(["cka"]).assign(accuracy=lambda table: np.linspace(0.5, 0.9, len(table)))
+    table["independent"] = table["accuracy"] ** 2
+    figure = plots.points(
+        table, "accuracy", "value", "where", "epsilon", references={"independent": "_"}, labels={"value": "y"}
+    )
+    for axis, (place, own) in zip(figure.axes, table.groupby("where"), strict=True):
+        assert axis.get_title() == place
+        references, *levels = axis.collections
+        np.testing.assert_allclose(references.get_offsets(), own[["accuracy", "independent"]])
+        for level, (_, rows) in zip(levels, own.groupby("epsilon"), strict=True):
+            np.testing.assert_allclose(level.get_offsets(), rows[["accuracy", "value"]])
+    assert figure.axes[0].get_ylabel() == "y"
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["0", "0.1", "0.2", "independent"]
+
+
+def test_panels_of_facets_have_one_colour_for_one_level():
+    """Though not each of them has all levels: digits and shapes are trained at other ε."""
+    table = pairs_of_networks(["cka"]).assign(k=lambda table: table.groupby(["where", "epsilon"]).cumcount())
+    table = table[(table["where"] == "digits") | (table["epsilon"] != 0.1)]
+    figure = plots.facets(table, "k", {"value": "y"}, "where", "epsilon", labels={})
+    colours = []
+    for axis, (_, own) in zip(figure.axes, table.groupby("where", sort=False), strict=True):
+        ends = {rows.sort_values("k")["value"].iloc[-1]: epsilon for epsilon, rows in own.groupby("epsilon")}
+        lines = [line for line in axis.lines if len(line.get_ydata())]
+        colours.append({ends[line.get_ydata()[-1]]: line.get_color() for line in lines})
+    assert colours[1] == {epsilon: colours[0][epsilon] for epsilon in (0.0, 0.2)}
+    (legend,) = [axis.get_legend() for axis in figure.axes if axis.get_legend() is not None]
+    assert [text.get_text() for text in legend.get_texts()] == ["0", "0.1", "0.2"]
+
+
+def test_boxes_of_a_level_that_has_no_value_in_a_panel_are_left_out():
+    table = pairs_of_networks(["cka", "rank"])
+    none = (table["measure"] == "rank") & (table["epsilon"] == 0.1)
+    table.loc[none, "value"] = np.nan
+    figure = plots.boxes(table, "where", "value", "measure", "epsilon")
+    counts = [len(axis.patches) for axis in figure.axes[:2]]
+    assert counts[1] == counts[0] - table[none]["where"].nunique()

@@ -560,3 +560,16 @@ def test_images_that_a_model_cannot_classify_are_refused(
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         measure(stored, other, [Attack(0.0)])
     assert measurements == []
+
+
+def test_a_model_knows_its_classes_by_name_and_order(tiny_data):
+    (recipe,) = zoo.recipes(load_data("digits"), ["mlp"], [0.0], [0])
+    model = find(recipe, "cpu")
+    model.check_class_names(tiny_data)
+    other = dataclasses.replace(tiny_data, title="reversed", classes=tiny_data.classes[::-1])
+    message = f"{model.name} has the classes 0, 1, 2, …; reversed has 9, 8, 7, …: what it answers says"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)} nothing of those\\.$"):
+        model.check_class_names(other)
+    fewer = dataclasses.replace(tiny_data, title="fewer", classes=tiny_data.classes[:3])
+    with pytest.raises(ValueError, match=f"^{model.name} has 10 classes and takes images of shape"):
+        model.check_class_names(fewer)

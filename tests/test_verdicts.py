@@ -9,7 +9,18 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from repsim.verdicts import Claim, Verdict, difference, jackknife, mean, slope, verdict_table
+from repsim.verdicts import (
+    Claim,
+    Verdict,
+    both,
+    contrast,
+    difference,
+    jackknife,
+    mean,
+    slope,
+    slope_of_means,
+    verdict_table,
+)
 
 CLAIM = Claim("larger is larger", "[C]", "mean of one − mean of the other", "WRN-28-10, CIFAR-10")
 
@@ -146,6 +157,193 @@ def test_intervals_cover_the_true_slope():
     assert 0.93 <= covered <= 0.97
 
 
+# contrasts
+
+
+def welch_by_hand(groups, weights):
+    """The ends of Welch's interval of a weighted sum of means, with Satterthwaite's degrees of freedom."""
+    errors = [w**2 * np.var(group, ddof=1) / len(group) for w, group in zip(weights, groups, strict=True)]
+    freedom = sum(errors) ** 2 / sum(
+        e**2 / (len(group) - 1) for e, group in zip(errors, groups, strict=True) if e
+    )
+    value = sum(w * np.mean(group) for w, group in zip(weights, groups, strict=True))
+    return stats.t.interval(0.95, freedom, loc=value, scale=math.sqrt(sum(errors)))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "weights"),
+    [
+        ((5, 3), (1, -1)),
+        ((4,), (2.5,)),
+        ((3, 5, 4), (0.5, 0.5, -1)),
+        ((3, 3, 3, 3), (1, -1, -1, 1)),
+        ((2, 6), (-0.2, 3)),
+        ((3, 4, 5), (1, 0, -1)),
+    ],
+)
+def test_a_contrast_is_a_weighted_sum_with_welchs_interval(sizes, weights):
+    groups = [numbers(size, mean=size, spread=size, seed=i) for i, size in enumerate(sizes)]
+    verdict = contrast(CLAIM, groups, weights)
+    assert verdict.value == pytest.approx(
+        sum(weight * group.mean() for weight, group in zip(weights, groups, strict=True))
+    )
+    assert (verdict.low, verdict.high) == pytest.approx(welch_by_hand(groups, weights))
+    assert verdict.models == " + ".join(map(str, sizes))
+    assert verdict.claim is CLAIM
+
+
+@pytest.mark.parametrize(("many", "few"), [(5, 5), (4, 2), (3, 1), (1, 1)])
+def test_a_difference_is_a_contrast_of_two(many, few):
+    larger, smaller = numbers(many, 1.0), numbers(few, 0.5, 2.0, seed=1)
+    one, other = difference(CLAIM, larger, smaller), contrast(CLAIM, [larger, smaller], [1, -1])
+    assert (one.value, one.models) == (other.value, other.models)
+    assert (one.low, one.high) == pytest.approx((other.low, other.high), nan_ok=True)
+
+
+def test_a_contrast_of_one_group_is_its_mean():
+    values = numbers(6, 0.4)
+    found, expected = contrast(CLAIM, [values], [1]), mean(CLAIM, values)
+    assert (found.value, found.low, found.high) == pytest.approx(
+        (expected.value, expected.low, expected.high)
+    )
+    assert found.models == expected.models
+
+
+def test_weights_scale_a_contrast():
+    groups = [numbers(4, 1.0), numbers(5, seed=1), numbers(3, seed=2)]
+    one, three = (contrast(CLAIM, groups, [scale, scale, -2 * scale]) for scale in (1, -3))
+    assert (three.value, three.low, three.high) == pytest.approx(
+        (-3 * one.value, -3 * one.high, -3 * one.low)
+    )
+
+
+def test_one_model_in_any_group_decides_nothing():
+    verdict = contrast(CLAIM, [[1.0, 2.0], [3.0], [4.0, 5.0]], [1, 1, -1])
+    assert verdict.value == pytest.approx(0.0)
+    assert math.isnan(verdict.low)
+    assert math.isnan(verdict.high)
+    assert verdict.verdict == "inconclusive"
+
+
+def test_groups_that_do_not_vary_have_a_contrast_of_no_length():
+    verdict = contrast(CLAIM, [[1.0] * 3, [0.25] * 2, [0.5] * 4], [1, 1, -1])
+    assert verdict.low == verdict.value == verdict.high == 0.75
+    assert verdict.verdict == "holds"
+
+
+def test_intervals_cover_the_true_contrast():
+    """A difference of differences, of groups of other sizes and spreads."""
+    draws, covered = np.random.default_rng(0), 0
+    for _ in range(2000):
+        groups = [draws.normal(m, s, n) for m, s, n in ((2, 1, 5), (1, 3, 4), (1, 0.5, 5), (0.5, 2, 6))]
+        verdict = contrast(CLAIM, groups, [1, -1, -1, 1])
+        covered += verdict.low <= 0.5 <= verdict.high
+    assert 0.93 <= covered / 2000 <= 0.975
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_weight_for_each_group(count):
+    with pytest.raises(
+        ValueError, match=rf"^each group needs one weight, got 2 groups and {count} weights\.$"
+    ):
+        contrast(CLAIM, [[1.0, 2.0], [3.0, 4.0]], [1.0] * count)
+
+
+# slopes of means
+
+
+@pytest.mark.parametrize("sizes", [(3, 3, 3), (4, 4), (2, 5, 3, 4)])
+def test_a_slope_of_means_is_that_of_a_line_through_them(sizes):
+    x = [0.0, 0.05, 0.1, 0.2][: len(sizes)]
+    groups = [numbers(size, 3 * at, 0.2, seed=i) for i, (at, size) in enumerate(zip(x, sizes, strict=True))]
+    verdict = slope_of_means(CLAIM, x, groups)
+    assert verdict.value == pytest.approx(np.polyfit(x, [group.mean() for group in groups], 1)[0])
+    if len(set(sizes)) == 1:
+        every = np.repeat(x, sizes[0])
+        assert verdict.value == pytest.approx(stats.linregress(every, np.concatenate(groups)).slope)
+    offsets = np.array(x) - np.mean(x)
+    assert (verdict.low, verdict.high) == pytest.approx(welch_by_hand(groups, offsets / (offsets @ offsets)))
+    assert verdict.models == " + ".join(map(str, sizes))
+
+
+def test_the_means_count_alike_however_many_models_there_are():
+    """Unlike `slope`, where each model is a point."""
+    x, groups = [0.0, 1.0, 2.0], [[0.0, 0.0], [1.0] * 50 + [3.0] * 50, [2.0, 2.0]]
+    assert slope_of_means(CLAIM, x, groups).value == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("means", "word"),
+    [((0.0, 1.0, 2.0), "holds"), ((2.0, 1.0, 0.0), "does not hold"), ((0.0, 1.0, 0.0), "inconclusive")],
+)
+def test_what_is_said_of_a_slope_of_means(means, word):
+    groups = [[at - 0.1, at, at + 0.1] for at in means]
+    assert slope_of_means(CLAIM, [0.0, 0.1, 0.2], groups).verdict == word
+
+
+def test_two_groups_have_a_slope_that_is_their_difference():
+    larger, smaller = numbers(4, 2.0), numbers(5, seed=1)
+    line, step = slope_of_means(CLAIM, [0.0, 0.5], [smaller, larger]), difference(CLAIM, larger, smaller)
+    assert (line.value, line.low, line.high) == pytest.approx((2 * step.value, 2 * step.low, 2 * step.high))
+
+
+def test_intervals_cover_the_true_slope_of_means():
+    draws, x = np.random.default_rng(0), [0.0, 0.05, 0.1, 0.2]
+    verdicts = [
+        slope_of_means(CLAIM, x, [draws.normal(2 * at, 0.1 + at, 4) for at in x]) for _ in range(1500)
+    ]
+    covered = np.mean([verdict.low <= 2 <= verdict.high for verdict in verdicts])
+    assert 0.93 <= covered <= 0.975
+
+
+@pytest.mark.parametrize("x", [[0.1, 0.1], [0.1, 0.1, 0.1], [0.3, 0.3, 0.3, 0.3]])
+def test_a_slope_of_means_needs_values_of_x_that_differ(x):
+    with pytest.raises(ValueError, match=r"^a slope needs at least two different values of x\.$"):
+        slope_of_means(CLAIM, x, [[0.0, 1.0]] * len(x))
+
+
+def test_a_slope_of_means_needs_a_group_for_each_x():
+    with pytest.raises(ValueError, match=r"^each group needs one weight, got 2 groups and 3 weights\.$"):
+        slope_of_means(CLAIM, [0.0, 0.1, 0.2], [[0.0, 1.0]] * 2)
+
+
+# claims of a difference either way
+
+EITHER = Claim(
+    "they differ", "[K]", "mean of one − mean of the other", "ResNet-18, CIFAR-10", either_way=True
+)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "word"),
+    [
+        (0.01, 0.2, "holds"),
+        (-0.2, -0.01, "holds"),
+        (-0.1, 0.1, "inconclusive"),
+        (0.0, 0.2, "inconclusive"),
+        (-0.2, 0.0, "inconclusive"),
+        (math.nan, math.nan, "inconclusive"),
+    ],
+)
+def test_a_difference_either_way_holds_whichever_it_is(low, high, word):
+    assert Verdict(EITHER, (low + high) / 2, low, high, "5 + 5").verdict == word
+
+
+def test_a_claim_has_a_direction_unless_it_says_so():
+    assert not CLAIM.either_way
+    larger, smaller = numbers(5, 5.0), numbers(5, seed=1)
+    assert difference(CLAIM, smaller, larger).verdict == "does not hold"
+    assert difference(EITHER, smaller, larger).verdict == "holds"
+    assert difference(EITHER, larger, smaller).verdict == "holds"
+    assert slope(EITHER, [0.0, 1.0, 2.0, 3.0], [3.0, 2.1, 0.9, 0.0]).verdict == "holds"
+
+
+def test_either_way_is_no_matter_of_the_interval():
+    larger, smaller = numbers(5, 5.0), numbers(5, seed=1)
+    one, other = difference(CLAIM, smaller, larger), difference(EITHER, smaller, larger)
+    assert (one.value, one.low, one.high) == (other.value, other.low, other.high)
+
+
 # what cannot be decided
 
 
@@ -165,6 +363,8 @@ def test_values_that_decide_nothing(values, message):
         lambda: difference(CLAIM, values, good),
         lambda: difference(CLAIM, good, values),
         lambda: slope(CLAIM, good, values),
+        lambda: contrast(CLAIM, [good, good, values], [1, 1, -1]),
+        lambda: slope_of_means(CLAIM, [0.0, 0.1, 0.2], [good, values, good]),
     ):
         with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
             decide()
@@ -325,3 +525,50 @@ def test_units_that_do_not_differ_have_an_interval_of_no_length():
     found = jackknife(CLAIM, lambda kept: 0.25, ["a", "b", "c"], "models")
     assert found.low == found.value == found.high == 0.25
     assert found.verdict == "holds"
+
+
+# two effects at once
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "word"),
+    [
+        (1.0, 2.0, "holds"),
+        (1.0, 0.0, "inconclusive"),
+        (1.0, -1.0, "does not hold"),
+        (0.0, -1.0, "does not hold"),
+        (-2.0, -1.0, "does not hold"),
+    ],
+)
+def test_a_claim_of_two_effects_takes_both(first, second, word):
+    one, other = (mean(CLAIM, [at - 0.1, at, at + 0.1]) for at in (first, second))
+    found = both(CLAIM, one, other)
+    assert found.verdict == word
+    assert found == both(CLAIM, other, one)
+    assert (found.value, found.low, found.high) == (
+        min(one.value, other.value),
+        min(one.low, other.low),
+        min(one.high, other.high),
+    )
+    assert found.models == "3"
+
+
+def test_a_claim_of_two_effects_one_of_which_is_not_known_decides_nothing():
+    known, unknown = mean(CLAIM, [-1.0, -1.1, -0.9]), mean(CLAIM, [2.0])
+    found = both(CLAIM, unknown, known)
+    assert found.verdict == "inconclusive"
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
+    assert found.models == "1; 3"
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda: contrast(CLAIM, [], []), "a verdict needs at least one group of models."),
+        (lambda: slope_of_means(CLAIM, [], []), "a slope needs at least two different values of x."),
+    ],
+)
+def test_no_group_at_all(ask, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        ask()

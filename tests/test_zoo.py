@@ -116,6 +116,39 @@ def test_family(digits, shapes, sweep, expected):
 # the committed zoos
 
 
+def test_what_committed_zoos_have_in_all_combinations():
+    assert zoo.committed_epsilons("digits") == [0.0, 0.05, 0.1, 0.2]
+    assert zoo.committed_epsilons("shapes") == [0.0, 0.025, 0.05]
+    assert zoo.shared_architectures(["digits"]) == [
+        *("resnet_tiny", "resnet_tiny_deep", "wrn_tiny", "vgg_tiny", "mlp")
+    ]
+    assert zoo.shared_architectures(["digits", "shapes"]) == ["resnet_tiny", "wrn_tiny", "vgg_tiny"]
+    for name in ("digits", "shapes"):
+        data = load_data(name)
+        for recipe in zoo.recipes(
+            data, zoo.shared_architectures([name]), zoo.committed_epsilons(name), range(3)
+        ):
+            assert find(recipe) is not None, recipe
+
+
+def test_data_without_a_committed_zoo(monkeypatch):
+    message = (
+        "^cifar10 has no committed networks \\(digits, shapes, two_features_outline, two_features_texture, "
+        "two_features have\\): name architectures and epsilons\\.$"
+    )
+    for ask in (
+        lambda: zoo.committed_epsilons("cifar10"),
+        lambda: zoo.shared_architectures(["digits", "cifar10"]),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ask()
+    monkeypatch.setattr(
+        zoo, "_combinations", lambda name: zoo.recipes(load_data("digits"), [name], [0.0], [0])
+    )
+    with pytest.raises(ValueError, match=r"^the committed zoos of mlp, vgg_tiny share no architecture\.$"):
+        zoo.shared_architectures(["mlp", "vgg_tiny"])
+
+
 def test_unknown_zoo_and_group():
     with pytest.raises(
         ValueError,

@@ -7,6 +7,17 @@ are watched through hooks instead; their layers are their innermost modules.
 
 from repsim.graphs.folding import fold_batchnorm
 from repsim.graphs.layer_graph import Ending, Layer, LayerGraph, Layers
+from repsim.graphs.observing import Observation, Observer
 from repsim.graphs.tracing import capture, trace
 
-__all__ = ["Ending", "Layer", "LayerGraph", "Layers", "capture", "fold_batchnorm", "trace"]
+__all__ = [
+    "Ending",
+    "Layer",
+    "LayerGraph",
+    "Layers",
+    "Observation",
+    "Observer",
+    "capture",
+    "fold_batchnorm",
+    "trace",
+]

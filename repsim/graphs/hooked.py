@@ -66,6 +66,11 @@ class HookedGraph(LayerGraph):
         self.check_known(layer)
         return _UpTo(self._copy(), self.calls[layer])
 
+    def reading(self, layers: Sequence[str]) -> nn.Module:
+        for layer in layers:
+            self.check_known(layer)
+        return _Read(self._copy(), [self.calls[layer] for layer in layers])
+
     def ending(self, layer: str) -> Ending:
         self.check_known(layer)
         if not self.reaches_output(layer):
@@ -97,7 +102,33 @@ class _UpTo(nn.Module):
                 self.network(images)
             except Done:
                 return found[0]
-        raise ValueError(f"for these images the network never calls {self.call.path}: it branches on them.")
+        raise ValueError(_never_called(self.call))
+
+
+class _Read(nn.Module):
+    """A network that gives the values of calls, and last its output."""
+
+    def __init__(self, network: nn.Module, calls: Sequence[Call]):
+        super().__init__()
+        self.network, self.calls = network, list(calls)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        found: dict[Call, Tensor] = {}
+
+        def keep(call: Call, value: Tensor) -> None:
+            if call in self.calls:
+                found[call] = value.clone()  # the network may work in place
+
+        with _watched(self.network, keep):
+            output = self.network(images)
+        for call in self.calls:
+            if call not in found:
+                raise ValueError(_never_called(call))
+        return *(found[call] for call in self.calls), output
+
+
+def _never_called(call: Call) -> str:
+    return f"for these images the network never calls {call.path}: it branches on them."
 
 
 class _Images(nn.Module):
@@ -127,9 +158,7 @@ class _Replaced(nn.Module):
         with _watched(self.network, replace):
             output = self.network(images)
         if not replaced:
-            raise ValueError(
-                f"for these images the network never calls {self.call.path}: it branches on them."
-            )
+            raise ValueError(_never_called(self.call))
         return output
 
 

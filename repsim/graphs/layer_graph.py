@@ -124,6 +124,10 @@ class LayerGraph(ABC):
         """Images → the value of a layer, by a frozen copy of only what is needed for it."""
 
     @abstractmethod
+    def reading(self, layers: Sequence[str]) -> nn.Module:
+        """Images → a tuple of the values of layers, and last the network's output, by a frozen copy."""
+
+    @abstractmethod
     def ending(self, layer: str) -> Ending:
         """The network from a layer on, by a frozen copy of only what is needed for it.
 

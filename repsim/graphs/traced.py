@@ -61,6 +61,27 @@ class TracedGraph(LayerGraph):
         node = self._cuttable[layer]
         return self._part([*_ancestors([node]), node], lambda copied: copied[node])
 
+    def reading(self, layers: Sequence[str]) -> nn.Module:
+        for layer in layers:
+            self.check_known(layer)
+        nodes, output = [self._cuttable[layer] for layer in layers], self._cuttable[OUTPUT]
+
+        def read(node: fx.Node, copied: dict[fx.Node, fx.Node]) -> fx.Node:
+            """A node's value as it is when it is made: a function after it may overwrite it."""
+            own = copied[node]
+            if not any(each.op != "call_module" and self._overwrites(each) for each in _following(node)):
+                return own
+            with own.graph.inserting_after(own):
+                return own.graph.call_method("clone", (own,))
+
+        return self._part(
+            [*_ancestors([*nodes, output]), *nodes],
+            lambda copied: (
+                *(read(node, copied) for node in nodes),
+                fx.map_arg(output.args[0], copied.__getitem__),
+            ),
+        )
+
     def ending(self, layer: str) -> Ending:
         self.check_known(layer)
         nodes = self._cuttable

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -196,7 +195,4 @@ class Pairs:
 
 def _digest(*tensors: Tensor) -> str:
     """A hash of images, as bytes, and of labels."""
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update((to_bytes(tensor) if tensor.is_floating_point() else tensor).numpy().tobytes())
-    return digest.hexdigest()[:12]
+    return artifacts.digest(*(to_bytes(each) if each.is_floating_point() else each for each in tensors))

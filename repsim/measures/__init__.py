@@ -4,6 +4,8 @@ from repsim.measures.comparing import compare, compare_many
 from repsim.measures.measure import Measure
 from repsim.measures.predictions import (
     PREDICTION_MEASURES,
+    PredictionMeasure,
+    agreement_bounds,
     agreement_reference,
     ambiguity,
     discrepancy,
@@ -16,6 +18,8 @@ __all__ = [
     "MEASURES",
     "PREDICTION_MEASURES",
     "Measure",
+    "PredictionMeasure",
+    "agreement_bounds",
     "agreement_reference",
     "ambiguity",
     "compare",

@@ -14,7 +14,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from repsim.measures.measure import count_option, measure, number_option
-from repsim.measures.representation import Representation, centered, kept, kept_pair, reduced, reduced_raw
+from repsim.measures.representation import (
+    SMALLEST,
+    Representation,
+    centered,
+    kept,
+    kept_pair,
+    reduced,
+    reduced_raw,
+)
 
 
 class Basis(NamedTuple):
@@ -59,6 +67,11 @@ def warn_if_trivial(name: str, x: Representation, y: Representation, instead: st
         )
 
 
+def more_than_units(width_x: int, width_y: int, **_: object) -> int:
+    """With as many inputs, two sets of directions need not meet: with fewer, some correlations are 1."""
+    return max(SMALLEST, width_x + width_y + 1)
+
+
 INSTEAD = "take more inputs than units, or use svcca(dims=…) with few dims, cka_debiased or procrustes"
 
 
@@ -67,6 +80,7 @@ INSTEAD = "take more inputs than units, or use svcca(dims=…) with few dims, ck
     range=(0, 1),
     invariances="linear translation",
     reference="Hotelling 1936; Raghu et al. 2017",
+    least=more_than_units,
 )
 def cca_mean(x: Representation, y: Representation) -> Tensor:
     """Mean canonical correlation, over as many as the smaller rank.
@@ -85,6 +99,7 @@ def cca_mean(x: Representation, y: Representation) -> Tensor:
     range=(0, 1),
     invariances="linear translation",
     reference="Kornblith et al. 2019",
+    least=more_than_units,
 )
 def cca_mean_squared(x: Representation, y: Representation) -> Tensor:
     """Mean of the squared canonical correlations (Yanai's GCD, where the ranks are equal).
@@ -104,6 +119,9 @@ def cca_mean_squared(x: Representation, y: Representation) -> Tensor:
     reference="Raghu et al. 2017",
     elsewhere="ReSi†",
     examples=({}, {"dims": 3}),
+    least=lambda width_x, width_y, dims=0, **_: more_than_units(
+        *(min(w, dims or w) for w in (width_x, width_y))
+    ),
 )
 def svcca(x: Representation, y: Representation, *, variance: float = 0.99, dims: int = 0) -> Tensor:
     """Mean canonical correlation of the leading principal components.
@@ -139,6 +157,7 @@ def _leading(values: Float[Tensor, " r"], variance: float, dims: int) -> int:
     symmetric=False,
     reference="Morcos et al. 2018",
     elsewhere="ReSi†",
+    least=more_than_units,
 )
 def pwcca(x: Representation, y: Representation) -> Tensor:
     """Canonical correlations weighted by how much of X they carry: Σⱼ|⟨hᵢ, xⱼ⟩|, with hᵢ the variates of X.
@@ -160,6 +179,7 @@ def pwcca(x: Representation, y: Representation) -> Tensor:
     invariances="linear",
     reference="May et al. 2019",
     elsewhere="ReSi",
+    least=lambda width_x, width_y: max(SMALLEST, width_x + width_y),  # it does not centre
 )
 def eigenspace_overlap(x: Representation, y: Representation) -> Tensor:
     """‖U_XᵀU_Y‖² / max(rank), with orthonormal bases of the column spaces, not centred.

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import pandas as pd
 import torch
 
 from repsim.measures.measure import Measure, check_rows, represent_pair
+from repsim.measures.predictions import PredictionMeasure
 from repsim.measures.registry import MEASURES, find_measure
 from repsim.measures.representation import Memory, Representation, Values, represent
 from repsim.messages import unknown
 from repsim.progress import progress_bar
 
 # One measure or several, by name (with options: "jaccard(k=20)") or themselves; or "all".
-Measures = str | Measure | Sequence[str | Measure]
+Measures = str | Measure | PredictionMeasure | Sequence[str | Measure | PredictionMeasure]
 
 
 def compare(
@@ -49,7 +50,7 @@ def compare(
         As a single call; of an unknown measure, the nearest names.
     """
     first, second = represent_pair(x, y, pool=pool, dtype=dtype)
-    rows = [_row(measure, first, second, measures == "all") for measure in _chosen(measures)]
+    rows = [row_of(measure, first, second, measures == "all") for measure in choose(measures)]
     return pd.DataFrame(rows)
 
 
@@ -89,24 +90,16 @@ def compare_many(
         )
     if len(representations) < 2:
         raise ValueError(f"compare_many needs at least 2 representations, got {len(representations)}.")
-    chosen = _chosen(measures)
+    chosen = choose(measures)
     pairs = None if pairs is None else list(pairs)
     if pairs is not None:
         _check_pairs(pairs, representations)
-    memory = Memory()
-    prepared: dict[str, Representation] = {}
-    for name, values in representations.items():
-        device = next(iter(prepared.values())).values.device if prepared else None
-        shown = f"representations[{name!r}]"
-        prepared[name] = represent(values, shown, pool=pool, dtype=dtype, device=device, memory=memory)
-        first = next(iter(prepared))
-        check_rows(prepared[first], prepared[name], f"representations[{first!r}]", shown)
-
+    prepared = prepare(representations, pool=pool, dtype=dtype)
     # Family by family: what its measures share is then still in memory.
     work = list(_work(list(prepared), chosen, pairs))
     rows = []
     for name_a, name_b, measure in progress_bar(work, "comparing", "value", progress):
-        row = _row(
+        row = row_of(
             measure, prepared[name_a], prepared[name_b], measures == "all", f" of {name_a!r} and {name_b!r}"
         )
         rows.append({"model_a": name_a, "model_b": name_b, **row})
@@ -119,6 +112,21 @@ def compare_many(
     )
 
 
+def prepare(
+    representations: Mapping[str, Values], *, pool: bool = False, dtype: torch.dtype = torch.float64
+) -> dict[str, Representation]:
+    """Representations of the same inputs, checked, which share what is derived from them."""
+    memory = Memory()
+    prepared: dict[str, Representation] = {}
+    for name, values in representations.items():
+        device = next(iter(prepared.values())).values.device if prepared else None
+        shown = f"representations[{name!r}]"
+        prepared[name] = represent(values, shown, pool=pool, dtype=dtype, device=device, memory=memory)
+        first = next(iter(prepared))
+        check_rows(prepared[first], prepared[name], f"representations[{first!r}]", shown)
+    return prepared
+
+
 def _check_pairs(pairs: list[tuple[str, str]], known: Iterable[str]) -> None:
     if not pairs:
         raise ValueError("no pair was asked for; name some, or leave `pairs` out for all.")
@@ -127,12 +135,30 @@ def _check_pairs(pairs: list[tuple[str, str]], known: Iterable[str]) -> None:
             raise ValueError(unknown("representation", name, list(known)))
 
 
-def _chosen(measures: Measures) -> list[Measure]:
-    if not isinstance(measures, Sequence | Measure):
+def choose(
+    measures: Measures,
+    find: Callable[[object], Measure | PredictionMeasure] = find_measure,
+    known: Mapping[str, Measure | PredictionMeasure] = MEASURES,
+) -> list[Measure | PredictionMeasure]:
+    """The measures that are asked for.
+
+    Parameters
+    ----------
+    find
+        How one is found by what it was asked for.
+    known
+        What `"all"` are.
+
+    Raises
+    ------
+    ValueError
+        One is unknown, is asked for twice, or none is.
+    """
+    if not isinstance(measures, Sequence | Measure | PredictionMeasure):
         raise ValueError(f"measures must be 'all', a name or a list of names, not {measures!r}.")
-    if isinstance(measures, str | Measure):
-        return list(MEASURES.values()) if measures == "all" else [find_measure(measures)]
-    chosen = [find_measure(measure) for measure in measures]
+    if isinstance(measures, str | Measure | PredictionMeasure):
+        return list(known.values()) if measures == "all" else [find(measures)]
+    chosen = [find(measure) for measure in measures]
     if not chosen:
         raise ValueError("no measure was asked for; name some, or say 'all'.")
     labels = [measure.label for measure in chosen]
@@ -161,7 +187,7 @@ def _work(
                         yield name_b, name_a, measure
 
 
-def _row(
+def row_of(
     measure: Measure, x: Representation, y: Representation, undefined_is_a_note: bool, of_which: str = ""
 ) -> dict:
     """One row of the table; a measure that is not defined has a note in place of its value, or raises."""

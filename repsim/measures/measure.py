@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from repsim.measures.representation import Memory, Representation, Values, represent
+from repsim.measures.representation import SMALLEST, Memory, Representation, Values, represent
 from repsim.messages import unknown
 
 TRANSFORMATIONS = ("orthogonal", "permutation", "scale", "translation", "linear")
@@ -22,6 +24,7 @@ IMPLIED = {"linear": {"orthogonal", "permutation", "scale"}, "orthogonal": {"per
 Orientation = Literal["similarity", "distance"]
 # What leaves a value unchanged: words of TRANSFORMATIONS, or a pair of such texts for the two arguments.
 Invariances = str | tuple[str, str]
+Least = Callable[..., int]  # of the two widths and the options
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ class Measure:
     # the rest is declared for all options, or as a function of them
     declared_range: tuple[float, float] | Callable[..., tuple[float, float]] = field(repr=False)
     declared_invariances: Invariances | Callable[..., Invariances] = field(repr=False)
+    declared_least: Least = field(repr=False)
     leave_one_out: Callable[..., Tensor] | None = field(default=None, repr=False)
 
     @property
@@ -74,9 +78,7 @@ class Measure:
     @property
     def label(self) -> str:
         """The name with the options that differ from the defaults, such as `jaccard(k=20)`."""
-        defaults = default_options(self.function)
-        changed = [f"{key}={value!r}" for key, value in self.options.items() if value != defaults[key]]
-        return f"{self.name}({', '.join(changed)})" if changed else self.name
+        return label_of(self)
 
     @property
     def family(self) -> str:
@@ -99,6 +101,14 @@ class Measure:
     def description(self) -> str:
         """Its definition, when to use it, and its traps."""
         return inspect.cleandoc(self.function.__doc__)
+
+    def least_inputs(self, width_x: int, width_y: int) -> int:
+        """The fewest inputs at which it speaks of representations of these widths.
+
+        With fewer it is not defined, or says the same of any two: of more units than inputs each is a linear
+        map of the other, and among few inputs everything is a neighbour.
+        """
+        return self.declared_least(width_x, width_y, **self.options)
 
     def using(self, **options: object) -> Measure:
         """The same measure with other options.
@@ -189,12 +199,14 @@ def measure(
     growth: float = 0,
     elsewhere: str = "",
     examples: tuple[Mapping[str, object], ...] = ({},),
+    least: Least = lambda width_x, width_y, **_: SMALLEST,
     leave_one_out: Callable[..., Tensor] | None = None,
 ) -> Callable[[Callable], Measure]:
     """Make a measure of a function `(x, y, *, options) -> value` of two representations; see `Measure`.
 
-    `range` and `invariances` may be functions of the options. `leave_one_out` gives the values without
-    each input in turn, where there is a formula for all of them at once.
+    `range` and `invariances` may be functions of the options; `least` is one of the two widths and the
+    options (see `Measure.least_inputs`). `leave_one_out` gives the values without each input in turn, where
+    there is a formula for all of them at once.
     """
 
     def declare(function: Callable) -> Measure:
@@ -206,24 +218,34 @@ def measure(
             metric=metric,
             growth=growth,
             elsewhere=elsewhere,
-            options=default_options(function),
+            options=dict(default_options(function)),
             examples=examples,
             declared_range=range,
             declared_invariances=invariances,
+            declared_least=least,
             leave_one_out=leave_one_out,
         )
 
     return declare
 
 
-def default_options(function: Callable) -> dict[str, object]:
+@functools.cache
+def default_options(function: Callable) -> Mapping[str, object]:
     """What a measure may be asked for by keyword alone, with what it does if it is not."""
     parameters = inspect.signature(function).parameters.values()
-    return {
+    options = {
         parameter.name: parameter.default
         for parameter in parameters
         if parameter.kind is parameter.KEYWORD_ONLY
     }
+    return MappingProxyType(options)  # one for all who ask
+
+
+def label_of(measure: object) -> str:
+    """A measure's name with the options that differ from its function's defaults."""
+    defaults = default_options(measure.function)
+    changed = [f"{key}={value!r}" for key, value in measure.options.items() if value != defaults[key]]
+    return f"{measure.name}({', '.join(changed)})" if changed else measure.name
 
 
 def changed_options(measure: object, changes: Mapping[str, object]) -> dict[str, object]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from repsim.measures.measure import count_option, measure, one_of
 from repsim.measures.products import products
 from repsim.measures.rdm import unit_raw, unit_rows
-from repsim.measures.representation import ROUNDINGS, Representation, centered, kept, kept_pair
+from repsim.measures.representation import ROUNDINGS, SMALLEST, Representation, centered, kept, kept_pair
 
 METRICS = ("cosine", "euclidean")
 BLOCK = 512  # rows whose distances to all others are held at a time
@@ -33,14 +33,29 @@ def neighbors(x: Representation, k: int, metric: str, center: bool) -> Int[Tenso
         k is not below the number of inputs, or the metric is unknown.
     """
     count_option("k", k, 1, x.n - 1, f" (there are {x.n} inputs)")
-    rows = _rows(x, one_of("metric", metric, METRICS), center)
-    rows = rows / rows.norm(dim=1).max()  # so that no square overflows in float32
-    penalty = rows.square().sum(1) / 2 if metric == "euclidean" else rows.new_zeros(len(rows))
+    if x.n <= BLOCK:
+        return _in_order(x, metric, center)[:, :k].contiguous()
+    rows, penalty = _rows_and_penalty(x, metric, center)
     blocks = torch.arange(x.n, device=rows.device).split(BLOCK)
     if rows.device.type == "cpu" and rows.dtype == torch.float64:
         rough = rows.float(), penalty.float()
         return torch.cat([_screened(rows, penalty, *rough, block, k) for block in blocks])
     return torch.cat([_plain(rows, penalty, block, k) for block in blocks])
+
+
+@kept("n k", numbers_inputs=True)
+def _in_order(x: Representation, metric: str, center: bool) -> Int[Tensor, "n k"]:
+    """All other inputs of each, nearest first: of few inputs, once for every k."""
+    rows, penalty = _rows_and_penalty(x, metric, center)
+    every = torch.arange(x.n, device=rows.device)
+    return _scores(rows, penalty, every).argsort(dim=1, descending=True, stable=True)[:, :-1]
+
+
+def _rows_and_penalty(x: Representation, metric: str, center: bool) -> tuple[Tensor, Tensor]:
+    """Rows whose inner products, less the penalty of the other, fall with distance."""
+    rows = _rows(x, one_of("metric", metric, METRICS), center)
+    rows = rows / rows.norm(dim=1).max()  # so that no square overflows in float32
+    return rows, rows.square().sum(1) / 2 if metric == "euclidean" else rows.new_zeros(len(rows))
 
 
 def _rows(x: Representation, metric: str, center: bool) -> Float[Tensor, "n d"]:
@@ -108,6 +123,11 @@ def _invariances(metric: str = "cosine", center: bool = False, **_: object) -> s
     return "orthogonal scale" if metric == "cosine" and not center else "orthogonal scale translation"
 
 
+def few_neighbors(width_x: int, width_y: int, k: int | None = 10, **_: object) -> int:
+    """With as many inputs, k of them are at most half of the others; of two sets of more, most is shared."""
+    return SMALLEST if k is None else max(SMALLEST, 2 * k + 1)
+
+
 EXAMPLES = ({}, {"center": True}, {"metric": "euclidean"}, {"k": 3})
 
 
@@ -118,6 +138,7 @@ EXAMPLES = ({}, {"center": True}, {"metric": "euclidean"}, {"k": 3})
     reference="Schumacher et al. 2021; Wang et al. 2020",
     elsewhere="ReSi",
     examples=EXAMPLES,
+    least=few_neighbors,
 )
 def jaccard(
     x: Representation, y: Representation, *, k: int = 10, metric: str = "cosine", center: bool = False
@@ -144,6 +165,7 @@ def _jaccard_rows(ranks: Int[Tensor, "n k"]) -> Float[Tensor, " n"]:
     reference="Wang et al. 2020",
     elsewhere="ReSi",
     examples=EXAMPLES,
+    least=few_neighbors,
 )
 def rank(
     x: Representation, y: Representation, *, k: int = 10, metric: str = "cosine", center: bool = False
@@ -176,6 +198,7 @@ def _rank_rows(ranks: Int[Tensor, "n k"]) -> Float[Tensor, " n"]:
     reference="Wang et al. 2020",
     elsewhere="ReSi",
     examples=EXAMPLES,
+    least=few_neighbors,
 )
 def rank_jaccard(
     x: Representation, y: Representation, *, k: int = 10, metric: str = "cosine", center: bool = False
@@ -196,6 +219,7 @@ def rank_jaccard(
     invariances=_invariances,
     reference="Huh et al. 2024",
     examples=EXAMPLES,
+    least=few_neighbors,
 )
 def mutual_knn(
     x: Representation, y: Representation, *, k: int = 10, metric: str = "cosine", center: bool = False
@@ -221,6 +245,7 @@ def _cosine_invariances(center: bool = False, **_: object) -> str:
     symmetric=False,
     reference="Huh et al. 2024",
     examples=({}, {"center": True}, {"k": 20}),
+    least=few_neighbors,
 )
 def cknna(x: Representation, y: Representation, *, k: int = 10, center: bool = False) -> Tensor:
     """Debiased CKA of the cosine kernels, where only mutual neighbours count (both in X and in Y).
@@ -277,6 +302,7 @@ def _masked_hsic(
     reference="Hamilton et al. 2016",
     elsewhere="ReSi",
     examples=({}, {"center": True}, {"k": None}),
+    least=few_neighbors,
 )
 def second_order_cosine(
     x: Representation, y: Representation, *, k: int | None = 10, center: bool = False

@@ -14,7 +14,14 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from repsim.measures.measure import Orientation, changed_options, count_option, default_options, number_option
+from repsim.measures.measure import (
+    Orientation,
+    changed_options,
+    count_option,
+    default_options,
+    label_of,
+    number_option,
+)
 from repsim.measures.representation import Values, as_tensor
 
 SUMS_TO_ONE = 5e-3  # how far a row of bfloat16 probabilities may be off
@@ -52,6 +59,11 @@ class PredictionMeasure:
     def name(self) -> str:
         """As in `PREDICTION_MEASURES`."""
         return self.function.__name__
+
+    @property
+    def label(self) -> str:
+        """The name with the options that differ from the defaults, such as `surrogate_churn(alpha=2)`."""
+        return label_of(self)
 
     @property
     def description(self) -> str:
@@ -181,10 +193,14 @@ def normalized_disagreement(
     """
     n, classes = a.shape  # counted rather than averaged: no rounding leaves the range
     wrong_a, wrong_b = (int((table.argmax(1) != labels).sum()) for table in (a, b))
-    least = abs(wrong_a - wrong_b)
-    most = min(wrong_a + wrong_b, 2 * n - wrong_a - wrong_b if classes == 2 else n)
+    least, most = _disagreement_bounds(wrong_a, wrong_b, n, classes)
     different = int((a.argmax(1) != b.argmax(1)).sum())
     return (different - least) / (most - least) if most > least else 0.0
+
+
+def _disagreement_bounds(wrong_a: float, wrong_b: float, n: float, classes: int) -> tuple[float, float]:
+    """On how many of n inputs two models that are wrong this often must differ, and can."""
+    return abs(wrong_a - wrong_b), min(wrong_a + wrong_b, 2 * n - wrong_a - wrong_b if classes == 2 else n)
 
 
 @prediction_measure(orientation="similarity", range=(-1, 1), reference="Cohen 1960")
@@ -289,6 +305,25 @@ def error_overlap(a: Values, b: Values, labels: Labels) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def agreement_bounds(accuracy_a: float, accuracy_b: float, classes: int) -> tuple[float, float]:
+    """The least and the greatest agreement that two accuracies allow.
+
+    Raises
+    ------
+    ValueError
+        Accuracies outside [0, 1], or fewer than 2 classes.
+    """
+    _check_accuracies(accuracy_a, accuracy_b, classes)
+    least, most = _disagreement_bounds(1 - accuracy_a, 1 - accuracy_b, 1.0, classes)
+    return 1 - most, 1 - least
+
+
+def _check_accuracies(accuracy_a: float, accuracy_b: float, classes: int) -> None:
+    for name, value in (("accuracy_a", accuracy_a), ("accuracy_b", accuracy_b)):
+        number_option(name, value, lambda share: 0 <= share <= 1, "a share from 0 to 1")
+    count_option("classes", classes, 2)
+
+
 def agreement_reference(accuracy_a: float, accuracy_b: float, classes: int) -> pd.DataFrame:
     """What agreement two accuracies would give under two simple assumptions (Fort et al., 2019); no bounds.
 
@@ -305,9 +340,7 @@ def agreement_reference(accuracy_a: float, accuracy_b: float, classes: int) -> p
         Accuracies outside [0, 1] or fewer than 2 classes; or accuracies that no perturbation links: below
         chance, or none above.
     """
-    for name, value in (("accuracy_a", accuracy_a), ("accuracy_b", accuracy_b)):
-        number_option(name, value, lambda share: 0 <= share <= 1, "a share from 0 to 1")
-    count_option("classes", classes, 2)
+    _check_accuracies(accuracy_a, accuracy_b, classes)
     worse, better = sorted((accuracy_a, accuracy_b))
     if better <= 1 / classes or worse < 1 / classes:
         raise ValueError(

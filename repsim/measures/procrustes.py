@@ -15,9 +15,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from repsim.measures import angles
-from repsim.measures.cca import basis, overlap, warn_if_trivial
+from repsim.measures.cca import basis, more_than_units, overlap, warn_if_trivial
 from repsim.measures.measure import measure, number_option
 from repsim.measures.representation import (
+    SMALLEST,
     Representation,
     cross,
     kept_pair,
@@ -141,6 +142,7 @@ def _shape_invariances(alpha: float = 0.5) -> str:
     reference="Williams et al. 2021",
     elsewhere="netrep",
     examples=({"alpha": 0.0}, {}, {"alpha": 1.0}),
+    least=lambda width_x, width_y, alpha=0.5: SMALLEST if alpha else more_than_units(width_x, width_y),
 )
 def shape_metric(x: Representation, y: Representation, *, alpha: float = 0.5) -> Tensor:
     """Angular Procrustes distance after partial whitening: singular values s become αs + (1 − α).

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from repsim.measures.cca import basis, overlap, warn_if_trivial
+from repsim.measures.cca import basis, more_than_units, overlap, warn_if_trivial
 from repsim.measures.measure import count_option, measure, number_option
-from repsim.measures.representation import Representation, norm, reduced
+from repsim.measures.representation import SMALLEST, Representation, norm, reduced
 
 
 def _regression_range(folds: int = 0, **_: object) -> tuple[float, float]:
@@ -21,6 +21,10 @@ def _regression_invariances(ridge: float = 0.0, **_: object) -> tuple[str, str]:
     return "orthogonal scale translation", "orthogonal translation" if ridge else "linear translation"
 
 
+def _regression_least(width_x: int, width_y: int, ridge: float = 0.0, folds: int = 0, **_: object) -> int:
+    return max(SMALLEST, folds) if ridge or folds else more_than_units(0, width_y + 1)
+
+
 @measure(
     orientation="similarity",
     range=_regression_range,
@@ -29,6 +33,7 @@ def _regression_invariances(ridge: float = 0.0, **_: object) -> tuple[str, str]:
     reference="Kornblith et al. 2019",
     elsewhere="ReSi",
     examples=({}, {"ridge": 10.0}, {"folds": 5}, {"ridge": 10.0, "folds": 5}),
+    least=_regression_least,
 )
 def linear_regression(
     x: Representation, y: Representation, *, ridge: float = 0.0, folds: int = 0, seed: int = 0
@@ -91,6 +96,7 @@ def _gulp_invariances(lam: float = 0.0) -> str:
     reference="Boix-Adserà et al. 2022",
     elsewhere="ReSi",
     examples=({}, {"lam": 0.1}),
+    least=lambda width_x, width_y, lam=0.0: SMALLEST if lam else more_than_units(width_x, width_y),
 )
 def gulp(x: Representation, y: Representation, *, lam: float = 0.0) -> Tensor:
     """Squared GULP distance: how far ridge predictions from X and from Y differ, over all tasks at once.

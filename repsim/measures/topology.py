@@ -11,7 +11,7 @@ from ripser import ripser
 from torch import Tensor
 
 from repsim.measures.measure import count_option, measure
-from repsim.measures.neighbors import neighbors
+from repsim.measures.neighbors import few_neighbors, neighbors
 from repsim.measures.rdm import distances
 from repsim.measures.representation import ROUNDINGS, Representation, kept
 
@@ -81,6 +81,7 @@ def _cross_bars(a: Float[np.ndarray, "m m"], b: Float[np.ndarray, "m m"]) -> flo
     invariances="orthogonal scale translation",
     reference="Tsitsulin et al. 2020",
     elsewhere="ReSi",
+    least=lambda width_x, width_y, k=5, **_: few_neighbors(width_x, width_y, k),
 )
 def imd(x: Representation, y: Representation, *, k: int = 5, probes: int = 100, seed: int = 0) -> Tensor:
     """Multi-scale intrinsic distance: max over t of e^(−2(t + 1/t)) |h_X(t) − h_Y(t)|.

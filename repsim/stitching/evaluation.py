@@ -5,7 +5,6 @@ from __future__ import annotations
 from repsim import artifacts
 from repsim.attacks import Attack
 from repsim.data import Dataset
-from repsim.graphs import trace
 from repsim.stitching.measuring import Donor
 from repsim.stitching.recipe import StitchRecipe
 from repsim.store import EVALUATED, TrainedModel, load_model
@@ -73,9 +72,8 @@ class Evaluation:
         """
         if name not in self._donors:
             model = load_model(name, self.device)
-            graph = trace(model.network, model.record["image_shape"])
             own_task = model.recipe.dataset == self.dataset.slug
-            self._donors[name] = (model, Donor(graph, self.split, self.attack, own_task=own_task))
+            self._donors[name] = (model, Donor(model.graph, self.split, self.attack, own_task=own_task))
         model, donor = self._donors[name]
         if model.weights != weights:
             raise artifacts.DamagedArtifact(

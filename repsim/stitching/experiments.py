@@ -11,7 +11,7 @@ import pandas as pd
 
 from repsim import zoo
 from repsim.data import Dataset
-from repsim.graphs import Layers, trace
+from repsim.graphs import Layers
 from repsim.parallel import in_processes
 from repsim.progress import progress_bar
 from repsim.stitching.evaluation import Evaluation
@@ -108,7 +108,7 @@ def same_layer(
 ) -> list[StitchRecipe]:
     """Stitches of equal layers of donors of one architecture. The seed of each is that of its front."""
     pairs, ways = list(pairs), list(ways)
-    names = trace(pairs[0][0].network, dataset.image_shape).select(layers)
+    names = pairs[0][0].graph.select(layers)
     return [
         StitchRecipe.of(
             front, end, layer, layer, dataset, way.but(seed=front.recipe.seed), cross_task=cross_task
@@ -125,8 +125,8 @@ def cross_layer(
     options: StitchOptions,
 ) -> list[StitchRecipe]:
     """Stitches of every layer of one network with every layer of another; maps that differ are resized."""
-    fronts = trace(front.network, dataset.image_shape).select(layers)
-    ends = trace(end.network, dataset.image_shape).select(layers)
+    fronts = front.graph.select(layers)
+    ends = end.graph.select(layers)
     resized = options.but(resize=True, seed=front.recipe.seed)
     return [StitchRecipe.of(front, end, *pair, dataset, resized) for pair in itertools.product(fronts, ends)]
 

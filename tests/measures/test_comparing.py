@@ -7,9 +7,11 @@ import pandas as pd
 import pytest
 import torch
 
-from repsim.measures import MEASURES, compare, compare_many, find_measure
+from repsim.measures import MEASURES, PREDICTION_MEASURES, compare, compare_many, find_measure
 from repsim.measures import representation as representations
+from repsim.measures.comparing import choose, prepare
 from repsim.measures.hsic import recenter_
+from repsim.measures.registry import find_any
 
 
 def related(n, *widths, seed=0):
@@ -266,3 +268,118 @@ def test_a_pair_that_is_asked_for_and_fails_names_itself():
     compare_many(named, "permutation_angular", pairs=[("b", "a")], progress=False)
     with pytest.raises(ValueError, match=r"^permutation_angular of 'c' and 'b': "):
         compare_many(named, "permutation_angular", pairs=[("b", "a"), ("c", "b")], progress=False)
+
+
+# measures that are asked for
+
+EVERY = {**MEASURES, **PREDICTION_MEASURES}
+
+
+def labels_of(chosen):
+    return [measure.label for measure in chosen]
+
+
+@pytest.mark.parametrize(
+    ("asked", "labels"),
+    [
+        ("cka", ["cka"]),
+        ("agreement", ["agreement"]),
+        ("surrogate_churn(alpha=2)", ["surrogate_churn(alpha=2)"]),
+        (PREDICTION_MEASURES["agreement"], ["agreement"]),
+        (["agreement", "cka"], ["agreement", "cka"]),
+        ([PREDICTION_MEASURES["cohen_kappa"]], ["cohen_kappa"]),
+        (("jaccard(k=3)", "cohen_kappa"), ["jaccard(k=3)", "cohen_kappa"]),
+        (["surrogate_churn", "surrogate_churn(alpha=2)"], ["surrogate_churn", "surrogate_churn(alpha=2)"]),
+        ("all", [*EVERY]),
+    ],
+)
+def test_measures_of_predictions_may_be_among_those_asked_for(asked, labels):
+    assert labels_of(choose(asked, find_any, EVERY)) == labels
+
+
+def test_all_are_those_that_are_known():
+    assert choose("all") == list(MEASURES.values())
+    assert choose("all", find_any, PREDICTION_MEASURES) == list(PREDICTION_MEASURES.values())
+    assert choose("cka", lambda name: EVERY["agreement"]) == [EVERY["agreement"]]
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ("agreemnt", "unknown measure 'agreemnt'; did you mean 'agreement'"),
+        (["agreement", "cka", "agreement"], "measures are asked for twice: agreement."),
+        (["cka", MEASURES["cka"]], "measures are asked for twice: cka."),
+        (["surrogate_churn", "surrogate_churn(alpha=1.0)"], "measures are asked for twice: surrogate_churn."),
+        ("surrogate_churn(beta=1)", "unknown option of surrogate_churn 'beta'; known: alpha."),
+        ([], "no measure was asked for; name some, or say 'all'."),
+        ([5], "a measure is asked for by its name, such as 'cka', not by 5."),
+        (5, "measures must be 'all', a name or a list of names, not 5."),
+        ({"cka"}, "measures must be 'all', a name or a list of names, not {'cka'}."),
+    ],
+)
+@pytest.mark.usefixtures("unchecked")
+def test_measures_of_any_kind_that_cannot_be_asked_for(asked, message):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        choose(asked, find_any, EVERY)
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_representations_are_not_compared_by_measures_of_predictions():
+    x, y = related(9, 4, 5)
+    with pytest.raises(ValueError, match=r"^unknown measure 'agreement'"):
+        compare(x, y, "agreement")
+    with pytest.raises(ValueError, match=r"^a measure is asked for by its name, such as 'cka', not by Pred"):
+        compare(x, y, [PREDICTION_MEASURES["agreement"]])
+
+
+# representations that are prepared together
+
+
+def test_what_is_derived_from_representations_is_shared_by_those_prepared_together(monkeypatch):
+    sizes = []
+    svd = torch.linalg.svd
+    monkeypatch.setattr(
+        torch.linalg, "svd", lambda matrix, **how: sizes.append(matrix.shape) or svd(matrix, **how)
+    )
+    named = dict(zip("abc", related(25, 5, 6, 7), strict=True))
+    prepared = prepare(named)
+    assert list(prepared) == ["a", "b", "c"]
+    assert len({id(each.memory) for each in prepared.values()}) == 1
+    for pair in ("ab", "ac", "bc", "ba"):
+        x, y = (prepared[name] for name in pair)
+        for measure in ("cca_mean", "svcca", "gulp"):
+            expected = MEASURES[measure](*(named[name] for name in pair))
+            assert MEASURES[measure].evaluate(x, y) == pytest.approx(expected)
+    sizes.clear()
+    prepared = prepare(named)  # nothing is known from before
+    for measure in ("cca_mean", "svcca", "gulp"):
+        for x, y in ("ab", "ac", "bc"):
+            MEASURES[measure].evaluate(prepared[x], prepared[y])
+    assert [sizes.count((25, width)) for width in (5, 6, 7)] == [1, 1, 1]
+
+
+def test_representations_prepared_apart_share_nothing():
+    (x,) = related(25, 5)
+    one, other = (prepare({"a": x})["a"] for _ in range(2))
+    assert one.memory is not other.memory
+
+
+def test_how_representations_are_prepared():
+    maps = torch.randn(12, 5, 3, 3, generator=torch.Generator().manual_seed(0))
+    flat, averaged = (prepare({"a": maps}, pool=pool)["a"] for pool in (False, True))
+    assert torch.equal(flat.values, maps.flatten(1).double())
+    torch.testing.assert_close(averaged.values, maps.double().mean((2, 3)))
+    assert prepare({"a": maps}, dtype=torch.float32)["a"].values.dtype == torch.float32
+    assert prepare({}) == {}
+
+
+def test_representations_that_cannot_be_prepared_are_named():
+    x, y = related(20, 4, 5)
+    message = (
+        "representations['a'] and representations['b'] must have one row for each of the same inputs; got 20 "
+        "and 5 rows."
+    )
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        prepare({"a": x, "b": y[:5]})
+    assert str(caught.value) == message

@@ -1,6 +1,7 @@
 """Measures by name and by option: what they are called, what they refuse, what they return."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -210,6 +211,149 @@ def test_a_measure_shows_what_it_is():
     assert found.leave_one_out is None
     assert MEASURES["cka_debiased"].leave_one_out is not None
     assert "leave_one_out" not in repr(found)
+
+
+# -- how many inputs a measure needs ------------------------------------------------------------------------
+
+WIDTHS = [(1, 1), (3, 3), (1, 5), (5, 1), (40, 7)]
+
+
+def independent(n, widths, seed):
+    """Two representations that have nothing to do with each other."""
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(n, width, generator=generator, dtype=torch.float64) for width in widths]
+
+
+def values_at(text, n, widths, count=6):
+    """Of so many independent pairs, whatever the measure has to say against it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return [find_measure(text)(*independent(n, widths, seed)) for seed in range(count)]
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_every_measure_says_how_many_inputs_it_needs(name):
+    for options in ({}, *MEASURES[name].examples):
+        for widths in WIDTHS:
+            least = MEASURES[name].using(**options).least_inputs(*widths)
+            assert type(least) is int
+            assert least >= 4
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_with_as_many_inputs_every_measure_is_defined(name):
+    """Without a warning that it says nothing, which would be an error here."""
+    for options in MEASURES[name].examples:
+        chosen = MEASURES[name].using(**options)
+        for widths in [(3, 3)] if "permutation" in name else [(3, 3), (2, 5), (5, 2)]:
+            assert math.isfinite(chosen(*independent(chosen.least_inputs(*widths), widths, seed=0)))
+
+
+@pytest.mark.parametrize(
+    ("text", "widths"),
+    [
+        *(
+            (text, widths)
+            for text in ("cca_mean", "cca_mean_squared", "pwcca", "gulp", "shape_metric(alpha=0)")
+            for widths in [(1, 5), (5, 1)]
+        ),
+        ("svcca(variance=1)", (1, 5)),
+        ("svcca(dims=3)", (1, 9)),  # one of three
+        ("svcca(dims=1)", (1, 9)),
+        ("eigenspace_overlap", (1, 5)),
+        ("eigenspace_overlap", (5, 1)),
+        ("linear_regression", (1, 5)),
+        ("linear_regression", (8, 5)),
+    ],
+)
+def test_with_one_input_less_it_says_the_same_of_any_two(text, widths):
+    """A single unit is a linear map of as many others as there are inputs but one."""
+    least = find_measure(text).least_inputs(*widths)
+    if least > 4:
+        forced = values_at(text, least - 1, widths)
+        assert forced == pytest.approx([forced[0]] * len(forced), abs=1e-7)
+        assert forced[0] == pytest.approx(1) or text in (
+            "gulp",
+            "shape_metric(alpha=0)",
+            "eigenspace_overlap",
+        )
+    free = values_at(text, least, widths)
+    assert max(free) - min(free) > 0.01
+
+
+def greatest_correlation(x, y):
+    """By NumPy: the cosine of the least angle between two spans of centred columns."""
+    spans = [np.linalg.qr(side - side.mean(0))[0] for side in (x.numpy(), y.numpy())]
+    return np.linalg.svd(spans[0].T @ spans[1], compute_uv=False)[0]
+
+
+@pytest.mark.parametrize("widths", [(2, 2), (2, 5), (5, 2), (4, 4), (7, 6)])
+@pytest.mark.parametrize("seed", range(4))
+def test_with_one_input_less_some_direction_is_shared_by_any_two(widths, seed):
+    least = MEASURES["cca_mean"].least_inputs(*widths)
+    assert greatest_correlation(*independent(least - 1, widths, seed)) == pytest.approx(1, abs=1e-12)
+    assert greatest_correlation(*independent(least, widths, seed)) < 1 - 1e-6
+
+
+@pytest.mark.parametrize("k", [2, 3])
+@pytest.mark.parametrize("name", ["jaccard", "mutual_knn"])
+def test_of_one_input_less_any_two_neighbourhoods_meet(name, k):
+    least = MEASURES[name].using(k=k).least_inputs(6, 6)
+    one = 1 / k if name == "mutual_knn" else 1 / (2 * k - 1)  # if each input shares one neighbour
+    assert min(values_at(f"{name}(k={k})", least - 1, (6, 6), 50)) >= one - 1e-12
+    assert min(values_at(f"{name}(k={k})", least, (6, 6), 150)) < one
+
+
+@pytest.mark.parametrize(
+    ("text", "widths", "least"),
+    [
+        ("cka", (512, 512), 4),
+        ("procrustes", (512, 512), 4),
+        ("cca_mean", (1, 1), 4),
+        ("cca_mean", (512, 64), 577),
+        ("pwcca", (3, 4), 8),
+        ("cca_mean_squared", (3, 4), 8),
+        ("svcca", (512, 64), 577),
+        ("svcca(dims=10)", (512, 64), 21),
+        ("svcca(dims=10)", (512, 6), 17),
+        ("svcca(dims=100)", (512, 64), 165),
+        ("svcca(variance=0.5)", (512, 64), 577),  # how many are kept is not known before
+        ("gulp", (512, 64), 577),
+        ("gulp(lam=0.1)", (512, 64), 4),
+        ("shape_metric", (512, 64), 4),
+        ("shape_metric(alpha=1)", (512, 64), 4),
+        ("shape_metric(alpha=0)", (512, 64), 577),
+        ("linear_regression", (512, 64), 66),  # as many weights as inputs, and an intercept
+        ("linear_regression", (64, 512), 514),
+        ("linear_regression(ridge=1.0)", (64, 512), 4),
+        ("linear_regression(folds=5)", (64, 512), 5),
+        ("linear_regression(folds=2)", (64, 512), 4),
+        ("linear_regression(ridge=1.0, folds=10)", (64, 512), 10),
+        *((name, (3, 512), 21) for name in ("jaccard", "rank", "rank_jaccard", "mutual_knn", "cknna")),
+        ("second_order_cosine", (3, 512), 21),
+        ("second_order_cosine(k=None)", (3, 512), 4),
+        ("jaccard(k=1)", (3, 3), 4),
+        ("jaccard(k=2)", (3, 3), 5),
+        ("cknna(k=20)", (3, 3), 41),
+        ("jaccard(k=20, metric='euclidean', center=True)", (3, 3), 41),
+        ("imd", (3, 512), 11),
+        ("imd(k=8, probes=3)", (3, 512), 17),
+    ],
+)
+def test_how_many_inputs_follows_from_widths_and_options(text, widths, least):
+    assert find_measure(text).least_inputs(*widths) == least
+
+
+def test_folds_need_as_many_inputs():
+    chosen = MEASURES["linear_regression"].using(folds=7)
+    assert chosen.least_inputs(3, 3) == 7
+    chosen(*independent(7, (3, 3), seed=0))
+    assert message(lambda: chosen(*independent(6, (3, 3), seed=0))).startswith("folds must be")
+
+
+def test_a_measure_of_ones_own_needs_4_inputs_unless_it_says_so():
+    assert declared(0.5).least_inputs(100, 100) == 4
+    assert declared(0.5, least=lambda width_x, width_y: 10 * width_x + width_y).least_inputs(2, 3) == 23
 
 
 # -- options out of range -----------------------------------------------------------------------------------

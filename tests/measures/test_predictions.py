@@ -15,6 +15,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from repsim.measures import (
     PREDICTION_MEASURES,
+    agreement_bounds,
     agreement_reference,
     ambiguity,
     discrepancy,
@@ -75,6 +76,24 @@ def test_declared(name):
     assert measure.range[1] == {"jensen_shannon": math.log(2), "surrogate_churn": math.inf}.get(name, 1)
     assert measure.reference
     assert measure.description == inspect.cleandoc(measure.function.__doc__)
+
+
+@every
+def test_a_label_is_the_name_unless_an_option_differs(name):
+    assert PREDICTION_MEASURES[name].label == PREDICTION_MEASURES[name].using().label == name
+
+
+@pytest.mark.parametrize(
+    ("alpha", "label"),
+    [
+        (1.0, "surrogate_churn"),
+        (1, "surrogate_churn"),
+        (2, "surrogate_churn(alpha=2)"),
+        (0.5, "surrogate_churn(alpha=0.5)"),
+    ],
+)
+def test_a_label_names_the_options_that_differ(alpha, label):
+    assert PREDICTION_MEASURES["surrogate_churn"].using(alpha=alpha).label == label
 
 
 predictions = st.integers(2, 5).flatmap(
@@ -247,6 +266,76 @@ def test_bounds_are_reached(classes):
         most = min(wrong_a + wrong_b, 8 - wrong_a - wrong_b if classes == 2 else 4)
         assert min(values) == 0
         assert max(values) == (1 if most > abs(wrong_a - wrong_b) else 0)
+
+
+# -- what two accuracies allow ------------------------------------------------------------------------------
+
+
+@given(drawn=predictions)
+def test_any_agreement_is_within_its_bounds(drawn):
+    classes, rows = drawn
+    a, b, labels = np.array(rows).T
+    low, high = agreement_bounds(float((a == labels).mean()), float((b == labels).mean()), classes)
+    assert -1e-12 <= low <= high + 1e-12 <= 1 + 2e-12
+    assert low - 1e-12 <= (a == b).mean() <= high + 1e-12
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4])
+@pytest.mark.parametrize("n", [1, 5, 8])
+def test_bounds_of_agreement_are_those_of_normalized_disagreement(classes, n):
+    """Two models that are right as often as they are asked to be, alike as often or seldom as can be."""
+    labels = np.arange(n) % classes
+    wrong, another = (labels + 1) % classes, (labels + 2) % classes  # of two classes, that is the right one
+    for right_a, right_b in np.ndindex(n + 1, n + 1):
+        a = np.where(np.arange(n) < right_a, labels, wrong)
+        alike = np.where(np.arange(n) < right_b, labels, wrong)
+        # right where the other is wrong, as far as that goes, and elsewhere wrong in another way
+        unlike = np.where(np.arange(n) >= n - right_b, labels, wrong if classes == 2 else another)
+        low, high = agreement_bounds(right_a / n, right_b / n, classes)
+        for b, end, share in ((alike, high, 0), (unlike, low, 1)):
+            assert (b == labels).mean() == right_b / n
+            assert (a == b).mean() == pytest.approx(end)
+            found = value("normalized_disagreement", one_hot(a, classes), one_hot(b, classes), labels)
+            assert found == (share if high - low > 1e-9 else 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "bounds"),
+    [
+        ((1, 1, 10), (1, 1)),
+        ((0.9, 0.9, 10), (0.8, 1)),
+        ((0.9, 0.7, 10), (0.6, 0.8)),
+        ((0.3, 0.4, 10), (0, 0.9)),
+        ((0.3, 0.4, 2), (0.3, 0.9)),  # both wrong on three of ten at least, and then alike
+        ((0, 0, 2), (1, 1)),
+        ((0, 0, 3), (0, 1)),
+        ((1, 0.25, 3), (0.25, 0.25)),
+        ((0.5, 0.5, 2), (0, 1)),
+    ],
+)
+def test_bounds_of_agreement_by_hand(arguments, bounds):
+    assert agreement_bounds(*arguments) == pytest.approx(bounds)
+    a, b, classes = arguments
+    assert agreement_bounds(b, a, classes) == pytest.approx(bounds)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((1.1, 0.5, 10), "accuracy_a must be a share from 0 to 1, not 1.1."),
+        ((0.5, -0.1, 10), "accuracy_b must be a share from 0 to 1, not -0.1."),
+        ((math.nan, 0.5, 10), "accuracy_a must be a share from 0 to 1, not nan."),
+        ((0.5, "0.5", 10), "accuracy_b must be a share from 0 to 1, not '0.5'."),
+        ((0.5, 0.5, 1), "classes must be a whole number of at least 2, not 1."),
+        ((0.5, 0.5, 2.0), "classes must be a whole number of at least 2, not 2.0."),
+    ],
+    ids=str,
+)
+@pytest.mark.usefixtures("unchecked")
+def test_bounds_of_what_cannot_be(arguments, message):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        agreement_bounds(*arguments)
+    assert str(caught.value) == message
 
 
 # -- what is taken for predictions --------------------------------------------------------------------------

@@ -191,7 +191,7 @@ def test_rtd_without_a_scale_says_so(far):
             for k in (0, -1, 30, 2.5)
         ),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "name", None) or str(value),
 )
 @pytest.mark.usefixtures("unchecked")
 def test_messages(measure, options, message):

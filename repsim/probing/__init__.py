@@ -1,0 +1,22 @@
+"""Linear probes: what a linear classifier can read from a frozen representation."""
+
+from repsim.probing.experiments import OWN, Answers, accuracy_drop, classify, overfitting, probe_accuracy
+from repsim.probing.fitting import Probe, as_features, fit_probe
+from repsim.probing.options import ProbeOptions
+from repsim.probing.store import ProbeRecipe, StoredProbe, obtain_probes
+
+__all__ = [
+    "OWN",
+    "Answers",
+    "Probe",
+    "ProbeOptions",
+    "ProbeRecipe",
+    "StoredProbe",
+    "accuracy_drop",
+    "as_features",
+    "classify",
+    "fit_probe",
+    "obtain_probes",
+    "overfitting",
+    "probe_accuracy",
+]
