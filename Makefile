@@ -4,18 +4,25 @@ BIN := .venv/bin
 READY := .venv/.ready
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 
-.PHONY: figures test lab bench refresh lint zoo
+.PHONY: figures test test-browser lab app bench refresh lint zoo
 
 figures: $(READY)  ## run every notebook headless; figures and tables go to figures/digits/
 	$(BIN)/repsim run --jobs $(JOBS)
 
 test: $(READY) lint  ## run the tests, then every notebook against its stored outputs
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup tests
 	REPSIM_HOME=$$(mktemp -d) TQDM_DISABLE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p no:cacheprovider \
 		-n $(JOBS) --dist loadfile --nbval-lax --nbval-current-env notebooks
 
+test-browser: $(READY)  ## open the explorer in a real browser
+	@command -v chromium >/dev/null || { echo "There is no Chromium here. This installs it: apt-get install chromium"; exit 1; }
+	$(BIN)/python -m pytest -m browser tests/browser
+
 lab: $(READY)  ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab notebooks
+
+app: $(READY)  ## serve the explorer as a web page
+	$(BIN)/voila notebooks/07_explorer.ipynb
 
 bench: $(READY)  ## measure speed against peers and physical bounds
 	$(BIN)/python tests/benchmarks

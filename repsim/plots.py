@@ -36,17 +36,33 @@ sns.set_theme(
 )
 
 
-def save(figure: Figure, table: pd.DataFrame, dataset: str, name: str) -> Path:
+UNDATED = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer": None, "Creator": None}}
+
+
+def save(
+    figure: Figure, table: pd.DataFrame, dataset: str, name: str, formats: Sequence[str] = ("png",)
+) -> Path:
     """Write a picture and the table it was drawn from, as `figures/<dataset>/<name>.png` and `.csv`.
 
-    Both are byte-stable: the same table gives the same files.
+    All are byte-stable: the same table gives the same files.
+
+    Parameters
+    ----------
+    formats
+        Of the picture: `png`, `pdf`.
+
+    Returns
+    -------
+    Path
+        Of the picture in the first of them.
     """
     save_table(table, dataset, name)
-    path = paths.figures(dataset) / f"{name}.png"
-    with artifacts.atomic(path) as temporary:
-        figure.savefig(temporary, format="png", metadata={"Software": None})
+    written = [paths.figures(dataset) / f"{name}.{kind}" for kind in formats]
+    for path, kind in zip(written, formats, strict=True):
+        with artifacts.atomic(path) as temporary:
+            figure.savefig(temporary, format=kind, metadata=UNDATED[kind])
     figure.set_layout_engine("none")  # it is laid out now: showing it takes half the time
-    return path
+    return written[0]
 
 
 def save_table(table: pd.DataFrame, dataset: str, name: str) -> pd.DataFrame:

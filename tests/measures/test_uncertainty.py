@@ -86,12 +86,14 @@ def coverages():
     return {(find_any(name).name, population): value for name, population, value in json.loads(done.stdout)}
 
 
+@pytest.mark.xdist_group("coverages")  # they are computed once
 @pytest.mark.parametrize("population", POPULATIONS)
 @pytest.mark.parametrize("name", MEASURES)
 def test_representation_intervals_cover(coverages, name, population):
     assert coverages[name, population] >= ENOUGH
 
 
+@pytest.mark.xdist_group("coverages")
 @pytest.mark.parametrize("name", PREDICTION_MEASURES)
 def test_prediction_intervals_cover(coverages, name):
     assert coverages[name, "predictions"] >= ENOUGH
