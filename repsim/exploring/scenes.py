@@ -200,12 +200,17 @@ def _joins(stitch: Stitch, front: TrainedModel, end: TrainedModel, setting: Sett
 
 
 def _whole_way(options: StitchOptions) -> str:
-    """As notebook 02 tells ways of stitching apart, and within them by rank and by what was attacked."""
-    rank = f", rank {options.rank}" if options.rank else ""
-    attacked = (
-        "" if options.attack is None or options.attacked == "stitched" else f", attacked: {options.attacked}"
-    )
-    return f"{way(options)}{rank}{attacked}"
+    """As notebook 02 tells ways of stitching apart, and within them by what else it varies."""
+    parts = [way(options)]
+    if options.rank:
+        parts.append(f"rank {options.rank}")
+    if options.attack is not None and options.attacked != "stitched":
+        parts.append(f"attacked: {options.attacked}")
+    if options.initial == "random" and not options.is_direct:
+        parts.append(f"random start, learning rate {options.learning_rate:g}")
+    if options.update_batchnorm:
+        parts.append("BatchNorm updated")
+    return ", ".join(parts)
 
 
 def _values_of(

@@ -405,10 +405,13 @@ def test_stitches_of_the_chosen_layers_have_the_recorded_accuracies(scenes):
             for measured in each.record["measured"]
             if measured["truncated_to"] == 0
         ]
-        plain = found["way"].str.replace(r", (rank|attacked:) \w+", "", regex=True)
+        plain = found["way"].str.replace(
+            r", (rank \d+|attacked: \w+|random start|learning rate [\d.]+|BatchNorm updated)", "", regex=True
+        )
         assert sorted(zip(found["clean"], found["robust"], plain, strict=True)) == sorted(rows)
         assert found.columns.tolist() == ["way", "clean", "robust"]
         assert found["way"].is_monotonic_increasing
+        assert found["way"].is_unique
 
 
 @pytest.mark.parametrize("setting", [MLP, RESNET.but(layer_a="layer1.0.relu2", layer_b="layer3.0.relu2")])
