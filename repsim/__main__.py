@@ -1,4 +1,4 @@
-"""The command line: `repsim run | layers | measures | evaluate | pack | zoo`."""
+"""The command line: `repsim run | layers | measures | evaluate | convert | pack | pack-images | zoo`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add(commands, "layers", "print the layers of a network", _layers_arguments, _layers)
     _add(commands, "measures", "list the similarity measures, or explain one", _measures_arguments, _measures)
     _add(commands, "evaluate", "print clean, robust and transfer accuracy", _evaluate_arguments, _evaluate)
+    _add(commands, "convert", "write a checkpoint as tensors only", _convert_arguments, _convert)
     _add(commands, "pack", "put stored stitches into the files of the repository", _pack_arguments, _pack)
+    _add(
+        commands, "pack-images", "put a folder of images into one file", _pack_images_arguments, _pack_images
+    )
     _add(commands, "zoo", "train what is missing of the committed networks", _zoo_arguments, _zoo)
     chosen = parser.parse_args(arguments)
     try:
@@ -66,21 +70,25 @@ def _shape(text: str) -> tuple[int, int, int]:
 
 
 def _layers(chosen: argparse.Namespace) -> int:
+    from repsim.checkpoints import read_checkpoint
     from repsim.graphs import trace
+    from repsim.loading import is_foreign
     from repsim.models import ARCHITECTURES, build_model, is_architecture
     from repsim.stitching.network import kind_of_stitch
-    from repsim.store import load_model
+    from repsim.store import stored_model
+
+    def built(architecture: str, shape: Sequence[int], classes: int):
+        return build_model(architecture, shape, classes, [0.0] * shape[0], [1.0] * shape[0])
 
     if is_architecture(chosen.model) and not Path(chosen.model).is_file():
-        channels = chosen.image_shape[0]
-        neutral = [0.0] * channels, [1.0] * channels
-        network, shape = (
-            build_model(chosen.model, chosen.image_shape, chosen.classes, *neutral),
-            chosen.image_shape,
-        )
+        network, shape = built(chosen.model, chosen.image_shape, chosen.classes), chosen.image_shape
+    elif is_foreign(chosen.model):
+        found = read_checkpoint(chosen.model)
+        print(f"{found.source}: {found.format}, {found.architecture}, {found.num_classes} classes")
+        network, shape = built(found.architecture, found.image_shape, found.num_classes), found.image_shape
     else:
         try:
-            trained = load_model(chosen.model)
+            trained = stored_model(chosen.model)
         except ValueError as error:
             raise ValueError(f"{error} Architectures: {', '.join(ARCHITECTURES)}.") from error
         network, shape = trained.network, trained.record["image_shape"]
@@ -110,9 +118,21 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
         "models", nargs="+", metavar="MODEL", help="trained models: names, addresses or files"
     )
     parser.add_argument("--dataset", help="evaluate on this data set (default: that of the first model)")
-    parser.add_argument("--epsilon", default="0,0.05,0.1,0.2", help="attack ε, with commas between: 0,8/255")
+    parser.add_argument(
+        "--attack",
+        default="pgd",
+        help="with commas between: pgd (default), fgsm, apgd_ce, apgd_dlr, apgd_t, autoattack, snow, jpeg or "
+        "gabor",
+    )
+    parser.add_argument(
+        "--epsilon",
+        default="0,0.05,0.1,0.2",
+        help="attack ε, with commas between: 0,8/255 (of pixels in [0, 1]; jpeg: quantisation steps)",
+    )
     parser.add_argument("--norm", default="linf", help="linf (default) or l2")
-    parser.add_argument("--steps", type=int, default=20, help="steps of PGD (default: 20)")
+    parser.add_argument(
+        "--steps", type=int, help="of attacks that take several (default: the usual number, for PGD 20)"
+    )
     parser.add_argument("--test-size", type=int, help="use so many test images (default: all)")
     parser.add_argument(
         "--transfer", action="store_true", help="also attack each model with images made to fool the others"
@@ -120,15 +140,23 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _evaluate(chosen: argparse.Namespace) -> int:
-    from repsim.attacks import Attack, parse_epsilon
+    from repsim.attacks import make_attack
     from repsim.data import load_data
     from repsim.evaluation import transfer_table
-    from repsim.store import load_model
+    from repsim.loading import describe, load_models
+    from repsim.store import stored_model
     from repsim.training import robust_accuracy
 
-    models = [load_model(name) for name in chosen.models]
-    data = load_data(chosen.dataset or models[0].recipe.dataset, test_size=chosen.test_size)
-    attacks = [Attack(parse_epsilon(e), chosen.norm, chosen.steps) for e in chosen.epsilon.split(",")]
+    attacks = [
+        make_attack(name.strip(), epsilon, chosen.norm, steps=chosen.steps)
+        for name in chosen.attack.split(",")
+        for epsilon in chosen.epsilon.split(",")
+    ]
+    name = chosen.dataset or stored_model(chosen.models[0]).recipe.dataset
+    data = load_data(name, test_size=chosen.test_size)
+    models = load_models(chosen.models, data, progress=False)
+    if imported := [model for model in models if model.recipe.method == "imported"]:
+        print(describe(imported))
     for model in models:
         model.check_classes(data)
     for model in models:
@@ -137,10 +165,33 @@ def _evaluate(chosen: argparse.Namespace) -> int:
     if chosen.transfer:
         for attack in attacks:
             print(
-                f"\naccuracy of targets on images made to fool sources, {attack.norm} ε = {attack.epsilon:g}"
+                "\naccuracy of targets on images made to fool sources, "
+                f"{attack.name} {attack.norm} ε = {attack.epsilon:g}"
             )
             table = transfer_table(models, data.test, attack)
             print(table.pivot(index="source", columns="target", values="accuracy").round(4).to_string())
+    return 0
+
+
+def _convert_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="FILE", help="a checkpoint of any format that repsim reads")
+    parser.add_argument("target", metavar="OUT.safetensors", type=Path, help="what is written")
+    parser.add_argument("--architecture", default="", help="where its weights do not tell (wrn_28_10)")
+    parser.add_argument(
+        "--trust-pickle",
+        action="store_true",
+        help="run the code that is in FILE, with all your rights, to load it; for files of people you trust",
+    )
+
+
+def _convert(chosen: argparse.Namespace) -> int:
+    from repsim.checkpoints import convert
+
+    read = convert(
+        chosen.source, chosen.target, architecture=chosen.architecture, trust_pickle=chosen.trust_pickle
+    )
+    print(f"{chosen.source}: {read.format}, {read.architecture}, {read.num_classes} classes")
+    print("".join(f"    {note}\n" for note in read.notes) + f"written to {chosen.target}")
     return 0
 
 
@@ -154,6 +205,27 @@ def _pack(chosen: argparse.Namespace) -> int:
     for dataset in chosen.datasets:
         path = pack(dataset)
         print(f"{len(stored_stitches(dataset))} stitches are in {path}")
+    return 0
+
+
+def _pack_images_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", help="with train/ and test/ (or val/), each with a folder for every class")
+    parser.add_argument("out", help="the file to make, such as photos.lmdb; the data set is then packed:OUT")
+    parser.add_argument(
+        "--size", type=int, help="shrink images whose shorter side is longer to so many pixels, as JPEG"
+    )
+    parser.add_argument("--skip-unreadable", action="store_true", help="leave out images that cannot be read")
+
+
+def _pack_images(chosen: argparse.Namespace) -> int:
+    from repsim.data import pack_images
+
+    made = pack_images(chosen.folder, chosen.out, size=chosen.size, skip_unreadable=chosen.skip_unreadable)
+    if made["resumed"]:
+        print(f"went on from {made['resumed']} images that an interrupted run had packed")
+    for name in made["skipped"]:
+        print(f"skipped, for it cannot be read: {name}")
+    print(f"{made['train']} training and {made['test']} test images are in {chosen.out}")
     return 0
 
 

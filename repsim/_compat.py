@@ -8,15 +8,21 @@ only where its fault is present, and only once:
   schemas first lets it import; models, transforms, data sets and feature extraction need no more.
 * robustness 1.2.1 imports `torchvision.models.utils`, which torchvision removed in 0.13; all that it
   took from there lives in `torch.hub`.
+* robustbench 1.1 imports `autoattack`, while the package of that code is named `pyautoattack`, and
+  `pkg_resources`, which setuptools removed in 81, for the place of a file.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import importlib.util
+import os
 import re
 import sys
 import types
 import warnings
+from collections.abc import Iterator
 
 import torch
 
@@ -59,6 +65,48 @@ def import_robustness(module: str) -> types.ModuleType:
         warnings.simplefilter("ignore", SyntaxWarning)
         warnings.simplefilter("ignore", DeprecationWarning)
         return importlib.import_module(f"robustness.{module}")
+
+
+@contextlib.contextmanager
+def old_names() -> Iterator[None]:
+    """Give robustbench `autoattack`, and inside the block `pkg_resources`, by these names.
+
+    The latter goes again: others take it for the real one where they see it.
+    """
+    with contextlib.suppress(ModuleNotFoundError):
+        sys.modules.setdefault("autoattack", importlib.import_module("pyautoattack"))
+        sys.modules.setdefault("autoattack.state", importlib.import_module("pyautoattack.state"))
+    if "pkg_resources" not in sys.modules and importlib.util.find_spec("pkg_resources") is None:
+        alias = types.ModuleType("pkg_resources", "What robustbench takes from setuptools before 81.")
+        alias.resource_filename = lambda module, name: os.path.join(
+            os.path.dirname(sys.modules[module].__file__), name
+        )
+        sys.modules["pkg_resources"] = alias
+        try:
+            yield
+        finally:
+            del sys.modules["pkg_resources"]
+    else:
+        yield
+
+
+def import_robustbench(module: str) -> types.ModuleType:
+    """Import `robustbench.<module>`.
+
+    Raises
+    ------
+    RuntimeError
+        It, or a package that it needs, is not installed.
+    """
+    try:
+        with old_names(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of its own code and of what it imports
+            return importlib.import_module(f"robustbench.{module}")
+    except ModuleNotFoundError as error:
+        raise RuntimeError(
+            f"models of RobustBench need the package robustbench (missing: {error.name}): "
+            "pip install 'robust-repsim[robustbench]'"
+        ) from error
 
 
 torchvision = import_torchvision()

@@ -96,8 +96,8 @@ def read_json(path: Path) -> dict:
     return content
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
-    """Write named tensors as safetensors, atomically; returns the file's checksum."""
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str] | None = None) -> str:
+    """Write named tensors, and texts in a header, as safetensors, atomically; returns the file's checksum."""
     import torch
     from safetensors.torch import save_file
 
@@ -106,7 +106,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
         name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()
     }
     with atomic(path) as temporary:
-        save_file(owned, temporary)
+        save_file(owned, temporary, metadata=dict(header) if header else None)
         return checksum(temporary)
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
-from repsim.attacks import Attack, run_attack
+from repsim.attacks import AnyAttack, run_attack
 from repsim.data import Split
 from repsim.graphs import Layers, trace
 from repsim.layer_maps import (
@@ -21,13 +21,14 @@ from repsim.layer_maps import (
 )
 from repsim.progress import progress_bar
 from repsim.store import TrainedModel
+from repsim.training import accuracy
 
 
 def maps(
     pairs: Mapping[str, tuple[TrainedModel, TrainedModel]],
     split: Split,
     *,
-    attack: Attack | None = None,
+    attack: AnyAttack | None = None,
     layers: Layers = "all",
     progress: bool = True,
     **options,
@@ -112,7 +113,7 @@ def block_structure(
 def benign_vs_adversarial(
     models: Iterable[TrainedModel],
     split: Split,
-    attack: Attack,
+    attack: AnyAttack,
     *,
     layers: Layers = "all",
     progress: bool = True,
@@ -123,8 +124,8 @@ def benign_vs_adversarial(
     Returns
     -------
     DataFrame
-        One row per model and layer: the model's labels, `attack_norm`, `attack_epsilon`, `layer`, `depth`
-        (0 at the first layer, 1 at the last) and `value`.
+        One row per model and layer: the model's labels, `attack_norm`, `attack_epsilon`, `accuracy` (of the
+        model on the adversarial images), `layer`, `depth` (0 at the first layer, 1 at the last) and `value`.
     """
     tables = []
     for model in progress_bar(list(models), "benign vs adversarial", "model", progress):
@@ -133,12 +134,13 @@ def benign_vs_adversarial(
             model.network, split.images, adversarial, layers=layers, progress=False, **options
         )
         labels = {**model.labels, "attack_norm": attack.norm, "attack_epsilon": attack.epsilon}
+        labels["accuracy"] = accuracy(model.network, adversarial, split.labels)
         tables.append(table.assign(**labels)[[*labels, *table.columns]])
     return pd.concat(tables, ignore_index=True)
 
 
 def by_attack(
-    models: Iterable[TrainedModel], split: Split, attacks: Mapping[str, Attack], **options
+    models: Iterable[TrainedModel], split: Split, attacks: Mapping[str, AnyAttack], **options
 ) -> pd.DataFrame:
     """`benign_vs_adversarial` for several attacks: its rows, after `attack`, the attack's name."""
     models = list(models)

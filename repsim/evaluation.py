@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 import torch.nn.functional as F
 from torch import Tensor
 
-from repsim.attacks import Attack, epsilon_text, run_attack
+from repsim.attacks import AnyAttack, epsilon_text, run_attack
 from repsim.data import Dataset, Split
+from repsim.labels import check_one_class
 from repsim.progress import progress_bar
 from repsim.store import TrainedModel, measure
 from repsim.training import accuracy, predict
 
 
 def accuracy_table(
-    models: Iterable[TrainedModel], dataset: Dataset, attacks: Sequence[Attack], *, progress: bool = True
+    models: Iterable[TrainedModel], dataset: Dataset, attacks: Sequence[AnyAttack], *, progress: bool = True
 ) -> pd.DataFrame:
     """Test accuracy of every model under every attack: from its record, or measured and recorded now.
 
@@ -24,7 +25,8 @@ def accuracy_table(
     -------
     DataFrame
         One row per model and attack: the model's labels (its `epsilon` is what it was trained with), then
-        `attack_norm`, `attack_epsilon`, `attack_steps`, `images` (how many) and `accuracy`.
+        `attack` (its name), `attack_norm`, `attack_epsilon`, `attack_steps`, `images` (how many) and
+        `accuracy`.
     """
     names = {"norm": "attack_norm", "epsilon": "attack_epsilon", "steps": "attack_steps"}
     tables = []
@@ -34,13 +36,14 @@ def accuracy_table(
     return pd.concat(tables, ignore_index=True)
 
 
-def transfer_table(models: Iterable[TrainedModel], split: Split, attack: Attack) -> pd.DataFrame:
+def transfer_table(models: Iterable[TrainedModel], split: Split, attack: AnyAttack) -> pd.DataFrame:
     """Accuracy of every model on adversarial images made to fool every other.
 
     Returns
     -------
     DataFrame
-        One row per pair: `source`, `target`, `norm`, `epsilon`, `accuracy` (of the target).
+        One row per pair: `source`, `target`, `attack` (its name), `norm`, `epsilon`, `accuracy` (of the
+        target).
     """
     models = list(models)
     rows = []
@@ -50,6 +53,7 @@ def transfer_table(models: Iterable[TrainedModel], split: Split, attack: Attack)
             {
                 "source": source.name,
                 "target": target.name,
+                "attack": attack.name,
                 "norm": attack.norm,
                 "epsilon": attack.epsilon,
                 "accuracy": accuracy(target.network, images, split.labels),
@@ -66,7 +70,7 @@ def curve_table(models: Iterable[TrainedModel]) -> pd.DataFrame:
 
 
 def adversarial_examples(
-    models: Iterable[TrainedModel], split: Split, attack: Attack
+    models: Iterable[TrainedModel], split: Split, attack: AnyAttack
 ) -> tuple[dict[str, Tensor], pd.DataFrame]:
     """Each model's adversarial versions of some images, and what it takes them for.
 
@@ -80,22 +84,53 @@ def adversarial_examples(
     rows = {"test image": split.images}
     tables = []
     for model in models:
-        adversarial = run_attack(model.network, split.images, split.labels, attack)
         name = f"trained at ε = {epsilon_text(model.recipe.epsilon)}"
         if f"{name}: attacked" in rows:  # another model has the same ε
             name = f"{name} ({model.name})"
-        rows[f"{name}: attacked"] = adversarial
-        added = adversarial - split.images
-        largest = added.abs().amax((1, 2, 3), keepdim=True).clamp(min=1e-12)
-        rows[f"{name}: added"] = 0.5 + 0.5 * added / largest
-        confidence, prediction = F.softmax(predict(model.network, adversarial), dim=1).max(1)
-        table = pd.DataFrame(
-            {
-                "image": range(len(split)),
-                "label": split.labels.numpy(),
-                "prediction": prediction.numpy(),
-                "confidence": confidence.numpy(),
-            }
-        )
+        rows[f"{name}: attacked"], rows[f"{name}: added"], table = _examples(model, split, attack)
         tables.append(table.assign(**model.labels)[[*model.labels, *table.columns]])
     return rows, pd.concat(tables, ignore_index=True)
+
+
+def attack_examples(
+    model: TrainedModel, split: Split, attacks: Mapping[str, AnyAttack]
+) -> tuple[dict[str, Tensor], pd.DataFrame]:
+    """Some images as each of several attacks changes them to fool one model, and what it takes them for.
+
+    Parameters
+    ----------
+    attacks
+        Title → attack.
+
+    Returns
+    -------
+    tuple
+        As `adversarial_examples`, but one after the other for each attack; the table begins with `attack`
+        (its title), and has `attack_norm` and `attack_epsilon` after the model's labels.
+    """
+    rows = {"test image": split.images}
+    tables = []
+    for title, attack in attacks.items():
+        rows[title], rows[f"{title}: added"], table = _examples(model, split, attack)
+        labels = {"attack": title, **model.labels}
+        labels |= {"attack_norm": attack.norm, "attack_epsilon": attack.epsilon}
+        tables.append(table.assign(**labels)[[*labels, *table.columns]])
+    return rows, pd.concat(tables, ignore_index=True)
+
+
+def _examples(model: TrainedModel, split: Split, attack: AnyAttack) -> tuple[Tensor, Tensor, pd.DataFrame]:
+    """Attacked images, what was added to them, made visible, and what the model answers."""
+    check_one_class(split.labels, "what images are taken for needs")
+    adversarial = run_attack(model.network, split.images, split.labels, attack)
+    added = adversarial - split.images
+    largest = added.abs().amax((1, 2, 3), keepdim=True).clamp(min=1e-12)
+    confidence, prediction = F.softmax(predict(model.network, adversarial), dim=1).max(1)
+    table = pd.DataFrame(
+        {
+            "image": range(len(split)),
+            "label": split.labels.numpy(),
+            "prediction": prediction.numpy(),
+            "confidence": confidence.numpy(),
+        }
+    )
+    return adversarial, 0.5 + 0.5 * added / largest, table

@@ -12,17 +12,22 @@ from repsim.data import Dataset, load_data
 from repsim.inversion import InvertedSet, Pairs
 from repsim.store import TrainedModel, obtain_all
 from repsim.synthetic import read_outline, read_texture
+from repsim.training import Recipe
 
 EPSILON = 0.05  # of the committed robust networks
 ORACLES = {"outline": read_outline, "texture": read_texture}
 
 
+def network_recipes(seeds: int) -> list[tuple[Dataset, list[Recipe]]]:
+    """Of standard and robust networks that can have used the outline, the texture, or both."""
+    datasets = [load_data(name) for name in zoo.TWO_FEATURES.values()]
+    return [(data, zoo.recipes(data, [zoo.MAIN], [0.0, EPSILON], range(seeds))) for data in datasets]
+
+
 def obtain_networks(seeds: int, device: str = "auto") -> list[TrainedModel]:
-    """Standard and robust networks that can have used the outline, the texture, or both."""
+    """The networks of `network_recipes`."""
     found = []
-    for name in zoo.TWO_FEATURES.values():
-        data = load_data(name)
-        recipes = zoo.recipes(data, [zoo.MAIN], [0.0, EPSILON], range(seeds))
+    for data, recipes in network_recipes(seeds):
         found += obtain_all(recipes, data, device=device)
     return found
 

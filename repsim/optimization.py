@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from repsim.attacks import Attack, evaluating, perturb
+from repsim.labels import label_loss
 
 
 class Diverged(RuntimeError):
@@ -45,7 +46,7 @@ def objective(
     model: nn.Module,
     x: Tensor,
     targets: Tensor,
-    task: Task = F.cross_entropy,
+    task: Task = label_loss,
 ) -> tuple[Tensor, Tensor]:
     """The loss of one batch, and the logits of the images as the model saw them.
 
@@ -56,7 +57,8 @@ def objective(
     attack
         None: clean images only.
     targets
-        One for each image, in whatever form `task` takes them.
+        One for each image, in whatever form `task` takes them: by default a class, or a 0 or 1 for each
+        attribute.
     """
     if attack is None:
         logits = model(x)

@@ -74,10 +74,12 @@ def probes() -> Path:
 
 
 def dataset_slug(dataset: str) -> str:
-    """A data set's name as a folder name: `folder:/photos/cats/` becomes `cats`."""
+    """A data set's name as a folder name: `folder:/photos/cats/` and `packed:cats.lmdb` become `cats`."""
     name = dataset
     if dataset.startswith("folder:"):
         # made absolute, so that `folder:.` and `folder:../cats` have a name too
         name = os.path.abspath(os.path.expanduser(dataset.removeprefix("folder:")))
+    elif dataset.startswith("packed:"):
+        name = Path(dataset.removeprefix("packed:")).stem
     slug = re.sub(r"[^A-Za-z0-9_.-]+", "_", Path(name).name)
     return slug.lstrip(".") or "unnamed"

@@ -344,6 +344,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, metavar="DIR", help="where executed notebooks go (figures/<dataset>/notebooks/)")
     add("--list", action="store_true", help="show the notebooks and their parameters; run nothing")
     add("--html", action="store_true", help="write each executed notebook as a web page, too")
+    add("--plan", action="store_true", help="say what would be computed, how long and how large; run nothing")
     storing = "store the outputs in the notebooks themselves; takes no -p, -f, --out"
     add("--refresh", action="store_true", help=storing)
 
@@ -357,8 +358,8 @@ def _at_least_one(text: str) -> int:
 def main(arguments: argparse.Namespace) -> int:
     """Do what the arguments of `repsim run` ask.
 
-    Returns 0 when every notebook ran, 1 when one failed, 2 when the request cannot be run as it stands, 130
-    after an interrupt.
+    Returns 0 when every notebook ran (or could, by its plan), 1 when one failed (or lacks something), 2 when
+    the request cannot be run as it stands, 130 after an interrupt.
     """
     try:
         notebooks = [Notebook.read(path) for path in select(arguments.notebooks)]
@@ -367,6 +368,9 @@ def main(arguments: argparse.Namespace) -> int:
             return 0
         if arguments.refresh and (arguments.given or arguments.file or arguments.out):
             raise RequestError("--refresh stores what a notebook's own parameters give: no -p, -f or --out")
+        if arguments.plan and arguments.file and not arguments.file.is_file():
+            print(f"missing: the parameter file {arguments.file}")
+            return 1
         filed = read_file(arguments.file) if arguments.file else {}
         jobs = plan(
             notebooks,
@@ -378,6 +382,10 @@ def main(arguments: argparse.Namespace) -> int:
     except RequestError as error:
         print(f"repsim run: {error}", file=sys.stderr)
         return 2
+    if arguments.plan:
+        from repsim import planning  # torch takes seconds to import
+
+        return planning.show((job.name, job.notebook.defaults | job.values) for job in jobs)
     outcomes = run(jobs, arguments.jobs)
     print(f"\n{summary(outcomes)}")
     statuses = {outcome.status for outcome in outcomes}

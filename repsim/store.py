@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from repsim import artifacts, messages, paths
-from repsim.attacks import Attack
+from repsim.attacks import AnyAttack, Attack, make_attack
 from repsim.data import Dataset
 from repsim.graphs import LayerGraph, trace
 from repsim.models import build_model
@@ -27,7 +27,7 @@ from repsim.training import Recipe, resolve_device, robust_accuracy, train
 
 EVALUATED = 1000  # test images on which robust accuracy is measured
 CURVE = ["epoch", "learning_rate", "loss", "accuracy"]  # columns, in the order in which tables have them
-ACCURACIES = ["norm", "epsilon", "steps", "images", "accuracy"]
+ACCURACIES = ["attack", "norm", "epsilon", "steps", "images", "accuracy"]
 DIGITS = 12  # of a checksum that recipes of what is made from a model hold
 RECORDED = ("recipe", "classes", "image_shape", "checksums", "curve", "accuracies")  # what is read again
 
@@ -74,7 +74,7 @@ class TrainedModel:
 
     @property
     def accuracies(self) -> pd.DataFrame:
-        """Measured test accuracy by attack: `norm`, `epsilon`, `steps`, `images`, `accuracy`."""
+        """Measured test accuracy: `attack` (its name), `norm`, `epsilon`, `steps`, `images`, `accuracy`."""
         return pd.DataFrame(self.record["accuracies"], columns=ACCURACIES)
 
     @cached_property
@@ -161,7 +161,7 @@ def _weights_file(path: Path, recipe: Recipe, epoch: int) -> Path:
 def find(recipe: Recipe, device: str = "auto") -> TrainedModel | None:
     """The stored model of a recipe, None where there is none."""
     for store in paths.models():
-        path = store / recipe.dataset / f"{recipe.architecture}-{recipe.address}.json"
+        path = store / recipe.dataset / f"{recipe.name}.json"
         if path.exists():
             return _read(path, device)
     return None
@@ -172,12 +172,14 @@ def _read(path: Path, device: str) -> TrainedModel:
     if missing := [key for key in RECORDED if key not in record]:
         raise artifacts.DamagedArtifact(f"{path} is no record of a trained model (no {', '.join(missing)}).")
     try:
+        # records that say nothing of the attack are of PGD, once the only one
+        record["accuracies"] = [{"attack": "pgd", **row} for row in record["accuracies"]]
         return TrainedModel(Recipe(**record["recipe"]), path, record, device)
     except (TypeError, ValueError) as error:
         raise artifacts.DamagedArtifact(f"{path} is no record of a trained model ({error}).") from error
 
 
-def load_model(name: str | Path, device: str = "auto") -> TrainedModel:
+def stored_model(name: str | Path, device: str = "auto") -> TrainedModel:
     """A stored model by the path of either of its files, its name, or its address.
 
     Raises
@@ -228,12 +230,12 @@ def obtain(
             f"the recipe is for {recipe.dataset} ({recipe.fingerprint or 'no fingerprint'}), the data set is "
             f"{dataset.slug} ({dataset.fingerprint}): make the recipe with Recipe.on(dataset, …)."
         )
-    stored = None if retrain else _stored(recipe, device)
+    stored = None if retrain else find_whole(recipe, device)
     if stored is not None and stored.record["accuracies"]:
         return stored
-    path = paths.models()[0] / recipe.dataset / f"{recipe.architecture}-{recipe.address}.json"
+    path = paths.models()[0] / recipe.dataset / f"{recipe.name}.json"
     with artifacts.locked(path):
-        stored = None if retrain else _stored(recipe, device)  # another process may have made it meanwhile
+        stored = None if retrain else find_whole(recipe, device)  # another process may have made it meanwhile
         if stored is None:
             stored = _make(recipe, dataset, path, device, progress)
         if not stored.record["accuracies"]:
@@ -242,7 +244,7 @@ def obtain(
         return _read(stored.path, device)
 
 
-def _stored(recipe: Recipe, device: str) -> TrainedModel | None:
+def find_whole(recipe: Recipe, device: str = "auto") -> TrainedModel | None:
     """The stored model of a recipe, if it kept all the epochs that the recipe wants."""
     stored = find(recipe, device)
     return stored if stored and set(_kept(recipe)) <= set(stored.epochs_saved) else None
@@ -284,7 +286,7 @@ def _kept(recipe: Recipe) -> list[int]:
     return sorted({*range(step, recipe.epochs, step), recipe.epochs})
 
 
-def measure(model: TrainedModel, dataset: Dataset, attacks: Sequence[Attack]) -> pd.DataFrame:
+def measure(model: TrainedModel, dataset: Dataset, attacks: Sequence[AnyAttack]) -> pd.DataFrame:
     """Test accuracy under each attack: from the model's record, or measured and recorded now.
 
     Clean accuracy (ε = 0) is that of all test images, robust accuracy that of at most 1,000. The record is
@@ -294,15 +296,16 @@ def measure(model: TrainedModel, dataset: Dataset, attacks: Sequence[Attack]) ->
     Returns
     -------
     DataFrame
-        One row per attack: `norm`, `epsilon`, `steps`, `images` (how many), `accuracy`.
+        One row per attack: `attack` (its name), `norm`, `epsilon`, `steps`, `images` (how many), `accuracy`.
     """
     model.check_classes(dataset)
     own = (dataset.slug, dataset.fingerprint) == (model.recipe.dataset, model.recipe.fingerprint)
     rows, missing = [], False
     for attack in attacks:
         split = dataset.test.subset(EVALUATED if attack.epsilon else None)
-        asked = {"norm": attack.norm, "epsilon": attack.epsilon, "steps": attack.steps, "images": len(split)}
-        usual = own and attack == Attack(attack.epsilon, attack.norm, attack.steps)
+        asked = {"attack": attack.name, "norm": attack.norm, "epsilon": attack.epsilon, "steps": attack.steps}
+        asked["images"] = len(split)
+        usual = own and attack == make_attack(attack.name, attack.epsilon, attack.norm, steps=attack.steps)
         known = [row for row in model.record["accuracies"] if usual and asked.items() <= row.items()]
         if not known:
             accuracy = robust_accuracy(model.network, split, [attack])["accuracy"].item()
@@ -311,7 +314,8 @@ def measure(model: TrainedModel, dataset: Dataset, attacks: Sequence[Attack]) ->
                 missing = True
                 model.record["accuracies"].append(known[0])
         rows.append(known[0])
-    model.record["accuracies"].sort(key=lambda row: [row[name] for name in ACCURACIES])
+    # PGD first: its ε = 0 is the clean accuracy
+    model.record["accuracies"].sort(key=lambda row: [row["attack"] != "pgd", *map(row.get, ACCURACIES)])
     if missing and model.path.is_relative_to(paths.models()[0]):  # another store is not ours to write to
         artifacts.write_json(model.path, model.record)
     return pd.DataFrame(rows, columns=ACCURACIES)
@@ -332,8 +336,8 @@ def obtain_all(
 
 def table(models: Iterable[TrainedModel]) -> pd.DataFrame:
     """One row per model: `model`, its labels, and its clean test `accuracy`."""
-    rows = [
-        {"model": model.name, **model.labels, "accuracy": model.accuracies["accuracy"].iloc[0]}
-        for model in models
-    ]
+    rows = []
+    for model in models:
+        clean = model.accuracies.query("attack == 'pgd' and epsilon == 0")["accuracy"].iloc[0]
+        rows.append({"model": model.name, **model.labels, "accuracy": clean})
     return pd.DataFrame(rows)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import pickle
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,25 +14,37 @@ from typing import Literal
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from repsim import artifacts, messages
-from repsim.attacks import Attack, Norm, device_of, evaluating, parse_epsilon, run_attack, seeded
+from repsim.attacks import AnyAttack, Attack, Norm, device_of, evaluating, parse_epsilon, run_attack, seeded
 from repsim.data import Augmentation, Dataset, Split, check_pixels
-from repsim.models import build_model
+from repsim.labels import TRADES_NEEDS_CLASSES, Labels, is_multilabel, right
+from repsim.models import build_model, unwrapped
 from repsim.optimization import batches_of, check_finite, make_optimizer, make_schedule, objective
 from repsim.options import check_known, read_options
 from repsim.progress import progress_bar
 
-Method = Literal["standard", "pgd", "trades"]
+Method = Literal["standard", "pgd", "trades", "imported"]
 CHOICES = {
-    "method": ("standard", "pgd", "trades"),
+    "method": ("standard", "pgd", "trades", "imported"),
     "norm": ("linf", "l2"),
     "schedule": ("onecycle", "thirds", "constant"),
     "optimizer": ("sgd", "adam"),
 }
-IDENTITY = ("dataset", "architecture", "fingerprint", "method", "norm", "epsilon", "seed", "data_seed")
+PART_AREA, PART_SHAPE, TRIES = (0.08, 1.0), (3 / 4, 4 / 3), 10  # of random parts of photographs
+IDENTITY = (
+    "dataset",
+    "architecture",
+    "fingerprint",
+    "method",
+    "norm",
+    "epsilon",
+    "seed",
+    "data_seed",
+    "origin",
+)
 
 
 @dataclass(frozen=True)
@@ -42,7 +56,8 @@ class Recipe:
     dataset, fingerprint
         Which images; `Recipe.on` fills the fingerprint in.
     method
-        `standard`; `pgd`, adversarial training (Madry et al., 2018); or `trades` (Zhang et al., 2019).
+        `standard`; `pgd`, adversarial training (Madry et al., 2018); `trades` (Zhang et al., 2019); or
+        `imported`: trained elsewhere, so that of the fields below only norm, ε and seed are known.
     norm, epsilon, attack_steps, step_size
         The training attack, in pixel units; the step size is 2.5 ε / steps unless given. Without an attack
         (`method="standard"`, or ε = 0) they are all reset to one value, so that there is one standard model.
@@ -63,6 +78,8 @@ class Recipe:
         Of the initial weights; of the order, augmentation and random starts.
     save_every
         Keep the weights after every so many epochs (0: only the last).
+    origin
+        Of imported networks, what tells their weights from others'.
     """
 
     dataset: str
@@ -87,6 +104,7 @@ class Recipe:
     seed: int = 0
     data_seed: int = 0
     save_every: int = 0
+    origin: str = ""
 
     def __post_init__(self):
         for field, choices in CHOICES.items():
@@ -101,6 +119,8 @@ class Recipe:
         epsilon = parse_epsilon(self.epsilon)
         if self.save_every < 0:
             raise ValueError(f"save_every is a number of epochs, 0 for the last only, not {self.save_every}.")
+        if (self.method == "imported") != bool(self.origin):
+            raise ValueError("imported networks, and no others, have an origin.")
         if self.method == "standard" and epsilon:
             raise ValueError(f"method='standard' makes no attack: epsilon must be 0, not {epsilon}.")
         # 1 and 1.0 are the same setting, and must have the same address
@@ -114,7 +134,7 @@ class Recipe:
         if epsilon == 0:
             unused = ("norm", "attack_steps", "step_size", "random_start", "epsilon_warmup", "attack_ratio")
             fixed |= {name: type(self).__dataclass_fields__[name].default for name in unused}
-            fixed["method"] = "standard"
+            fixed["method"] = "imported" if self.origin else "standard"
         if fixed.get("method", self.method) == "trades":
             fixed |= {"attack_ratio": 1.0, "random_start": True}  # it has neither
         else:
@@ -155,7 +175,14 @@ class Recipe:
         """Equal for recipes that make equal networks, however many epochs they keep."""
         made_by = dataclasses.asdict(self)
         del made_by["save_every"]
+        if not self.origin:  # networks that are trained here have none
+            del made_by["origin"]
         return artifacts.address(made_by)
+
+    @property
+    def name(self) -> str:
+        """What the files of the network are called, without their suffix."""
+        return f"{re.sub('[^A-Za-z0-9_]+', '_', self.architecture)}-{self.address}"
 
 
 def train(
@@ -190,7 +217,13 @@ def train(
     ------
     Diverged
         The loss became NaN or infinite.
+    ValueError
+        The recipe is of an imported network; or the data are multi-label, and the method is TRADES.
     """
+    if recipe.method == "imported":
+        raise ValueError(f"{recipe.name} was trained elsewhere: its recipe cannot be followed here.")
+    if recipe.method == "trades" and is_multilabel(dataset.train.labels):
+        raise ValueError(TRADES_NEEDS_CLASSES)
     target = resolve_device(device)
     model = build_model(
         recipe.architecture,
@@ -199,11 +232,14 @@ def train(
         dataset.mean,
         dataset.std,
         seed=recipe.seed,
-    ).to(target)
+    )
+    # convolutions of small networks take up to half the time when channels lie side by side in memory
+    model = model.to(target, memory_format=torch.channels_last)
     optimizer = make_optimizer(recipe, model.parameters())
     batches = batches_of(recipe, len(dataset.train))
     scheduler = make_schedule(recipe, optimizer, batches)
-    images, labels = dataset.train.images.to(target), dataset.train.labels.to(target)
+    split = dataset.train.to(target)
+    augmentation = dataset.augmentation if recipe.augment else Augmentation()
     history: list[dict[str, float]] = []
     if checkpoint is not None and checkpoint.exists():
         history = _restore(checkpoint, recipe, model, optimizer, scheduler)
@@ -211,7 +247,7 @@ def train(
     bar = progress_bar(range(len(history), recipe.epochs), recipe.architecture, "epoch", progress)
     for epoch in bar:
         with seeded(recipe.data_seed * 100_003 + epoch, target):
-            loss, accuracy = _epoch(recipe, dataset, model, optimizer, scheduler, images, labels, batches)
+            loss, accuracy = _epoch(recipe, split, augmentation, model, optimizer, scheduler, batches)
         rate = scheduler.get_last_lr()[0]
         history.append({"epoch": epoch + 1, "learning_rate": rate, "loss": loss, "accuracy": accuracy})
         bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.3f}")
@@ -219,7 +255,7 @@ def train(
             on_epoch(epoch + 1, model)
         if checkpoint is not None and epoch + 1 < recipe.epochs:
             _save(checkpoint, recipe, model, optimizer, scheduler, history)
-    return model.eval(), pd.DataFrame(history)
+    return model.eval().to(memory_format=torch.contiguous_format), pd.DataFrame(history)
 
 
 def resolve_device(device: str) -> torch.device:
@@ -231,17 +267,16 @@ def resolve_device(device: str) -> torch.device:
     return torch.accelerator.current_accelerator()
 
 
-def _epoch(recipe, dataset, model, optimizer, scheduler, images, labels, batches) -> tuple[float, float]:
+def _epoch(recipe, split, augmentation, model, optimizer, scheduler, batches) -> tuple[float, float]:
     model.train()
-    augmentation = dataset.augmentation if recipe.augment else Augmentation()
-    order = torch.randperm(len(labels)).to(images.device)
+    device = split.labels.device
+    order = torch.randperm(len(split)).to(device).split(recipe.batch_size)[:batches]
     done = scheduler.last_epoch / (batches * recipe.epochs)
     total_loss = correct = seen = 0.0
     # No cache: older torch would keep the casts of TRADES' no_grad pass, and the weights get no gradient.
-    on_cuda = images.device.type == "cuda"
-    half = torch.autocast(images.device.type, torch.bfloat16, enabled=on_cuda, cache_enabled=False)
-    for batch in order.split(recipe.batch_size)[:batches]:
-        x, y = augmented(images[batch], augmentation), labels[batch]
+    half = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda", cache_enabled=False)
+    for batch, images in zip(order, split.in_batches(order), strict=True):
+        x, y = augmented(images, augmentation), split.labels[batch]
         optimizer.zero_grad(set_to_none=True)
         with half:
             loss, logits = objective(recipe, recipe.attack(done), model, x, y)
@@ -252,15 +287,17 @@ def _epoch(recipe, dataset, model, optimizer, scheduler, images, labels, batches
         optimizer.step()
         scheduler.step()
         total_loss += value * len(y)
-        correct += (logits.argmax(1) == y).sum().item()
+        correct += right(logits, y).sum().item()
         seen += len(y)
     return total_loss / seen, correct / seen
 
 
 def augmented(images: Float[Tensor, "n c h w"], augmentation: Augmentation) -> Float[Tensor, "n c h w"]:
-    """Each image shifted and mirrored at random, as `augmentation` says."""
+    """Each image cut, shifted and mirrored at random, as `augmentation` says."""
     count, _, height, width = images.shape
     device = images.device
+    if augmentation.resized_crop:
+        images = _resized_crops(images)
     if augmentation.flip:
         mirrored = (torch.rand(count) < 0.5).to(device).view(-1, 1, 1, 1)
         images = torch.where(mirrored, images.flip(-1), images)
@@ -274,6 +311,28 @@ def augmented(images: Float[Tensor, "n c h w"], augmentation: Augmentation) -> F
         channel = torch.arange(images.shape[1], device=device).view(1, -1, 1, 1)
         images = padded[index, channel, rows, columns]
     return images
+
+
+def _resized_crops(images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    """A random part of each image, enlarged to the whole."""
+    count, _, height, width = images.shape
+    area = torch.empty(TRIES, count).uniform_(*PART_AREA)
+    shape = torch.empty(TRIES, count).uniform_(*map(math.log, PART_SHAPE)).exp()
+    # in shares of the image; of several tries the first that fits, else the largest, as torchvision has it
+    wide, high = (area * shape * height / width).sqrt(), (area / shape * width / height).sqrt()
+    fits = (wide <= 1) & (high <= 1)
+    chosen = fits.int().argmax(0), torch.arange(count)
+    largest = min(1, PART_SHAPE[1] * height / width), min(1, width / height / PART_SHAPE[0])
+    wide, high = (
+        torch.where(fits.any(0), each[chosen], most) for each, most in zip((wide, high), largest, strict=True)
+    )
+    left, top = torch.rand(2, count) * (1 - torch.stack([wide, high]))
+    zero = torch.zeros(count)
+    across = torch.stack([wide, zero, 2 * left + wide - 1], dim=1)
+    down = torch.stack([zero, high, 2 * top + high - 1], dim=1)
+    places = F.affine_grid(torch.stack([across, down], dim=1), list(images.shape), align_corners=False)
+    found = F.grid_sample(images, places.to(images.device), padding_mode="border", align_corners=False)
+    return found.clamp(0, 1)
 
 
 def _save(checkpoint: Path, recipe, model, optimizer, scheduler, history) -> None:
@@ -311,40 +370,42 @@ def predict(
 ) -> Float[Tensor, "n classes"]:
     """Logits of images in [0, 1], in evaluation mode, on the device of `images`."""
     check_pixels(images)
+    model = unwrapped(model)
     device = device_of(model)
     with evaluating(model), torch.no_grad():
         return torch.cat([model(x.to(device)) for x in images.split(batch_size)]).to(images.device)
 
 
 def accuracy(
-    model: nn.Module, images: Float[Tensor, "n c h w"], labels: Int[Tensor, "n"], *, batch_size: int = 500
+    model: nn.Module, images: Float[Tensor, "n c h w"], labels: Labels, *, batch_size: int = 500
 ) -> float:
-    """Share of images whose largest logit is their label's."""
-    return (predict(model, images, batch_size=batch_size).argmax(1) == labels).float().mean().item()
+    """Share of images whose largest logit is their label's; of multi-label data the share of attributes."""
+    return right(predict(model, images, batch_size=batch_size), labels).mean().item()
 
 
 def robust_accuracy(
-    model: nn.Module, split: Split, attacks: Iterable[Attack], *, source: nn.Module | None = None
+    model: nn.Module, split: Split, attacks: Iterable[AnyAttack], *, source: nn.Module | None = None
 ) -> pd.DataFrame:
     """Accuracy on adversarial images of each attack.
 
     Parameters
     ----------
     attacks
-        ε = 0 gives clean accuracy.
+        ε = 0 gives clean accuracy (of `jpeg` and `snow`: see there).
     source
         The model that the images are made to fool, when it is another one (transfer robustness).
 
     Returns
     -------
     DataFrame
-        One row per attack: `norm`, `epsilon`, `steps`, `accuracy`.
+        One row per attack: `attack` (its name), `norm`, `epsilon`, `steps`, `accuracy`.
     """
     rows = []
     for attack in attacks:
         images = run_attack(source or model, split.images, split.labels, attack)
         rows.append(
             {
+                "attack": attack.name,
                 "norm": attack.norm,
                 "epsilon": attack.epsilon,
                 "steps": attack.steps,

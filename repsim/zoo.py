@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable, Sequence
 import pandas as pd
 
 from repsim import messages
-from repsim.attacks import Attack, Norm
+from repsim.attacks import Attack, Norm, parse_epsilon
 from repsim.data import Dataset, load_data
+from repsim.loading import describe, load_models
 from repsim.parallel import in_processes
-from repsim.store import TrainedModel, measure, obtain, table
+from repsim.store import TrainedModel, measure, obtain, obtain_all, table
 from repsim.training import Recipe
 
 MAIN = "resnet_tiny"
@@ -88,6 +89,62 @@ def recipes(
         )
         for architecture, epsilon, seed in itertools.product(architectures, epsilons, seeds)
     ]
+
+
+def networks(
+    dataset: Dataset,
+    architectures: Sequence[str],
+    epsilons: Sequence[float],
+    seeds: Iterable[int],
+    *,
+    checkpoints: Sequence[str] = (),
+    among: Sequence[str] = (),
+    retrain: bool = False,
+    device: str = "auto",
+    **options,
+) -> list[TrainedModel]:
+    """What a notebook is about: networks by `recipes`, trained where they are missing; or checkpoints.
+
+    Parameters
+    ----------
+    architectures, epsilons
+        Empty: those of the committed zoo.
+    checkpoints
+        Texts of `load_models`; where there are any, nothing is trained, and what they hold is printed.
+    among
+        Data sets whose zoos must all have the architectures that are taken from the committed one.
+
+    Raises
+    ------
+    ValueError
+        See `load_models`; or the data set has no committed zoo, and its networks are not named.
+    """
+    if checkpoints:
+        models = load_models(checkpoints, dataset, device=device)
+        print(describe(models))
+        return models
+    architectures = architectures or shared_architectures(among or [dataset.name])
+    wanted = recipes(dataset, architectures, epsilons or committed_epsilons(dataset.name), seeds, **options)
+    return obtain_all(wanted, dataset, retrain=retrain, device=device)
+
+
+def epsilons_of(models: Iterable[TrainedModel]) -> list[float]:
+    """The training ε that there are among networks, from the smallest."""
+    return sorted({model.recipe.epsilon for model in models})
+
+
+def architectures_of(models: Iterable[TrainedModel]) -> list[str]:
+    """The architectures that there are among networks, in order."""
+    return list(dict.fromkeys(model.recipe.architecture for model in models))
+
+
+def robust_epsilon(models: Iterable[TrainedModel], asked: str | float) -> float:
+    """The ε at which robust networks are looked at: the one asked for, else the greatest that there is.
+
+    It is also what networks are attacked at, so that where none is robust it is the one asked for.
+    """
+    there, asked = epsilons_of(models), parse_epsilon(asked)
+    return asked if asked in there or not any(there) else max(there)
 
 
 def family(dataset: Dataset, architecture: str, sweep: str) -> list[str]:

@@ -12,7 +12,10 @@ from torch import nn
 from repsim._compat import import_robustness
 from repsim.attacks import (
     ATTACKS,
+    JPEG,
     Attack,
+    Gabor,
+    Snow,
     device_of,
     epsilon_text,
     evaluating,
@@ -20,6 +23,7 @@ from repsim.attacks import (
     make_attack,
     parse_epsilon,
     perturb,
+    read_attacks,
     run_attack,
     seeded,
 )
@@ -136,17 +140,84 @@ def test_fgsm_is_one_step_from_the_image():
     assert fgsm("8/255") == Attack(8 / 255, steps=1, step_size=8 / 255, random_start=False)
 
 
-@pytest.mark.parametrize("name", ATTACKS)
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+STEPS = {"fgsm": 1, "apgd_ce": 100, "apgd_dlr": 100, "apgd_t": 100, "autoattack": 100}
+KINDS = [(name, norm) for name in ATTACKS for norm in ("linf", "l2")]
+KINDS = [kind for kind in KINDS if kind not in (("snow", "l2"), ("gabor", "l2"))]
+
+
+@pytest.mark.parametrize(("name", "norm"), KINDS)
 def test_make_attack(name, norm):
     attack = make_attack(name, "1/10", norm)
     assert (attack.epsilon, attack.norm) == (0.1, norm)
-    assert attack.steps == {"pgd": 20, "fgsm": 1}[name]
+    assert attack.steps == STEPS.get(name, 20)
+    assert attack.name == name
+    assert make_attack(name, 0.1, norm, steps=attack.steps) == attack
+    fixed = name in ("fgsm", "autoattack")
+    assert make_attack(name, 0.1, norm, steps=3).steps == (STEPS[name] if fixed else 3)
+
+
+def test_an_attack_that_is_none_of_fgsms_settings_is_pgd():
+    for other in (
+        Attack(0.1, steps=1),
+        Attack(0.1, steps=1, step_size=0.1),
+        Attack(0.1, steps=1, step_size=0.2, random_start=False),
+        Attack(0.1, steps=2, step_size=0.1, random_start=False),
+    ):
+        assert other.name == "pgd"
+
+
+@pytest.mark.parametrize(
+    ("attack", "title"),
+    [
+        (Attack(0.1, steps=10), "PGD-10 linf 0.1"),
+        (Attack(8 / 255, "l2"), "PGD-20 l2 8/255"),
+        (fgsm(0.1), "FGSM linf 0.1"),
+        (make_attack("apgd_dlr", 0.1), "APGD-DLR-100 linf 0.1"),
+        (make_attack("autoattack", 0.5, "l2"), "AutoAttack l2 0.5"),
+        (make_attack("snow", 0.25), "SNOW-20 linf 0.25"),
+        (make_attack("jpeg", 2, "l2", steps=5), "JPEG-5 l2 2"),
+    ],
+    ids=["pgd", "l2", "fgsm", "apgd", "autoattack", "snow", "jpeg"],
+)
+def test_titles(attack, title):
+    assert attack.title == title
+
+
+def test_attacks_read_from_texts():
+    own = {"l2": "2", "snow": "0.5", "jpeg": 1}
+    texts = ["pgd", "fgsm", "pgd l2", " pgd  linf", "snow", "jpeg", "jpeg l2", "gabor"]
+    found = read_attacks(texts, "8/255", own=own, steps=7)
+    assert list(found.values()) == [
+        Attack(8 / 255, steps=7),
+        fgsm(8 / 255),
+        Attack(2.0, "l2", 7),
+        Snow(0.5, steps=7),  # `pgd linf` is `pgd` again
+        JPEG(1.0, steps=7),
+        JPEG(1.0, "l2", steps=7),
+        Gabor(8 / 255, steps=7),
+    ]
+    assert all(attack.title == title for title, attack in found.items())
+    inside = read_attacks(["pgd", "snow"], 1.0, "l2", own=own)
+    assert list(inside.values()) == [Attack(1.0, "l2"), Snow(0.5)]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("snw l2", "unknown attack 'snw'; did you mean 'snow'?"),
+        ("pgd l3", "unknown norm 'l3'; did you mean 'l2'? Known: linf, l2."),
+        ("snow l2", "the attack snow has the norm linf only."),
+    ],
+)
+def test_texts_that_are_no_attack(text, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        read_attacks([text], 0.1, own={"snow": 0.5})
 
 
 def test_unknown_attack():
+    known = "pgd, fgsm, apgd_ce, apgd_dlr, apgd_t, autoattack, snow, jpeg, gabor"
     with pytest.raises(
-        ValueError, match=re.escape("unknown attack 'pdg'; did you mean 'pgd'? Known: pgd, fgsm.")
+        ValueError, match=re.escape(f"unknown attack 'pdg'; did you mean 'pgd' or 'jpeg'? Known: {known}.")
     ):
         make_attack("pdg", 0.1)
 
@@ -246,7 +317,7 @@ def test_colour_images_in_any_memory_format(architecture, norm):
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("name", ["pgd", "fgsm"])
 def test_raises_the_loss(trained, batch, name, norm):
     epsilon = {"linf": 0.1, "l2": 1.0}[norm]
     clean = losses(trained, *batch)

@@ -5,10 +5,11 @@ import pandas as pd
 import pytest
 
 from repsim import store, zoo
-from repsim.attacks import Attack, fgsm, run_attack
+from repsim.attacks import Attack, Snow, fgsm, run_attack
 from repsim.block_structure import benign_vs_adversarial, block_structure, by_attack, maps, parting
 from repsim.data import load_data
 from repsim.layer_maps import as_matrix, block_strength, layer_cka, matched_cka, mean_off_diagonal
+from repsim.training import accuracy
 
 LABELS = ["architecture", "method", "norm", "epsilon", "seed"]
 LAYERS = ["conv1", "layer1.0.add", "layer2.0.add", "layer3.0.add", "fc"]
@@ -112,7 +113,8 @@ def test_every_epoch_that_was_kept(models, split):
 
 def test_benign_vs_adversarial(models, split):
     table = benign_vs_adversarial(iter(models), split, PGD, **QUIET)
-    assert list(table.columns) == [*LABELS, "attack_norm", "attack_epsilon", "layer", "depth", "value"]
+    of_the_attack = ["attack_norm", "attack_epsilon", "accuracy"]
+    assert list(table.columns) == [*LABELS, *of_the_attack, "layer", "depth", "value"]
     assert table["layer"].tolist() == LAYERS * 2
     assert table["depth"].tolist() == [0, 0.25, 0.5, 0.75, 1] * 2
     assert table["epsilon"].tolist() == [0] * 5 + [0.1] * 5
@@ -121,8 +123,9 @@ def test_benign_vs_adversarial(models, split):
     for place, model in enumerate(models):
         images = attacked(model, split)
         direct = matched_cka(model.network, split.images, images, layers=LAYERS, progress=False)
-        found = table["value"][5 * place : 5 * place + 5].tolist()
-        assert found == pytest.approx(direct["value"].tolist())
+        found = table[5 * place : 5 * place + 5]
+        assert found["value"].tolist() == pytest.approx(direct["value"].tolist())
+        assert set(found["accuracy"]) == {accuracy(model.network, images, split.labels)}
 
 
 def test_without_an_attack_they_are_the_same(models, split):
@@ -131,10 +134,10 @@ def test_without_an_attack_they_are_the_same(models, split):
 
 
 def test_by_attack(models, split):
-    attacks = {"PGD": PGD, "FGSM": fgsm(0.1), "l2": Attack(1.0, "l2", 2)}
+    attacks = {"PGD": PGD, "FGSM": fgsm(0.1), "l2": Attack(1.0, "l2", 2), "snow": Snow(0.5, steps=2)}
     table = by_attack(iter(models), split, attacks, **QUIET)
     assert table.columns[0] == "attack"
-    assert table["attack"].tolist() == ["PGD"] * 10 + ["FGSM"] * 10 + ["l2"] * 10
+    assert table["attack"].tolist() == ["PGD"] * 10 + ["FGSM"] * 10 + ["l2"] * 10 + ["snow"] * 10
     alone = benign_vs_adversarial(models, split, fgsm(0.1), **QUIET)
     found = table[table["attack"] == "FGSM"].drop(columns="attack").reset_index(drop=True)
     pd.testing.assert_frame_equal(found, alone)

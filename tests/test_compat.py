@@ -183,3 +183,53 @@ def test_robustness_imports_without_a_warning(tmp_path):
             print(warning)
     """
     assert python(code) == "still an error"
+
+
+# -- robustbench --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def robustbench(tmp_path, monkeypatch):
+    """A package that imports what robustbench 1.1 does, beside the packages as they are called today."""
+    for name in [name for name in sys.modules if name.split(".")[0] in ("autoattack", "pkg_resources")]:
+        monkeypatch.delitem(sys.modules, name)
+    files = {
+        "pyautoattack/__init__.py": "class AutoAttack: pass\n",
+        "pyautoattack/state.py": "class EvaluationState: pass\n",
+        "robustbench/__init__.py": "",
+        "robustbench/utils.py": (
+            "import warnings\nimport pkg_resources\nfrom autoattack import AutoAttack\n"
+            "from autoattack.state import EvaluationState\nwarnings.warn('of its own')\n"
+            "place = pkg_resources.resource_filename(__name__, 'helper_files/x.txt')\n"
+        ),
+        "robustbench/other.py": "import missing_from_everywhere\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    for name in [name for name in sys.modules if name.split(".")[0] in ("robustbench", "pyautoattack")]:
+        monkeypatch.delitem(sys.modules, name)
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(tmp_path)
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "pkg_resources" else find_spec(name)
+    )
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        if name.split(".")[0] in ("autoattack", "pkg_resources", "robustbench", "pyautoattack"):
+            del sys.modules[name]
+
+
+def test_robustbench_finds_what_it_imports_by_its_old_names(robustbench):
+    utils = _compat.import_robustbench("utils")
+    assert utils.AutoAttack is sys.modules["pyautoattack"].AutoAttack
+    assert utils.EvaluationState.__module__ == "pyautoattack.state"
+    assert utils.place == str(robustbench / "robustbench" / "helper_files" / "x.txt")
+    assert "pkg_resources" not in sys.modules  # others would take it for the real one
+
+
+def test_what_robustbench_misses_is_named(robustbench):
+    message = r"\(missing: missing_from_everywhere\): pip install 'robust-repsim\[robustbench\]'$"
+    with pytest.raises(RuntimeError, match=message):
+        _compat.import_robustbench("other")

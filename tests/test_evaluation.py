@@ -5,9 +5,15 @@ import pytest
 import torch
 
 from repsim import store, zoo
-from repsim.attacks import Attack, run_attack
+from repsim.attacks import Attack, Gabor, run_attack
 from repsim.data import load_data
-from repsim.evaluation import accuracy_table, adversarial_examples, curve_table, transfer_table
+from repsim.evaluation import (
+    accuracy_table,
+    adversarial_examples,
+    attack_examples,
+    curve_table,
+    transfer_table,
+)
 from repsim.training import accuracy, predict, robust_accuracy
 
 LABELS = ["architecture", "method", "norm", "epsilon", "seed"]
@@ -30,16 +36,17 @@ def models():
 
 
 def test_accuracy_table(models, data):
-    attacks = [Attack(0.0), PGD, Attack(1.0, "l2", 2)]
+    attacks = [Attack(0.0), PGD, Attack(1.0, "l2", 2), Gabor(0.3, steps=2)]
     table = accuracy_table(models, data, attacks, progress=False)
-    measured = ["attack_norm", "attack_epsilon", "attack_steps", "images", "accuracy"]
+    measured = ["attack", "attack_norm", "attack_epsilon", "attack_steps", "images", "accuracy"]
     assert list(table.columns) == LABELS + measured
-    assert len(table) == 9
-    assert table["epsilon"].tolist() == [0, 0, 0, 0.1, 0.1, 0.1, 0, 0, 0]  # trained with
-    assert table["seed"].tolist() == [0] * 6 + [1] * 3
-    assert table["attack_epsilon"].tolist() == [0, 0.1, 1] * 3
-    assert table["attack_norm"].tolist() == ["linf", "linf", "l2"] * 3
-    assert table["attack_steps"].tolist() == [20, 3, 2] * 3
+    assert len(table) == 12
+    assert table["epsilon"].tolist() == [0] * 4 + [0.1] * 4 + [0] * 4  # trained with
+    assert table["seed"].tolist() == [0] * 8 + [1] * 4
+    assert table["attack"].tolist() == ["pgd", "pgd", "pgd", "gabor"] * 3
+    assert table["attack_epsilon"].tolist() == [0, 0.1, 1, 0.3] * 3
+    assert table["attack_norm"].tolist() == ["linf", "linf", "l2", "linf"] * 3
+    assert table["attack_steps"].tolist() == [20, 3, 2, 2] * 3
     assert set(table["images"]) == {40}
     direct = pd.concat([robust_accuracy(model.network, data.test, attacks) for model in models])
     assert table["accuracy"].tolist() == pytest.approx(direct["accuracy"].tolist(), abs=1e-6)
@@ -48,7 +55,7 @@ def test_accuracy_table(models, data):
 def test_accuracies_on_record_are_taken_from_it(models):
     data = load_data("digits")
     levels = zoo.EPSILONS["digits", "linf"]
-    fresh = [store.load_model(model.path, "cpu") for model in models]
+    fresh = [store.stored_model(model.path, "cpu") for model in models]
     recorded = [value for model in fresh for value in model.accuracies["accuracy"]]
     table = accuracy_table(fresh, data, [Attack(level) for level in levels], progress=False)
     assert not any("network" in vars(model) for model in fresh)  # nothing was computed
@@ -60,7 +67,8 @@ def test_accuracies_on_record_are_taken_from_it(models):
 
 def test_transfer_table(models, data):
     table = transfer_table(iter(models), data.test, PGD)
-    assert list(table.columns) == ["source", "target", "norm", "epsilon", "accuracy"]
+    assert list(table.columns) == ["source", "target", "attack", "norm", "epsilon", "accuracy"]
+    assert set(table["attack"]) == {"pgd"}
     names = [model.name for model in models]
     assert list(zip(table["source"], table["target"], strict=True)) == [(a, b) for a in names for b in names]
     assert set(table["norm"]) == {"linf"}
@@ -148,3 +156,20 @@ def test_two_models_of_one_epsilon_keep_rows_of_their_own(models, data):
     ]
     assert not torch.equal(rows["trained at ε = 0: attacked"], rows[f"{second}: attacked"])
     assert table["seed"].tolist() == [0] * 3 + [1] * 3
+
+
+def test_examples_of_several_attacks(models, data):
+    split, model = data.test.subset(6), models[0]
+    attacks = {"PGD": PGD, "Gabor": Gabor(0.3, steps=2)}
+    rows, table = attack_examples(model, split, attacks)
+    assert list(rows) == ["test image", "PGD", "PGD: added", "Gabor", "Gabor: added"]
+    of_the_attack = ["attack_norm", "attack_epsilon"]
+    answers = ["image", "label", "prediction", "confidence"]
+    assert list(table.columns) == ["attack", *LABELS, *of_the_attack, *answers]
+    assert table["attack"].tolist() == ["PGD"] * 6 + ["Gabor"] * 6
+    assert table["attack_epsilon"].tolist() == [0.1] * 6 + [0.3] * 6
+    alone, of_one = adversarial_examples([model], split, PGD)
+    assert torch.equal(rows["PGD"], alone["trained at ε = 0: attacked"])
+    assert torch.equal(rows["PGD: added"], alone["trained at ε = 0: added"])
+    pd.testing.assert_frame_equal(table[:6][of_one.columns], of_one)
+    assert torch.equal(rows["Gabor"], run_attack(model.network, split.images, split.labels, attacks["Gabor"]))

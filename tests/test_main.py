@@ -11,7 +11,7 @@ import pytest
 
 from repsim import store, zoo
 from repsim.__main__ import main
-from repsim.attacks import Attack
+from repsim.attacks import Attack, Snow, fgsm
 from repsim.data import load_data
 from repsim.evaluation import transfer_table
 from repsim.measures import MEASURES, PREDICTION_MEASURES
@@ -141,10 +141,28 @@ def test_evaluate(capsys, models, digits):
     for block, model in zip(blocks, models, strict=True):
         lines = block.splitlines()
         assert lines[0] == f"{model.name} on 60 test images of digits"
-        assert lines[1].split() == ["norm", "epsilon", "steps", "accuracy"]
+        assert lines[1].split() == ["attack", "norm", "epsilon", "steps", "accuracy"]
         direct = robust_accuracy(model.network, digits.test, [Attack(0.0, steps=2), Attack(0.1, steps=2)])
         assert [float(line.split()[-1]) for line in lines[2:]] == direct["accuracy"].round(4).tolist()
-        assert [float(line.split()[1]) for line in lines[2:]] == [0, 0.1]
+        assert [float(line.split()[2]) for line in lines[2:]] == [0, 0.1]
+
+
+def test_evaluate_under_several_attacks(capsys, models, digits):
+    kinds = ["--attack", "snow, fgsm,pgd", "--epsilon", "0.2"]
+    assert main(["evaluate", models[0].name, *QUICK, *kinds]) == 0
+    lines = capsys.readouterr().out.strip().splitlines()[-3:]
+    assert [line.split()[0] for line in lines] == ["snow", "fgsm", "pgd"]
+    assert [line.split()[3] for line in lines] == ["2", "1", "2"]
+    attacks = [Snow(0.2, steps=2), fgsm(0.2), Attack(0.2, steps=2)]
+    direct = robust_accuracy(models[0].network, digits.test, attacks)["accuracy"]
+    assert [float(line.split()[-1]) for line in lines] == direct.round(4).tolist()
+
+
+def test_evaluate_takes_each_attacks_usual_steps(capsys, models):
+    kinds = ["--attack", "pgd,gabor", "--epsilon", "0.1"]
+    assert main(["evaluate", models[0].name, "--test-size", "20", *kinds]) == 0
+    lines = capsys.readouterr().out.strip().splitlines()[-2:]
+    assert [line.split()[3] for line in lines] == ["20", "20"]
 
 
 def test_evaluate_with_transfer(capsys, models, digits):
@@ -153,7 +171,7 @@ def test_evaluate_with_transfer(capsys, models, digits):
     blocks = capsys.readouterr().out.strip().split("\n\n")
     assert len(blocks) == 4
     heading, targets, source, *rows = blocks[3].splitlines()
-    assert heading == "accuracy of targets on images made to fool sources, l2 ε = 0.1"
+    assert heading == "accuracy of targets on images made to fool sources, pgd l2 ε = 0.1"
     assert targets.split() == ["target", *sorted(names)]
     assert source.split() == ["source"]
     direct = transfer_table(models, digits.test, Attack(0.1, "l2", 2))
@@ -196,6 +214,8 @@ def test_images_that_a_model_cannot_classify(refusal, models, tmp_path):
         (["--dataset", "digit"], "unknown data set 'digit'; did you mean 'digits'?"),
         (["--epsilon", "0,much"], "epsilon must be a number or a fraction such as '8/255', not 'much'."),
         (["--norm", "linfinity"], "unknown norm 'linfinity'; did you mean 'linf'?"),
+        (["--attack", "pgd,snw"], "unknown attack 'snw'; did you mean 'snow'?"),
+        (["--attack", "gabor", "--norm", "l2"], "the attack gabor has the norm linf only."),
         (["--steps", "0"], "an attack takes at least one step, not 0."),
         (["--test-size", "-3"], "test_size is a number of images, 0 for all, not -3."),
     ],

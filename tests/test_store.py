@@ -11,9 +11,9 @@ import torch
 
 from repsim import paths, store, zoo
 from repsim.artifacts import DamagedArtifact, checksum
-from repsim.attacks import Attack, fgsm
+from repsim.attacks import APGD, JPEG, Attack, Gabor, Snow, fgsm
 from repsim.data import Split, load_data
-from repsim.store import find, load_model, measure, obtain, obtain_all, table
+from repsim.store import find, measure, obtain, obtain_all, stored_model, table
 from repsim.training import Recipe, accuracy, robust_accuracy
 
 
@@ -113,7 +113,8 @@ def test_the_network_is_the_one_that_was_trained(tiny_data, monkeypatch):
 
 def test_the_recorded_accuracies(tiny_data):
     model = get(recipe_on(tiny_data, epochs=8), tiny_data)
-    assert list(model.accuracies.columns) == ["norm", "epsilon", "steps", "images", "accuracy"]
+    assert list(model.accuracies.columns) == ["attack", "norm", "epsilon", "steps", "images", "accuracy"]
+    assert model.accuracies["attack"].tolist() == ["pgd"]
     assert model.accuracies["norm"].tolist() == ["linf"]
     assert model.accuracies["epsilon"].tolist() == [0]
     assert model.accuracies["images"].tolist() == [60]
@@ -295,7 +296,7 @@ def test_truncated_weights(stored):
     file = weights_file(stored)
     file.write_bytes(file.read_bytes()[:-10])
     with pytest.raises(DamagedArtifact, match=re.escape(f"{file} is damaged or was altered: its SHA-256 is")):
-        load_model(stored.name).network  # noqa: B018
+        stored_model(stored.name).network  # noqa: B018
 
 
 def test_tampered_weights(stored):
@@ -307,7 +308,7 @@ def test_tampered_weights(stored):
         f"its record says {stored.record['checksums']['3'][:12]}…. Remove it and its .json to make it again."
     )
     with pytest.raises(DamagedArtifact, match=re.escape(message)):
-        load_model(stored.name).network  # noqa: B018
+        stored_model(stored.name).network  # noqa: B018
 
 
 def test_missing_weights(stored):
@@ -315,7 +316,7 @@ def test_missing_weights(stored):
     file.unlink()
     message = f"{file} is missing: remove {stored.name}.json to make it again."
     with pytest.raises(DamagedArtifact, match=re.escape(message)):
-        load_model(stored.name).network  # noqa: B018
+        stored_model(stored.name).network  # noqa: B018
 
 
 def rewrite(model, **changes):
@@ -329,14 +330,14 @@ def test_weights_of_another_number_of_classes(stored):
         "classifier.weight is (10, 64) and should be (3, 64)."
     )
     with pytest.raises(DamagedArtifact, match=re.escape(message)):
-        load_model(stored.name).network  # noqa: B018
+        stored_model(stored.name).network  # noqa: B018
 
 
 def test_weights_of_another_architecture(stored):
     rewrite(stored, recipe={**stored.record["recipe"], "architecture": "vgg_tiny"})
     message = "vgg_tiny with 10 classes: features.0.weight is not there and should be (8, 1, 3, 3)."
     with pytest.raises(DamagedArtifact, match=re.escape(message)):
-        load_model(stored.name).network  # noqa: B018
+        stored_model(stored.name).network  # noqa: B018
 
 
 @pytest.mark.parametrize(
@@ -356,7 +357,7 @@ def test_weights_of_another_architecture(stored):
 def test_a_record_that_is_none(stored, content, reason):
     stored.path.write_text(content, encoding="utf-8")
     with pytest.raises(DamagedArtifact, match=re.escape(f"{stored.path} {reason}")):
-        load_model(stored.name)
+        stored_model(stored.name)
     with pytest.raises(DamagedArtifact, match=re.escape(str(stored.path))):
         find(stored.recipe)
 
@@ -369,20 +370,20 @@ def test_a_record_of_no_possible_recipe(stored, change):
     rewrite(stored, recipe={**stored.record["recipe"], **change})
     message = f"{stored.path} is no record of a trained model ("
     with pytest.raises(DamagedArtifact, match=re.escape(message)):
-        load_model(stored.name)
+        stored_model(stored.name)
 
 
 # names
 
 
-def test_load_model_by_path_name_and_address(stored, tmp_path, monkeypatch):
+def test_stored_model_by_path_name_and_address(stored, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = [stored.path, str(stored.path), weights_file(stored), stored.name, stored.recipe.address]
     for name in names:
-        assert load_model(name).path == stored.path
+        assert stored_model(name).path == stored.path
 
 
-def test_load_model_by_path_from_anywhere(stored, tmp_path, monkeypatch):
+def test_stored_model_by_path_from_anywhere(stored, tmp_path, monkeypatch):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     for path in folder().iterdir():
@@ -390,7 +391,7 @@ def test_load_model_by_path_from_anywhere(stored, tmp_path, monkeypatch):
     assert find(stored.recipe) is None
     monkeypatch.chdir(elsewhere)
     assert same(
-        load_model(f"{stored.name}.safetensors").network, load_model(elsewhere / stored.path.name).network
+        stored_model(f"{stored.name}.safetensors").network, stored_model(elsewhere / stored.path.name).network
     )
 
 
@@ -399,7 +400,7 @@ def test_unknown_trained_model(stored):
     with pytest.raises(
         ValueError, match=re.escape(f"unknown trained model '{typo}'; did you mean '{stored.name}'")
     ):
-        load_model(typo)
+        stored_model(typo)
 
 
 def test_a_model_of_the_own_store_comes_before_a_committed_one(stored, monkeypatch, tmp_path):
@@ -407,9 +408,11 @@ def test_a_model_of_the_own_store_comes_before_a_committed_one(stored, monkeypat
     monkeypatch.setattr(paths, "models", lambda: [own, committed])
     (committed / "digits").mkdir(parents=True)
     (committed / "digits" / stored.path.name).write_bytes(stored.path.read_bytes())
-    assert load_model(stored.name).path == find(stored.recipe).path == stored.path
+    assert stored_model(stored.name).path == find(stored.recipe).path == stored.path
     stored.path.unlink()
-    assert load_model(stored.name).path == find(stored.recipe).path == committed / "digits" / stored.path.name
+    assert (
+        stored_model(stored.name).path == find(stored.recipe).path == committed / "digits" / stored.path.name
+    )
 
 
 # tables
@@ -460,7 +463,8 @@ def test_what_is_recorded_is_not_measured_again(stored, tiny_data, measurements)
     known, weak, strong = Attack(0.0), Attack(0.05, steps=2), Attack(0.2, steps=2)
     found = measure(stored, tiny_data, [weak, known, strong])
     assert measurements == [weak, strong]
-    assert list(found.columns) == ["norm", "epsilon", "steps", "images", "accuracy"]
+    assert list(found.columns) == ["attack", "norm", "epsilon", "steps", "images", "accuracy"]
+    assert found["attack"].tolist() == ["pgd"] * 3
     assert found["norm"].tolist() == ["linf"] * 3
     assert found["epsilon"].tolist() == [0.05, 0, 0.2]
     assert found["steps"].tolist() == [2, 20, 2]
@@ -468,7 +472,7 @@ def test_what_is_recorded_is_not_measured_again(stored, tiny_data, measurements)
     direct = robust_accuracy(stored.network, tiny_data.test, [weak, known, strong])["accuracy"]
     assert found["accuracy"].tolist() == pytest.approx(direct.tolist(), abs=1e-6)
 
-    again = load_model(stored.name)
+    again = stored_model(stored.name)
     assert again.accuracies["epsilon"].tolist() == [0, 0.05, 0.2]  # written, after what was there
     measurements.clear()
     pd.testing.assert_frame_equal(measure(again, tiny_data, [weak, known, strong]), found)
@@ -485,20 +489,65 @@ def test_what_is_recorded_is_not_measured_again(stored, tiny_data, measurements)
         (Attack(0.1, steps=1), fgsm(0.1)),  # of one step too, but of another length
         (fgsm(0.1), Attack(0.1, steps=1)),
         (Attack(0.1, steps=2), Attack(0.1, steps=2, random_start=False)),
+        (Gabor(0.1, steps=2), Attack(0.1, steps=2)),
+        (Gabor(0.1, steps=2), Snow(0.1, steps=2)),
+        (JPEG(0.1, steps=2), JPEG(0.1, steps=2, quality=50)),
     ],
 )
 def test_another_attack_is_measured(stored, tiny_data, measurements, recorded, asked):
     measure(stored, tiny_data, [recorded])
-    measure(load_model(stored.name), tiny_data, [asked])
+    measure(stored_model(stored.name), tiny_data, [asked])
     assert measurements == [recorded, asked]
 
 
 def test_an_unusual_attack_is_measured_and_not_recorded(stored, tiny_data, measurements):
     before = stored.path.read_bytes()
-    first, again = (measure(stored, tiny_data, [fgsm(0.1)]) for _ in range(2))
-    assert measurements == [fgsm(0.1)] * 2
+    unusual = Attack(0.1, steps=1, step_size=0.02)
+    first, again = (measure(stored, tiny_data, [unusual]) for _ in range(2))
+    assert measurements == [unusual] * 2
     pd.testing.assert_frame_equal(first, again)
     assert stored.path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [fgsm(0.1), Gabor(0.1, steps=1), Snow(0.1, steps=1), JPEG(0.1, "l2", steps=1), APGD(0.1, steps=2)],
+    ids=["fgsm", "gabor", "snow", "jpeg", "apgd_ce"],
+)
+def test_attacks_of_every_kind_are_recorded(stored, tiny_data, measurements, attack):
+    found = measure(stored, tiny_data, [attack])
+    assert found.loc[0, "attack"] == attack.name
+    again = stored_model(stored.name)
+    pd.testing.assert_frame_equal(measure(again, tiny_data, [attack]), found)
+    assert measurements == [attack]
+    assert table([again])["accuracy"][0] == again.accuracies["accuracy"][0]  # the clean one
+
+
+def test_compressed_images_are_not_the_clean_ones(stored, tiny_data):
+    """The error of JPEG without ε is an accuracy of its own, and no network's clean accuracy."""
+    clean = table([stored])["accuracy"][0]
+    harsh = JPEG(0.0, quality=1)
+    found = measure(stored, tiny_data, [harsh, JPEG(0.0), Attack(0.0)])
+    assert found["accuracy"][0] != clean
+    assert found["accuracy"][2] == clean
+    assert table([stored_model(stored.name)])["accuracy"][0] == clean
+
+
+def test_a_record_from_before_there_were_other_attacks_is_of_pgd(stored, tiny_data, measurements):
+    attack = Attack(0.1, steps=2)
+    found = measure(stored, tiny_data, [attack])
+    record = json.loads(stored.path.read_text(encoding="utf-8"))
+    for row in record["accuracies"]:
+        del row["attack"]
+    stored.path.write_text(json.dumps(record), encoding="utf-8")
+    old = stored_model(stored.name)
+    assert old.accuracies["attack"].tolist() == ["pgd", "pgd"]
+    pd.testing.assert_frame_equal(measure(old, tiny_data, [attack]), found)
+    assert measurements == [attack]
+    gabor = Gabor(0.1, steps=2)
+    measure(old, tiny_data, [gabor])
+    assert measurements == [attack, gabor]
+    assert stored_model(stored.name).accuracies["attack"].tolist() == ["pgd", "pgd", "gabor"]
 
 
 def test_other_images_as_many_are_measured_and_not_recorded(stored, tiny_data, measurements):

@@ -177,9 +177,18 @@ def test_the_address_tells_recipes_apart_but_not_how_many_epochs_they_keep():
         "seed": 1,
         "data_seed": 1,
     }
-    assert {*changes, "beta", "save_every"} == {field.name for field in dataclasses.fields(Recipe)}
+    of_others = {"beta", "save_every", "origin"}
+    assert {*changes, *of_others} == {field.name for field in dataclasses.fields(Recipe)}
     addresses = {dataclasses.replace(recipe, **{name: value}).address for name, value in changes.items()}
     assert len(addresses | {recipe.address}) == len(changes) + 1
+    one, other = (dataclasses.replace(recipe, method="imported", origin=origin) for origin in ("a", "b"))
+    assert len({one.address, other.address, recipe.address}) == 3
+
+
+def test_an_imported_network_may_be_standard():
+    recipe = Recipe("digits", "robustness:cifar/resnet18", method="imported", origin="a")
+    assert (recipe.method, recipe.epsilon) == ("imported", 0)
+    assert recipe.name == f"robustness_cifar_resnet18-{recipe.address}"  # a file can be called so
 
 
 def test_a_recipe_on_a_dataset_names_its_images(tiny_data):
@@ -196,7 +205,10 @@ def test_unknown_training_option(tiny_data):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "trade"}, "unknown method 'trade'; did you mean 'trades'? Known: standard, pgd, trades."),
+        (
+            {"method": "trade"},
+            "unknown method 'trade'; did you mean 'trades'? Known: standard, pgd, trades, imported.",
+        ),
         ({"norm": "linfinity"}, "unknown norm 'linfinity'; did you mean 'linf'? Known: linf, l2."),
         ({"schedule": "1cycle"}, "unknown schedule '1cycle'; did you mean 'onecycle'?"),
         ({"optimizer": "adamw"}, "unknown optimizer 'adamw'; did you mean 'adam'? Known: sgd, adam."),
@@ -606,7 +618,7 @@ def test_predict_refuses_normalized_images(tiny_data, pair):
 def test_robust_accuracy(tiny_data, pair):
     attacks = [Attack(0.0), Attack(0.1, steps=5), Attack(0.5, "l2", steps=3)]
     table = robust_accuracy(pair[0], tiny_data.test, attacks)
-    assert list(table.columns) == ["norm", "epsilon", "steps", "accuracy"]
+    assert list(table.columns) == ["attack", "norm", "epsilon", "steps", "accuracy"]
     assert table["norm"].tolist() == ["linf", "linf", "l2"]
     assert table["epsilon"].tolist() == [0, 0.1, 0.5]
     assert table["steps"].tolist() == [20, 5, 3]

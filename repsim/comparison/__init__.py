@@ -1,6 +1,6 @@
 """Many models and many measures: which images, what models make of them, and tables of what was found."""
 
-from repsim.comparison.comparing import compare_models, stir
+from repsim.comparison.comparing import comparable, compare_models, stir
 from repsim.comparison.groups import compare_groups
 from repsim.comparison.tables import (
     both_orders,
@@ -13,6 +13,7 @@ from repsim.comparison.tables import (
 
 __all__ = [
     "both_orders",
+    "comparable",
     "compare_groups",
     "compare_models",
     "concise",

@@ -186,6 +186,12 @@ def work_of(
     return work
 
 
+def comparable(models: Sequence[TrainedModel]) -> list[str]:
+    """What models are compared `within`: their ε where some two share it, else nothing, so that all are."""
+    epsilons = [model.recipe.epsilon for model in models]
+    return ["epsilon"] if len(set(epsilons)) < len(epsilons) else []
+
+
 def pairs_within(models: Names, within: Sequence[str]) -> list[tuple[str, str]]:
     """All pairs of two models, in both orders, that have these labels in common.
 

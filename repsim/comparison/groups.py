@@ -22,6 +22,7 @@ from repsim.comparison.values import Asked, Captured, Value
 from repsim.comparison.views import Inputs, View, make_views
 from repsim.data import Dataset, Split
 from repsim.inversion import InvertedSet, Pairs
+from repsim.labels import check_one_class
 from repsim.measures import Measure
 from repsim.measures.comparing import Measures
 from repsim.progress import progress_bar
@@ -123,8 +124,10 @@ class Sampling:
         Raises
         ------
         ValueError
-            There are none.
+            There are none; or they are attributes, of which no prediction is the one class.
         """
+        if labels is not None:
+            check_one_class(labels, f"by={self.by!r} needs")
         by_labels = GROUPINGS[self.by].needs_labels
         if labels is None and (by_labels or self.match_classes):
             what = f"by={self.by!r}" if by_labels else "match_classes"

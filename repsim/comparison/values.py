@@ -16,6 +16,7 @@ from torch import Tensor
 from repsim.comparison.observing import Observers
 from repsim.comparison.views import View
 from repsim.graphs import Observation
+from repsim.labels import check_one_class
 from repsim.measures import (
     MEASURES,
     PREDICTION_MEASURES,
@@ -129,14 +130,17 @@ class Captured:
         Raises
         ------
         ValueError
-            There are none.
+            There are none; or they are attributes, and predictions are to be compared.
         """
         for measure in asked.measures:
-            if isinstance(measure, PredictionMeasure) and measure.needs_labels and self.labels is None:
-                raise ValueError(
-                    f"{measure.label} needs labels, the right class of every image: give a data set or a "
-                    "split."
-                )
+            if isinstance(measure, PredictionMeasure):
+                if measure.needs_labels and self.labels is None:
+                    raise ValueError(
+                        f"{measure.label} needs labels, the right class of every image: give a data set or a "
+                        "split."
+                    )
+                if self.labels is not None:
+                    check_one_class(self.labels, f"{measure.label} needs")
 
     @property
     def count(self) -> int:

@@ -20,6 +20,7 @@ from repsim.measures.representation import Memory, Representation, represent
 from repsim.store import TrainedModel, find
 
 STOPS = 13  # of the slider of ε, which goes to one and a half times the greatest ε of training
+FOR_STANDARD = 8 / 255
 L2_FOR_LINF = 10.0  # digits are trained at 0.2 and at 2
 PAIRS = 250  # of the committed inverted sets
 BYTES = 2**30  # of what networks make of images, and of what measures derive from it
@@ -42,6 +43,8 @@ class Material:
         Nearest neighbours that are shown.
     architectures, epsilons
         Networks there are to choose from; by default, the committed ones of each data set.
+    models
+        Networks to choose from instead, whatever the data set.
     training
         Fields of `Recipe` that they were trained with.
     sizes
@@ -57,6 +60,7 @@ class Material:
         shown: int = 5,
         architectures: Sequence[str] = (),
         epsilons: Sequence[float] = (),
+        models: Sequence[TrainedModel] = (),
         training: Mapping[str, object] | None = None,
         sizes: Mapping[str, object] | None = None,
         device: str = "auto",
@@ -65,7 +69,7 @@ class Material:
         self.layers = list(layers)
         self.attack_steps = attack_steps
         self.shown = shown
-        self._architectures, self._epsilons = list(architectures), list(epsilons)
+        self._architectures, self._epsilons, self._models = list(architectures), list(epsilons), list(models)
         self._training, self._sizes, self._device = dict(training or {}), dict(sizes or {}), device
         self._small: OrderedDict[tuple, object] = OrderedDict()
         self._prepared: OrderedDict[tuple, object] = OrderedDict()
@@ -83,6 +87,9 @@ class Material:
 
     def networks(self, dataset: str) -> dict[str, tuple[str, float]]:
         """Text → architecture and training ε of the networks that there are of a data set."""
+        if self._models:
+            there = ((each.recipe.architecture, each.recipe.epsilon) for each in self._models)
+            return {network_text(*kind): kind for kind in there}
         kinds = self._architectures or self._keep(
             ("architectures", dataset), lambda: zoo.shared_architectures([dataset])
         )
@@ -91,11 +98,13 @@ class Material:
 
     def epsilons(self, dataset: str, norm: str) -> list[float]:
         """Stops of the slider of ε."""
-        most = 1.5 * max(self._levels(dataset))
+        most = 1.5 * (max(self._levels(dataset)) or FOR_STANDARD)  # where no network is robust
         most *= L2_FOR_LINF if norm == "l2" else 1
         return [float(f"{stop:.4g}") for stop in np.linspace(0, most, STOPS)]
 
     def _levels(self, dataset: str) -> list[float]:
+        if self._models:
+            return zoo.epsilons_of(self._models)
         return self._epsilons or self._keep(("levels", dataset), lambda: zoo.committed_epsilons(dataset))
 
     def model(self, setting: Setting, side: str) -> TrainedModel:
@@ -113,13 +122,22 @@ class Material:
         return self._keep(key, lambda: self._find(setting, kind, level))
 
     def _find(self, setting: Setting, kind: str, level: float) -> TrainedModel:
-        data = self.dataset(setting.dataset)
-        (recipe,) = zoo.recipes(data, [kind], [level], [setting.seed], **self._training)
-        found = find(recipe, self._device)
+        for each in self._models:
+            if (each.recipe.architecture, each.recipe.epsilon, each.recipe.seed) == (
+                kind,
+                level,
+                setting.seed,
+            ):
+                return each
+        data, found = self.dataset(setting.dataset), None
+        if not self._models:
+            (recipe,) = zoo.recipes(data, [kind], [level], [setting.seed], **self._training)
+            found = find(recipe, self._device)
         if found is None:
+            hint = "" if self._models else ", or train it with notebook 00"
             raise ValueError(
                 f"{network_text(kind, level)}, seed {setting.seed}, is not in the store of {data.title}: "
-                "choose another, or train it with notebook 00."
+                f"choose another{hint}."
             )
         return found
 

@@ -10,10 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from repsim import messages, zoo
-from repsim.attacks import ATTACKS, epsilon_text, make_attack
+from repsim.attacks import epsilon_text, make_attack
 from repsim.measures import find_measure
 
 INPUTS = ("benign", "adversarial", "inverted")
+ATTACKS = ("pgd", "fgsm")  # fast enough to follow a slider
 ATTACK_NAMES = {  # text → attack and norm
     f"{name.upper()}, {text}": (name, norm)
     for name in ATTACKS
@@ -69,6 +70,8 @@ class Setting:
             raise ValueError(messages.unknown("inputs", self.inputs, INPUTS))
         if find_measure(self.measure).orientation != "similarity":
             raise ValueError(f"similarities are shown, and {self.measure} is a distance.")
+        if self.attack not in ATTACKS:
+            raise ValueError(messages.unknown("attack", self.attack, ATTACKS))
         make_attack(self.attack, self.epsilon, self.norm)
 
     def but(self, **changes) -> Setting:

@@ -3,6 +3,7 @@
 from repsim.inversion.inverting import Inversion, Reader, invert
 from repsim.inversion.options import InversionOptions
 from repsim.inversion.pairs import Pairs
+from repsim.inversion.published import read_inverted, read_sets
 from repsim.inversion.recipe import InversionRecipe
 from repsim.inversion.store import InvertedSet, find_inverted, obtain_inverted
 
@@ -16,4 +17,6 @@ __all__ = [
     "find_inverted",
     "invert",
     "obtain_inverted",
+    "read_inverted",
+    "read_sets",
 ]

@@ -14,11 +14,12 @@ from repsim.data import Dataset
 from repsim.inversion.inverting import BATCH
 from repsim.inversion.options import InversionOptions
 from repsim.inversion.pairs import Pairs
+from repsim.inversion.published import read_sets
 from repsim.inversion.recipe import InversionRecipe, Start
 from repsim.inversion.store import InvertedSet, find_inverted, obtain_inverted
 from repsim.parallel import in_processes
 from repsim.progress import progress_bar
-from repsim.store import TrainedModel, load_model
+from repsim.store import TrainedModel, stored_model
 
 
 def obtain_sets(
@@ -29,6 +30,7 @@ def obtain_sets(
     *,
     layer: str = "penultimate",
     start: Start = "seed",
+    published: str = "",
     batch_size: int = BATCH,
     compiled: bool = False,
     recompute: bool = False,
@@ -41,6 +43,8 @@ def obtain_sets(
     ----------
     start
         From the pairs' seeds, or from `noise` (without a ball around it).
+    published
+        A folder of images that others have made, which are read instead: see `read_sets`.
     batch_size, compiled
         How they are run; see `obtain_inverted`.
     recompute
@@ -51,6 +55,8 @@ def obtain_sets(
     if jobs < 1:
         raise ValueError(f"jobs is how many sets are made at the same time, 1 or more, not {jobs}.")
     models = list(models)
+    if published:
+        return read_sets(published, models, dataset, pairs, layer=layer)
     if start == "noise":
         options = dataclasses.replace(options, epsilon=0.0)
     recipes = [InversionRecipe.of(model, pairs, layer, options, start=start) for model in models]
@@ -68,7 +74,7 @@ def obtain_sets(
 
 def _make(make: Callable[..., InvertedSet], device: str, recipe: InversionRecipe) -> None:
     """In a process of its own: networks that have been loaded do not travel, so that it loads its own."""
-    make(recipe, load_model(recipe.model, device), progress=False)
+    make(recipe, stored_model(recipe.model, device), progress=False)
 
 
 def curves(models: Iterable[TrainedModel], sets: Mapping[str, InvertedSet]) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from torch import Tensor
 
 from repsim import artifacts, paths
 from repsim.data import Dataset, Split, to_bytes
+from repsim.labels import check_one_class
 
 COLUMNS = ("seed_index", "target_index")
+PUBLISHED = "0"  # the column of Klabunde et al.'s lists, beside the number of the row
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +48,7 @@ class Pairs:
             as many seeds as targets.
         """
         split = dataset.test
+        check_one_class(split.labels, "seeds and targets of different classes need")
         if seed_index.dtype != torch.int64 or target_index.dtype != torch.int64 or not len(target_index):
             raise ValueError("pairs are indices of test images: whole numbers, and one pair at least.")
         if seed_index.shape != target_index.shape:
@@ -69,10 +73,11 @@ class Pairs:
         return cls(dataset.slug, dataset.fingerprint, content, seed_index, target_index)
 
     @classmethod
-    def draw(cls, dataset: Dataset, count: int, seed: int = 0) -> Pairs:
+    def draw(cls, dataset: Dataset, count: int, seed: int = 0, *, keep: bool = True) -> Pairs:
         """`count` pairs in which no image is a target twice, each target with a random seed of another class.
 
-        They are kept as a table under `data/inverted/`, and read from there the next time.
+        They are kept as a table under `data/inverted/` (unless `keep=False`), and read from there the next
+        time.
 
         Raises
         ------
@@ -82,6 +87,7 @@ class Pairs:
             The table that was kept is not whole.
         """
         split = dataset.test
+        check_one_class(split.labels, "seeds and targets of different classes need")
         if not 1 <= count <= len(split):
             raise ValueError(
                 f"{dataset.title} has {len(split)} test images, so that pairs can be 1 to {len(split)}, not "
@@ -112,7 +118,8 @@ class Pairs:
         while (same := split.labels[start] == split.labels[target]).any():
             start[same] = torch.randint(len(split), (int(same.sum()),), generator=generator)
         pairs = cls.of(dataset, start, target)
-        pairs.write(paths.inverted()[0] / dataset.slug / name, dataset)
+        if keep:
+            pairs.write(paths.inverted()[0] / dataset.slug / name, dataset)
         return pairs
 
     @classmethod
@@ -134,6 +141,37 @@ class Pairs:
                 f"{path} is no table of pairs (columns {' and '.join(COLUMNS)}): {error}."
             ) from error
         return cls.of(dataset, *columns)
+
+    @classmethod
+    def read_files(cls, files: Sequence[str | Path], dataset: Dataset) -> Pairs:
+        """Pairs from one table of ours (see `read`), or from the lists that Klabunde et al. (2025) publish.
+
+        Of theirs there are two files, `seed_indices….csv` and then `target_indices….csv`; or one, of seeds,
+        where all test images are targets in their order, as in their CIFAR-10 sets (their code writes a list
+        of targets there, and does not use it). Their ImageNet lists count files in the order of their names,
+        not class by class; those of ImageNet-100 and ImageNet-50 are of training images.
+
+        Raises
+        ------
+        DamagedArtifact
+            A file is not such a table.
+        ValueError
+            There are no files, or more than two, or one is not there; or as `of`.
+        """
+        files = [Path(file).expanduser() for file in files]
+        if len(files) not in (1, 2):
+            raise ValueError(
+                f"pairs are one table, or a file of seeds and a file of targets, not {len(files)} files."
+            )
+        for file in files:
+            if not file.is_file():
+                raise ValueError(f"{file} is not there.")
+        with files[0].open("rb") as table:
+            is_ours = COLUMNS[0].encode() in table.readline()
+        if is_ours and len(files) == 1:
+            return cls.read(files[0], dataset)
+        seeds, *targets = (_read_list(file, len(dataset.test), dataset.title) for file in files)
+        return cls.of(dataset, seeds, *(targets or [torch.arange(len(seeds))]))
 
     def write(self, path: Path, dataset: Dataset) -> None:
         """As a table: `pair`, `seed_index`, `target_index`, `seed_class`, `target_class`."""
@@ -191,6 +229,27 @@ class Pairs:
         """Seeds of uniform random pixels, one for each target, for STIR."""
         generator = torch.Generator().manual_seed(seed)
         return torch.rand((len(self), *split.images.shape[1:]), generator=generator)
+
+
+def _read_list(path: Path, count: int, title: str) -> Tensor:
+    """One of the published lists of indices; `count` and `title` are of the test images they are to be of."""
+    try:
+        column = pd.read_csv(path, index_col=0)[PUBLISHED]
+        if column.dtype != "int64":
+            raise ValueError("it holds something other than whole numbers")
+        index = torch.from_numpy(column.to_numpy(copy=True))
+    except (ValueError, KeyError) as error:
+        raise artifacts.DamagedArtifact(
+            f"{path} is no published list of indices (a column {PUBLISHED!r} beside the number of the row): "
+            f"{error}."
+        ) from error
+    if not 0 <= int(index.min()) <= int(index.max()) < count:
+        wrong = int(index.max()) if index.max() >= count else int(index.min())
+        raise ValueError(
+            f"{path} has the index {wrong}, but {title} has {count} test images. (The lists for ImageNet-100 "
+            "and ImageNet-50 were drawn from training images.)"
+        )
+    return index
 
 
 def _digest(*tensors: Tensor) -> str:

@@ -31,6 +31,8 @@ class InversionRecipe:
         Whose value represents an image.
     options
         How images are moved.
+    source
+        Of images that others made, a hash of them; empty: they are made here.
     """
 
     dataset: str
@@ -41,6 +43,7 @@ class InversionRecipe:
     weights: str
     layer: str
     options: InversionOptions
+    source: str = ""
 
     def __post_init__(self):
         if self.start not in STARTS:
@@ -55,6 +58,7 @@ class InversionRecipe:
         options: InversionOptions | None = None,
         *,
         start: Start = "seed",
+        source: str = "",
     ) -> InversionRecipe:
         """A recipe for a stored model and drawn pairs."""
         return cls(
@@ -66,9 +70,13 @@ class InversionRecipe:
             weights=model.weights,
             layer=layer,
             options=options or InversionOptions(),
+            source=source,
         )
 
     @property
     def address(self) -> str:
         """Equal for recipes that make equal sets."""
-        return artifacts.address(dataclasses.asdict(self))
+        made_by = dataclasses.asdict(self)
+        if not self.source:  # sets that are made here have none
+            del made_by["source"]
+        return artifacts.address(made_by)

@@ -54,7 +54,10 @@ class InvertedSet:
 
     @property
     def loss(self) -> Float[Tensor, " n"]:
-        """Relative distance of each image's representation from its target's, before rounding."""
+        """Relative distance of each image's representation from its target's, before rounding.
+
+        Of images that others made: as measured here, after it.
+        """
         return self._tensors["loss"]
 
     @property
@@ -74,10 +77,15 @@ class InvertedSet:
 
     @property
     def curve(self) -> pd.DataFrame:
-        """One row per iteration: `iteration`, `loss`, `converged`; see `Inversion`."""
+        """One row per iteration: `iteration`, `loss`, `converged`; see `Inversion`.
+
+        Of images that others made there is the last row only.
+        """
         values = self._tensors["curve"]
         loss, converged = values.double().numpy().T
-        return pd.DataFrame({"iteration": range(len(values)), "loss": loss, "converged": converged})
+        first = self.recipe.options.iterations if self.recipe.source else 0
+        iteration = range(first, first + len(values))
+        return pd.DataFrame({"iteration": iteration, "loss": loss, "converged": converged})
 
     def check_pairs(self, pairs: Pairs) -> None:
         """Refuse pairs that these images are not of: which seed and target an image has would be wrong.
@@ -175,7 +183,7 @@ def obtain_inverted(
             shutil.rmtree(folder, ignore_errors=True)
         read = Reader(model.network, recipe.layer, dataset.image_shape, compiled=compiled)
         parts = _make_parts(recipe, read, dataset, pairs, folder, batch_size, progress)
-        _write(recipe, parts, pairs, path)
+        write_set(recipe, parts, pairs, path)
         shutil.rmtree(folder)
         return find_inverted(recipe)
 
@@ -213,7 +221,10 @@ def _make_parts(
     return parts
 
 
-def _write(recipe: InversionRecipe, parts: Sequence[Mapping[str, Tensor]], pairs: Pairs, path: Path) -> None:
+def write_set(
+    recipe: InversionRecipe, parts: Sequence[Mapping[str, Tensor]], pairs: Pairs, path: Path
+) -> None:
+    """Put parts of a set (`images`, `loss`, `iterations` and `curve` of each) into the two files of a set."""
     tensors = {name: torch.cat([part[name] for part in parts]) for name in ("images", "loss", "iterations")}
     shares = [len(part["loss"]) / len(pairs) for part in parts]
     tensors["curve"] = sum(share * part["curve"] for share, part in zip(shares, parts, strict=True))

@@ -27,6 +27,14 @@ def with_normalization(network: nn.Module, mean: Sequence[float], std: Sequence[
     The network becomes an instance of a subclass of its own class, rather than a part of a wrapper, so that
     the names of its layers and the keys of its weights stay what they are elsewhere.
     """
+    first = Normalize(mean, std)
+    if type(network) is nn.Sequential:  # it runs its modules in order, so that ours has to be the first
+        modules = list(network.named_children())
+        for name, _ in modules:
+            delattr(network, name)
+        for name, module in [("normalize", first), *modules]:
+            network.add_module(name, module)
+        return network
     kind = type(network)
 
     class Normalized(kind):
@@ -35,7 +43,7 @@ def with_normalization(network: nn.Module, mean: Sequence[float], std: Sequence[
 
     Normalized.__name__ = Normalized.__qualname__ = kind.__name__
     network.__class__ = Normalized
-    network.normalize = Normalize(mean, std)
+    network.normalize = first
     return network
 
 

@@ -11,9 +11,10 @@ from torch import nn
 
 from repsim import messages
 from repsim._compat import torchvision
+from repsim.models import libraries
 from repsim.models.layers import with_normalization, without_inplace
 from repsim.models.residual import cifar_resnet, preact_resnet18, wide_resnet
-from repsim.models.small import MLP, VGG, vision_transformer
+from repsim.models.small import MLP, VGG, LeNet, Tiny10, vision_transformer
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ def build_model(
     ----------
     name
         One of `ARCHITECTURES`, or a classifier of torchvision: by its own name where none of ours has it, or
-        as `torchvision:resnet18`.
+        as `torchvision:resnet18`. Also `robustness:cifar/resnet18` and `robustness:imagenet/resnet50`,
+        `timm:NAME` and `robustbench:NAME`, as these packages build them.
     image_shape
         Channels, height, width.
     mean, std
@@ -83,34 +85,36 @@ def build_model(
 
 
 def is_architecture(name: str) -> bool:
-    """Whether `build_model` knows the name."""
-    known = torchvision.models.list_models(module=torchvision.models)
+    """Whether `build_model` knows the name; of other packages' networks, whether the package is known."""
     ours = any(re.fullmatch(architecture.pattern, name) for architecture in ARCHITECTURES.values())
-    return ours or name.removeprefix("torchvision:") in known
+    if name.startswith("torchvision:"):
+        return name.removeprefix("torchvision:") in libraries.torchvision_names()
+    return ours or name in libraries.torchvision_names() or libraries.split_library(name) is not None
 
 
 def _build(name: str, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
     for architecture in ARCHITECTURES.values():
         if match := re.fullmatch(architecture.pattern, name):
             return architecture.build(match, image_shape, num_classes)
-    torchvision_name = name.removeprefix("torchvision:")
-    known = torchvision.models.list_models(module=torchvision.models)
-    if torchvision_name not in known:
+    if found := libraries.split_library(name):
+        library, theirs = found
+        return libraries.LIBRARIES[library](theirs, image_shape, num_classes)
+    known = libraries.torchvision_names()
+    if name not in known:
         raise ValueError(messages.unknown("model", name, [*ARCHITECTURES, *known]))
-    if image_shape[0] != 3:
-        raise ValueError(
-            f"torchvision's {torchvision_name} takes 3 channels, the images have {image_shape[0]}."
-        )
-    # init_weights and aux_logits are warned about, or returned as a tuple, by GoogLeNet and Inception only.
-    inception = {"aux_logits": False, "init_weights": True}
-    options = inception if torchvision_name in ("googlenet", "inception_v3") else {}
-    return torchvision.models.get_model(torchvision_name, weights=None, num_classes=num_classes, **options)
+    return libraries.torchvision_network(name, image_shape, num_classes)
 
 
 @_register("resnet_tiny", pattern=r"resnet_tiny(?:_d(?P<depth>\d+))?(?:_w(?P<width>\d+))?")
 def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
     """An 8-layer CIFAR ResNet 8 channels wide; `resnet_tiny_d14_w16` changes depth and width."""
     return cifar_resnet(int(match["depth"] or 8), int(match["width"] or 8), shape[0], classes)
+
+
+@_register("resnet20_wK", pattern=r"resnet20_w(?P<width>\d+)")
+def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """The 20-layer CIFAR ResNet, K times as wide as in its paper."""
+    return cifar_resnet(20, 16 * int(match["width"]), shape[0], classes)
 
 
 @_register("resnet_tiny_deep")
@@ -151,10 +155,27 @@ def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
     return preact_resnet18(shape[0], classes)
 
 
-@_register("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+@_register("lenet")
+def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    return LeNet(shape, classes)
+
+
+@_register("tiny10")
+def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    return Tiny10(shape, classes)
+
+
+@_register(
+    *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+    *("resnext50_32x4d", "wide_resnet50_2", "wide_resnet50_4"),
+)
 def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
     """torchvision's ResNet with the CIFAR stem: one 3 × 3 convolution, no pooling."""
-    network = torchvision.models.get_model(match[0], weights=None, num_classes=classes)
+    options = {"num_classes": classes, "weights": None}
+    if match[0] == "wide_resnet50_4":  # torchvision has the one of factor 2 only
+        network = torchvision.models.resnet50(width_per_group=4 * 64, **options)
+    else:
+        network = torchvision.models.get_model(match[0], **options)
     network.conv1 = nn.Conv2d(shape[0], 64, 3, 1, 1, bias=False)
     nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
     network.maxpool = nn.Identity()

@@ -1,7 +1,8 @@
-"""Small networks without residual blocks: a VGG, a multilayer perceptron and a vision transformer."""
+"""Small networks without residual blocks: VGG, LeNet, Tiny10, a perceptron and a vision transformer."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from torch import Tensor, nn
@@ -53,6 +54,73 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(self.hidden(x.flatten(1)))
+
+
+class LeNet(nn.Module):
+    """LeNet-5 with ReLU and max pooling, as the stitching papers have it: 2 convolutions, 3 linear layers.
+
+    Raises
+    ------
+    ValueError
+        The images are too small for its convolutions.
+    """
+
+    def __init__(self, image_shape: tuple[int, int, int], num_classes: int):
+        super().__init__()
+        channels, height, width = image_shape
+        if min(height, width) < 16:
+            raise ValueError(f"lenet needs images of at least 16 × 16 pixels, not {height} × {width}.")
+        cells = math.prod(((length - 4) // 2 - 4) // 2 for length in (height, width))
+        self.conv1, self.relu1, self.pool1 = nn.Conv2d(channels, 6, 5), nn.ReLU(), nn.MaxPool2d(2)
+        self.conv2, self.relu2, self.pool2 = nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2)
+        self.fc1, self.relu3 = nn.Linear(16 * cells, 120), nn.ReLU()
+        self.fc2, self.relu4 = nn.Linear(120, 84), nn.ReLU()
+        self.fc3 = nn.Linear(84, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.pool1(self.relu1(self.conv1(x)))
+        x = self.pool2(self.relu2(self.conv2(x))).flatten(1)
+        return self.fc3(self.relu4(self.fc2(self.relu3(self.fc1(x)))))
+
+
+class Tiny10(nn.Module):
+    """Eight unpadded convolutions, each with BatchNorm and ReLU, then the mean (Kornblith et al., 2019).
+
+    Raises
+    ------
+    ValueError
+        The images are too small for its convolutions.
+    """
+
+    CONVOLUTIONS = (
+        (16, 3, 1),
+        (16, 3, 1),
+        (32, 3, 2),
+        (32, 3, 1),
+        (32, 3, 1),
+        (64, 3, 2),
+        (64, 3, 1),
+        (64, 1, 1),
+    )
+
+    def __init__(self, image_shape: tuple[int, int, int], num_classes: int):
+        super().__init__()
+        width_in, height, width = image_shape
+        if min(height, width) < 27:
+            raise ValueError(f"tiny10 needs images of at least 27 × 27 pixels, not {height} × {width}.")
+        for index, (width_out, size, stride) in enumerate(self.CONVOLUTIONS, start=1):
+            self.add_module(f"conv{index}", nn.Conv2d(width_in, width_out, size, stride))
+            self.add_module(f"bn{index}", nn.BatchNorm2d(width_out))
+            self.add_module(f"relu{index}", nn.ReLU())
+            width_in = width_out
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(width_in, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for index in range(1, len(self.CONVOLUTIONS) + 1):
+            for part in ("conv", "bn", "relu"):
+                x = self.get_submodule(f"{part}{index}")(x)
+        return self.fc(self.avgpool(x).flatten(1))
 
 
 def vision_transformer(

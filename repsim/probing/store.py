@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from repsim import artifacts, paths
 from repsim.data import Dataset
 from repsim.graphs import LayerGraph, Layers, Observer
+from repsim.labels import check_one_class
 from repsim.probing.fitting import Probe, as_features, fit_probe
 from repsim.probing.options import ProbeOptions
 from repsim.progress import progress_bar
@@ -124,8 +125,10 @@ def obtain_probes(
     Raises
     ------
     ValueError
-        A model is for images of another shape; it has no such layer; or what `fit_probe` refuses.
+        A model is for images of another shape; it has no such layer; the data are multi-label; or what
+        `fit_probe` refuses.
     """
+    check_one_class(dataset.train.labels, "probes need")
     found = []
     for model in progress_bar(list(models), "probes", "model", progress):
         check_shape(model, dataset)

@@ -7,7 +7,7 @@ from repsim.attacks import Attack
 from repsim.data import Dataset
 from repsim.stitching.measuring import Donor
 from repsim.stitching.recipe import StitchRecipe
-from repsim.store import EVALUATED, TrainedModel, load_model
+from repsim.store import EVALUATED, TrainedModel, stored_model
 
 
 class Evaluation:
@@ -71,7 +71,7 @@ class Evaluation:
             It has been trained again since the recipe was written.
         """
         if name not in self._donors:
-            model = load_model(name, self.device)
+            model = stored_model(name, self.device)
             own_task = model.recipe.dataset == self.dataset.slug
             self._donors[name] = (model, Donor(model.graph, self.split, self.attack, own_task=own_task))
         model, donor = self._donors[name]

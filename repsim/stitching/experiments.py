@@ -19,7 +19,7 @@ from repsim.stitching.measuring import MEASURED
 from repsim.stitching.options import StitchOptions
 from repsim.stitching.recipe import StitchRecipe
 from repsim.stitching.store import Stitch, find_stitch, obtain_stitch
-from repsim.store import TrainedModel, load_model, obtain_all
+from repsim.store import TrainedModel, stored_model
 
 # How transforms are fitted on each data set unless told otherwise. On a few batches per epoch the published
 # settings end far from a minimum; these had the lowest training loss of those tried (task loss, and nothing
@@ -44,13 +44,56 @@ def obtain_donors(
     epsilon: float,
     seeds: int,
     *,
+    checkpoints: Sequence[str] = (),
     device: str = "auto",
     **options,
 ) -> tuple[list[TrainedModel], list[TrainedModel]]:
-    """Standard and robust networks, `seeds` of each; options are those of `Recipe`."""
-    recipes = zoo.recipes(dataset, [architecture], [0.0, epsilon], range(seeds), **options)
-    models = obtain_all(recipes, dataset, device=device)
-    return models[:seeds], models[seeds:]
+    """Standard and robust networks, as many of each; options are those of `Recipe`.
+
+    Parameters
+    ----------
+    seeds
+        How many of each there are, unless they are read.
+    checkpoints
+        Texts of `load_models`: networks of the first one's architecture are taken from these.
+
+    Raises
+    ------
+    ValueError
+        As `donors_among`.
+    """
+    models = zoo.networks(
+        dataset,
+        [architecture],
+        [0.0, epsilon],
+        range(seeds),
+        checkpoints=checkpoints,
+        device=device,
+        **options,
+    )
+    return donors_among(models, epsilon)
+
+
+def donors_among(
+    models: Sequence[TrainedModel], epsilon: float
+) -> tuple[list[TrainedModel], list[TrainedModel]]:
+    """Standard networks, and as many robust ones, of the first one's architecture.
+
+    Raises
+    ------
+    ValueError
+        There are no such two: checkpoints do not hold both.
+    """
+    alike = [each for each in models if each.recipe.architecture == models[0].recipe.architecture]
+    level = zoo.robust_epsilon(alike, epsilon)
+    standard, robust = ([each for each in alike if each.recipe.epsilon == kind] for kind in (0.0, level))
+    if not (standard and robust):
+        there = ", ".join(f"{each.recipe.architecture}, {_kind(each.recipe.epsilon)}" for each in models)
+        raise ValueError(
+            f"a standard and a robust network of one architecture are stitched; the checkpoints hold {there}."
+        )
+    count = min(len(standard), len(robust))
+    return standard[:count], robust[:count]
 
 
 def plain_way(settings: Mapping[str, object]) -> StitchOptions:
@@ -187,7 +230,7 @@ def table(
     stitches: Iterable[Stitch], evaluation: Evaluation, truncations: Sequence[int] = ()
 ) -> pd.DataFrame:
     """One row per measured stitch and truncation; see `run`."""
-    describe = functools.cache(load_model)
+    describe = functools.cache(stored_model)
     rows = []
     for stitch, rank in itertools.product(stitches, (0, *truncations)):
         recipe, options = stitch.recipe, dataclasses.asdict(stitch.recipe.options)

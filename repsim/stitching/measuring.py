@@ -13,6 +13,7 @@ from torch import Tensor
 from repsim.attacks import Attack, autoattack, device_of, run_attack
 from repsim.data import Split
 from repsim.graphs import LayerGraph
+from repsim.labels import check_one_class
 from repsim.measures import MEASURES, PREDICTION_MEASURES, error_overlap
 from repsim.stitching.network import BATCH, StitchedNetwork
 from repsim.training import accuracy, predict
@@ -42,6 +43,7 @@ class Donor:
 
     def __init__(self, graph: LayerGraph, split: Split, attack: Attack, *, own_task: bool = True):
         """`own_task`: whether the images are of the data set that the donor was trained on."""
+        check_one_class(split.labels, "measuring stitches needs")
         self.graph, self.split, self.attack, self.own_task = graph, split, attack, own_task
         self._values: dict[str, Tensor] = {}
 

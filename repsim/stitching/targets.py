@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from repsim.graphs import LayerGraph
+from repsim.labels import TRADES_NEEDS_CLASSES, Labels, is_multilabel, label_loss
 from repsim.optimization import Task
 from repsim.stitching.options import StitchOptions
 from repsim.training import predict
-
-Labels = Int[Tensor, " n"] | Float[Tensor, "n classes"]
-
-
-def is_multilabel(labels: Labels) -> bool:
-    """Whether each image has a 0 or 1 for each class, rather than one class."""
-    return labels.dim() == 2
 
 
 def make_task(options: StitchOptions, multilabel: bool) -> Task:
@@ -29,10 +23,9 @@ def make_task(options: StitchOptions, multilabel: bool) -> Task:
     temperature = options.temperature
 
     def one(logits: Tensor, targets: Tensor, reduction: str) -> Tensor:
-        if not multilabel:
-            return F.cross_entropy(logits, targets, reduction=reduction)
-        losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(1)
-        return losses.mean() if reduction == "mean" else losses.sum()
+        if multilabel:
+            return label_loss(logits, targets, reduction=reduction)
+        return F.cross_entropy(logits, targets, reduction=reduction)  # of classes, or of their probabilities
 
     def task(logits: Tensor, targets: Tensor, *, reduction: str = "mean") -> Tensor:
         if options.targets == "hard":
@@ -77,7 +70,7 @@ def check_targets(options: StitchOptions, front: LayerGraph, end: LayerGraph, la
                 f"{front.classes} and {classes}."
             )
     if options.method == "trades" and is_multilabel(labels):
-        raise ValueError("TRADES compares the probabilities of classes that exclude each other: use pgd.")
+        raise ValueError(TRADES_NEEDS_CLASSES)
     wanted = labels.shape[1] if is_multilabel(labels) else int(labels.max()) + 1
     if wanted > classes or (is_multilabel(labels) and wanted != classes):
         raise ValueError(f"the data have {wanted} classes or more, the end's answers are {classes}.")

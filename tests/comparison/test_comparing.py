@@ -733,3 +733,9 @@ def test_a_value_and_its_interval_may_both_have_a_note():
     row = values._joined({"value": 0.5, "note": "one"}, {"low": math.nan, "note": "other"})
     assert row == {"value": 0.5, "note": "one; other", "low": math.nan}
     assert values._joined({"note": "one"}, {"low": 0.1}) == {"note": "one", "low": 0.1}
+
+
+def test_models_are_compared_within_an_epsilon_where_two_share_it():
+    standard, robust = trained(), trained(0.2)
+    assert comparison.comparable([standard, robust, trained(seed=1)]) == ["epsilon"]
+    assert comparison.comparable([standard, robust]) == []

@@ -571,7 +571,7 @@ def test_a_recipe_that_differs_in_any_field_has_another_address(tiny_data):
     assert set(changes) == {field.name for field in dataclasses.fields(InversionOptions)}
     for name, value in changes.items():
         others.append(dataclasses.replace(recipe, options=dataclasses.replace(QUICK, **{name: value})))
-    assert len({each.address for each in [recipe, *others]}) == 1 + len(others) == 16
+    assert len({each.address for each in [recipe, *others]}) == 1 + len(others) == 17
 
 
 def test_a_recipe_of_a_model_and_pairs(tiny_data):

@@ -1,6 +1,7 @@
 """Normalisation inside any network, and in-place activations switched off."""
 
 import copy
+import re
 
 import pytest
 import torch
@@ -83,7 +84,11 @@ def test_without_inplace_reaches_nested_modules():
 
 @pytest.mark.parametrize(
     "name",
-    [*(name for name in ARCHITECTURES if name != "wrn_D_K"), "wrn_16_2", "mobilenet_v2", "torchvision:vgg11"],
+    [
+        *(name for name, known in ARCHITECTURES.items() if re.fullmatch(known.pattern, name)),
+        *("resnet20_w1", "wrn_16_2", "mobilenet_v2"),
+        *("torchvision:vgg11", "robustness:imagenet/resnet18"),
+    ],
 )
 def test_no_module_works_in_place(name):
     with torch.device("meta"):
@@ -102,3 +107,11 @@ def test_a_captured_batchnorm_is_not_its_relu(images):
     with torch.no_grad():
         model(images)
     assert captured["bn1"].min() < 0 <= captured["relu"].min()
+
+
+def test_a_sequence_of_modules_is_normalised_first_and_only_then():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+    expected = network((torch.ones(2, 3, 2, 2) - 0.5) / 0.25)
+    normalized = with_normalization(network, [0.5] * 3, [0.25] * 3)
+    assert torch.equal(normalized(torch.ones(2, 3, 2, 2)), expected)
+    assert set(normalized.state_dict()) == {"normalize.mean", "normalize.std", "1.weight", "1.bias"}

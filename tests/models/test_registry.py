@@ -7,13 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from repsim._compat import torchvision
-from repsim.models import ARCHITECTURES, build_model
+from repsim._compat import import_robustness, torchvision
+from repsim.models import ARCHITECTURES, build_model, is_architecture
 
 SMALL = ["resnet_tiny", "resnet_tiny_deep", "wrn_tiny", "vgg_tiny", "mlp", "vit_tiny", "wrn_10_1"]
 NAMES = [
-    *(name for name in ARCHITECTURES if name != "wrn_D_K"),
+    *(name for name, known in ARCHITECTURES.items() if re.fullmatch(known.pattern, name)),  # but wrn_D_K, …
     "wrn_28_4",
+    "resnet20_w2",
     "resnet_tiny_d14",
     "resnet_tiny_w4",
 ]
@@ -80,6 +81,11 @@ def test_the_callers_random_state_is_left_alone_when_building_fails():
         ("wrn_28_4", 5_849_050),
         ("resnet18", 11_173_962),
         ("resnet50", 23_520_842),
+        ("resnet20_w1", 272_474),
+        ("lenet", 62_006),
+        ("tiny10", 86_778),
+        ("resnext50_32x4d", 22_979_904 + 20_490 - 7_680),  # the stem has 3 × 3 in place of 7 × 7
+        ("wide_resnet50_2", 66_834_240 + 20_490 - 7_680),
     ],
 )
 def test_published_sizes(name, parameters):
@@ -200,6 +206,13 @@ def test_vgg_takes_large_images_too():
         ("densenet12", "unknown model 'densenet12'; did you mean 'densenet121'"),
         ("torchvision:resnt18", "unknown model 'torchvision:resnt18'"),
         ("resnet_tiny_w", "unknown model 'resnet_tiny_w'; did you mean 'resnet_tiny'"),
+        ("resnet20_w0", "a CIFAR ResNet is at least 1 channel wide, not 0."),
+        ("resnet20_w", "unknown model 'resnet20_w'; did you mean 'resnet20_wK'"),
+        (
+            "robustness:cifar/resnet81",
+            "unknown model of robustness 'cifar/resnet81'; did you mean 'cifar/resnet18'",
+        ),
+        ("robustness:resnet18", "unknown model of robustness 'resnet18'; did you mean 'cifar/resnet18'"),
         ("resnet_tiny_d9", "a CIFAR ResNet has 6n + 2 layers (8, 14, 20, …), not 9."),
         ("resnet_tiny_d2", "a CIFAR ResNet has 6n + 2 layers (8, 14, 20, …), not 2."),
         ("resnet_tiny_w0", "a CIFAR ResNet is at least 1 channel wide, not 0."),
@@ -218,6 +231,90 @@ def test_vision_transformer_on_odd_images(height, width):
     message = f"vit_tiny needs square images whose side 4 divides, not {height} × {width}."
     with pytest.raises(ValueError, match=message):
         build("vit_tiny", (1, height, width))
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "message"),
+    [
+        ("lenet", 15, "lenet needs images of at least 16 × 16 pixels, not 15 × 15."),
+        ("tiny10", 26, "tiny10 needs images of at least 27 × 27 pixels, not 26 × 26."),
+        (
+            "robustness:cifar/vgg11",
+            64,
+            "robustness' cifar/vgg11 takes images of 32 × 32 pixels, not 64 × 64.",
+        ),
+        (
+            "robustness:cifar/resnet18",
+            16,
+            "robustness' cifar/resnet18 takes images of 32 × 32 pixels, not 16 × 16.",
+        ),
+        ("vit_b_16", 40, "torchvision's vit_b_16 and images of 40 pixels: "),
+    ],
+)
+def test_images_of_sizes_that_a_network_does_not_take(name, side, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        build(name, (3, side, side))
+
+
+@pytest.mark.parametrize(("name", "side"), [("lenet", 16), ("lenet", 28), ("tiny10", 27)])
+def test_smallest_images(name, side):
+    assert logits_shape(outline(name, (1, side, side)), (1, side, side)) == (2, 10)
+
+
+def test_a_wide_resnet50_is_as_wide_as_its_name_says():
+    middle = [
+        outline(name).layer1[0].conv2.out_channels
+        for name in ("resnet50", "wide_resnet50_2", "wide_resnet50_4")
+    ]
+    assert middle == [64, 128, 256]
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("robustness:cifar/resnet18", (3, 32, 32)),
+        ("robustness:cifar/resnet18", (3, 64, 64)),
+        ("robustness:cifar/vgg11", (3, 32, 32)),
+        ("robustness:cifar/densenet_cifar", (3, 32, 32)),
+        ("robustness:imagenet/resnet18", (3, 64, 64)),
+        ("robustness:imagenet/wide_resnet50_4", (3, 64, 64)),
+    ],
+)
+def test_networks_of_robustness(name, shape):
+    """Built by the package itself, by its own name."""
+    model = outline(name, shape, 7)
+    assert logits_shape(model, shape) == (2, 7)
+    library, theirs = name.removeprefix("robustness:").split("/")
+    options = {"feat_scale": 4} if shape == (3, 64, 64) and library == "cifar" else {}
+    with torch.device("meta"):
+        native = getattr(import_robustness(f"{library}_models"), theirs)(num_classes=7, **options)
+    own = {key: value.shape for key, value in model.state_dict().items() if not key.startswith("normalize.")}
+    assert own == {key: value.shape for key, value in native.state_dict().items()}
+
+
+def test_networks_of_robustness_refuse_grey_images():
+    message = r"^robustness' cifar/resnet18 takes 3 channels, the images have 1\.$"
+    with pytest.raises(ValueError, match=message):
+        build("robustness:cifar/resnet18", (1, 32, 32))
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("wrn_28_10", True),
+        ("resnet20_w5", True),
+        ("mobilenet_v2", True),
+        ("torchvision:resnet18", True),
+        ("torchvision:resnet19", False),
+        ("robustness:cifar/resnet18", True),
+        ("timm:resnet18", True),
+        ("resnet20_wK", False),
+        ("cifar/resnet18", False),
+        ("elsewhere:resnet18", False),
+    ],
+)
+def test_whether_a_name_is_an_architecture(name, known):
+    assert is_architecture(name) == known
 
 
 @pytest.mark.parametrize(("mean", "std"), [([0.5], [0.2] * 3), ([0.5] * 3, [0.2])])

@@ -16,7 +16,7 @@ from repsim.data import load_data
 from repsim.stitching import Evaluation, StitchOptions, StitchRecipe, find_stitch, obtain_stitch
 from repsim.stitching import store as stitches
 from repsim.stitching.store import pack, stored_stitches
-from repsim.store import find, load_model, obtain
+from repsim.store import find, obtain, stored_model
 from repsim.training import Recipe
 
 BLOCK = "layer2.0.relu2"
@@ -396,7 +396,7 @@ def test_donors_that_were_trained_again_are_refused(tiny_data, fits):
     recipe = recipe_on(tiny_data, "hidden.3", front=front, end=end)
     evaluation = evaluation_on(tiny_data)
     obtain_stitch(recipe, evaluation)
-    assert load_model(front.name).name == front.name
+    assert stored_model(front.name).name == front.name
 
     stale = dataclasses.replace(recipe, front_weights="0123456789ab")
     weights = recipe.front_weights

@@ -718,3 +718,21 @@ def test_networks_are_as_they_were():
         assert not any(module.training for module in network.modules())
         assert all(weight.requires_grad for weight in network.parameters())
         assert all(weight.grad is None for weight in network.parameters())
+
+
+def test_given_models_are_what_there_is_to_choose_from():
+    first, last = trained("mlp", 0.0, 1), trained("vgg_tiny", 0.2, 0)
+    scenes = Scenes(**SMALL, models=[first, last])
+    assert scenes.networks("digits") == {
+        "mlp, standard": ("mlp", 0.0),
+        "vgg_tiny, ε = 0.2": ("vgg_tiny", 0.2),
+    }
+    assert scenes.epsilons("digits", "linf")[-1] == pytest.approx(0.3)
+    setting = Setting(architecture_a="mlp", seed=1)
+    assert scenes.model(setting, "a") is first
+    with pytest.raises(
+        ValueError, match=r"^resnet_tiny, ε = 0.1, seed 1, is not in the store of digits: choose another\.$"
+    ):
+        scenes.model(setting, "b")
+    # a slider of ε where no network is robust
+    assert Scenes(**SMALL, models=[first]).epsilons("digits", "linf")[-1] == pytest.approx(12 / 255, rel=1e-3)

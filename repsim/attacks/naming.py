@@ -1,0 +1,92 @@
+"""An attack's name → the attack."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+
+from repsim import messages
+from repsim.attacks.epsilons import parse_epsilon
+from repsim.attacks.gabor import Gabor
+from repsim.attacks.gradient import Attack, fgsm
+from repsim.attacks.jpeg import JPEG
+from repsim.attacks.published import APGD, AutoAttack
+from repsim.attacks.running import NORMS, AnyAttack, Norm
+from repsim.attacks.snow import Snow
+
+ATTACKS: dict[str, Callable[..., AnyAttack]] = {
+    "pgd": Attack,
+    "fgsm": fgsm,
+    "apgd_ce": partial(APGD, loss="ce"),
+    "apgd_dlr": partial(APGD, loss="dlr"),
+    "apgd_t": partial(APGD, loss="t"),
+    "autoattack": AutoAttack,
+    "snow": Snow,
+    "jpeg": JPEG,
+    "gabor": Gabor,
+}
+
+
+def make_attack(
+    name: str, epsilon: float | str, norm: Norm = "linf", *, steps: int | None = None
+) -> AnyAttack:
+    """An attack by its name, at its usual settings.
+
+    Parameters
+    ----------
+    epsilon
+        In the attack's own unit: of pixels in [0, 1], but for `jpeg`.
+    steps
+        Of an attack that takes so many as it is told (FGSM takes one, AutoAttack its own number); its usual
+        number unless given.
+
+    Raises
+    ------
+    ValueError
+        No attack or norm is called so, or the attack has no such norm.
+    """
+    if name not in ATTACKS:
+        raise ValueError(messages.unknown("attack", name, ATTACKS))
+    make = ATTACKS[name]
+    takes_steps = steps is not None and "steps" in inspect.signature(make).parameters
+    return make(parse_epsilon(epsilon), norm, **({"steps": steps} if takes_steps else {}))
+
+
+def read_attacks(
+    texts: Iterable[str],
+    epsilon: float | str,
+    norm: Norm = "linf",
+    *,
+    own: Mapping[str, float | str],
+    steps: int | None = None,
+) -> dict[str, AnyAttack]:
+    """Attacks from texts such as `pgd`, `pgd l2` or `snow`, by their titles.
+
+    Parameters
+    ----------
+    epsilon, norm
+        Of attacks on pixels whose text names no norm.
+    own
+        The ε of what it does not hold for: name of an attack, or a norm that a text names → ε.
+    steps
+        As `make_attack` takes it.
+
+    Raises
+    ------
+    ValueError
+        A text is not an attack's name, alone or before a norm.
+    """
+    attacks = [_read(text, epsilon, norm, own, steps) for text in texts]
+    return {attack.title: attack for attack in attacks}
+
+
+def _read(text, epsilon, norm, own, steps) -> AnyAttack:
+    name, _, named_norm = text.strip().partition(" ")
+    named_norm = named_norm.strip()
+    if named_norm and named_norm not in NORMS:
+        raise ValueError(messages.unknown("norm", named_norm, NORMS))
+    if name in own:
+        return make_attack(name, own[name], named_norm or "linf", steps=steps)
+    epsilon = own.get(named_norm, epsilon)
+    return make_attack(name, epsilon, named_norm or norm, steps=steps)

@@ -1,0 +1,158 @@
+"""Published data sets through torchvision's own classes: found under a root, or downloaded there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from repsim._compat import torchvision
+from repsim.data.dataset import Augmentation, Request, Source, register
+from repsim.data.embedded import as_split
+from repsim.data.splits import Split
+from repsim.data.streaming import Frame, ImageFiles, StreamedSplit
+
+DIGITS = tuple("0123456789")
+CROP_AND_FLIP = Augmentation(crop=4, flip=True)  # as all published training on CIFAR has it
+WHERE = (
+    "They are looked for under the argument root (data_root in notebooks), else REPSIM_DATA, else "
+    "data/downloads."
+)
+
+
+Files = Mapping[str, str | None]
+
+
+def obtain(
+    title: str, root: Path, files: Files, make: Callable[[], Any], archives: Files | None = None
+) -> Any:
+    """What `make` gives, with an error that says which files are wanted where, if it fails.
+
+    Parameters
+    ----------
+    files
+        What should be under the root, with its MD5 where one is published.
+    archives
+        What these are unpacked from.
+
+    Raises
+    ------
+    RuntimeError
+        Files are missing or damaged, and are not downloaded.
+    """
+    try:
+        return make()
+    except (RuntimeError, OSError) as error:
+        check = torchvision.datasets.utils.check_integrity
+        missing = [name for name in files if not (root / name).exists()]
+        known = {**files, **(archives or {})}.items()
+        damaged = [name for name, md5 in known if (root / name).is_file() and not check(root / name, md5)]
+        message = f"{title} cannot be loaded from {root}: {str(error).strip()}"
+        message += "" if message.endswith((".", "!")) else "."
+        if damaged:
+            message += (
+                f" {', '.join(damaged)}: damaged, its MD5 is not the published one; remove it and fetch it "
+                "again."
+            )
+        if missing:
+            message += f" Missing: {', '.join(missing)}. {WHERE}"
+        raise RuntimeError(message) from error
+
+
+def _register_cifar(name: str, title: str, kind: type) -> None:
+    @register(name)
+    def _cifar(request: Request) -> Source:
+        files = {f"{kind.base_folder}/{file}": md5 for file, md5 in kind.train_list + kind.test_list}
+        files[f"{kind.base_folder}/{kind.meta['filename']}"] = kind.meta["md5"]
+        train, test = obtain(
+            title,
+            request.root,
+            files,
+            lambda: [kind(request.root, train=train, download=request.download) for train in (True, False)],
+            {kind.filename: kind.tgz_md5},
+        )
+        return Source(
+            classes=tuple(train.classes),
+            train=as_split(train.data.transpose(0, 3, 1, 2), np.asarray(train.targets)),
+            test=as_split(test.data.transpose(0, 3, 1, 2), np.asarray(test.targets)),
+            title=title,
+            augmentation=CROP_AND_FLIP,
+        )
+
+
+_register_cifar("cifar10", "CIFAR-10", torchvision.datasets.CIFAR10)
+_register_cifar("cifar100", "CIFAR-100", torchvision.datasets.CIFAR100)
+
+
+def _register_mnist(
+    name: str, title: str, kind: type, classes: tuple[str, ...], augmentation: Augmentation
+) -> None:
+    @register(name)
+    def _mnist(request: Request) -> Source:
+        archives = {f"{kind.__name__}/raw/{file}": md5 for file, md5 in kind.resources}
+        train, test = obtain(
+            title,
+            request.root,
+            dict.fromkeys(file.removesuffix(".gz") for file in archives),
+            lambda: [kind(request.root, train=train, download=request.download) for train in (True, False)],
+            archives,
+        )
+        train, test = (as_split(part.data[:, None].numpy(), part.targets.numpy()) for part in (train, test))
+        return Source(classes, train, test, title, augmentation)
+
+
+_register_mnist("mnist", "MNIST", torchvision.datasets.MNIST, DIGITS, Augmentation())
+# A mirrored or shifted garment is the same garment; random crops and flips are what most published networks
+# for it are trained with (Zhong et al., 2020, for one).
+_register_mnist(
+    "fashion_mnist",
+    "Fashion-MNIST",
+    torchvision.datasets.FashionMNIST,
+    tuple(torchvision.datasets.FashionMNIST.classes),
+    CROP_AND_FLIP,
+)
+
+
+@register("svhn")
+def _svhn(request: Request) -> Source:
+    """Street View House Numbers, cropped; without the `extra` images."""
+    kind = torchvision.datasets.SVHN
+    files = {kind.split_list[split][1]: kind.split_list[split][2] for split in ("train", "test")}
+    train, test = obtain(
+        "SVHN",
+        request.root,
+        files,
+        lambda: [kind(request.root, split=split, download=request.download) for split in ("train", "test")],
+    )
+    return Source(DIGITS, as_split(train.data, train.labels), as_split(test.data, test.labels), "SVHN")
+
+
+@register("celeba")
+def _celeba(request: Request) -> Source:
+    """CelebA, aligned and cropped, 178 × 218 unless resized: 40 attributes of each face, each 0 or 1.
+
+    Mirrored faces have the same attributes. The published `valid` images are left out.
+    """
+    kind = torchvision.datasets.CelebA
+    known = {f"celeba/{file}": md5 for _, md5, file in kind.file_list}
+    files = {name: md5 for name, md5 in known.items() if name.endswith(".txt")}
+    splits = obtain(
+        "CelebA",
+        request.root,
+        {**files, "celeba/img_align_celeba": None},
+        lambda: [kind(request.root, split=split, download=request.download) for split in ("train", "test")],
+        known,
+    )
+    folder = request.root / "celeba" / "img_align_celeba"
+    size = request.image_size
+    frame = Frame(size, size) if size else None
+
+    def split_of(part: Any) -> Split | StreamedSplit:
+        return StreamedSplit.all_of(ImageFiles(folder, part.filename, frame), part.attr.to(torch.float32))
+
+    train, test = map(split_of, splits)
+    attributes = tuple(name for name in splits[0].attr_names if name)  # the published line ends in a space
+    return Source(attributes, train, test, "CelebA", Augmentation(flip=True))
