@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from repsim.attacks import epsilon_text
 
 HEAT = "magma"  # perceptually even, legible in grey and to the colour-blind
 TICKS = 14  # layer names that fit beside a heat map
+COLUMN = 12  # characters that fit above an image of a grid
 
 sns.set_theme(
     context="notebook",
@@ -463,5 +465,5 @@ def image_grid(
         line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize="small")
     if columns is not None:
         for axis, name in zip(axes[0], columns, strict=False):
-            axis.set_title(name, fontsize="x-small")
+            axis.set_title(textwrap.fill(name, COLUMN), fontsize="x-small")
     return figure

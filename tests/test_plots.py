@@ -567,3 +567,8 @@ def test_boxes_of_a_level_that_has_no_value_in_a_panel_are_left_out():
     figure = plots.boxes(table, "where", "value", "measure", "epsilon")
     counts = [len(axis.patches) for axis in figure.axes[:2]]
     assert counts[1] == counts[0] - table[none]["where"].nunique()
+
+
+def test_the_name_of_a_column_of_images_does_not_run_into_the_next():
+    figure = plots.image_grid({"seed": pictures(2, 1)}, columns=["automobile → truck", "4 → 7"])
+    assert [axis.get_title() for axis in figure.axes[:2]] == ["automobile →\ntruck", "4 → 7"]
