@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
@@ -10,6 +11,7 @@ from multiprocessing import get_context
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 from repsim.measures import MEASURES, PREDICTION_MEASURES, interval, permutation_test
 from repsim.measures.registry import find_any
@@ -79,19 +81,24 @@ def print_coverages():
 
 
 @pytest.fixture(scope="module")
-def coverages():
-    done = subprocess.run([sys.executable, __file__], check=True, capture_output=True, text=True)
-    return {(find_any(name).name, population): value for name, population, value in json.loads(done.stdout)}
+def coverages(tmp_path_factory):
+    """Computed once, however many processes run these tests: the first one leaves them in a file."""
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
+    kept = tmp_path_factory.getbasetemp().parent / f"coverages-{run}.json"
+    with FileLock(f"{kept}.lock"):
+        if not kept.exists():
+            done = subprocess.run([sys.executable, __file__], check=True, capture_output=True, text=True)
+            kept.write_text(done.stdout)
+    found = json.loads(kept.read_text())
+    return {(find_any(name).name, population): value for name, population, value in found}
 
 
-@pytest.mark.xdist_group("coverages")  # they are computed once
 @pytest.mark.parametrize("population", POPULATIONS)
 @pytest.mark.parametrize("name", MEASURES)
 def test_representation_intervals_cover(coverages, name, population):
     assert coverages[name, population] >= 0.9
 
 
-@pytest.mark.xdist_group("coverages")
 @pytest.mark.parametrize("name", PREDICTION_MEASURES)
 def test_prediction_intervals_cover(coverages, name):
     assert coverages[name, "predictions"] >= 0.9
