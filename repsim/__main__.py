@@ -115,7 +115,7 @@ def _measures(chosen: argparse.Namespace) -> int:
 
 def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "models", nargs="+", metavar="MODEL", help="trained models: names, addresses or files"
+        "models", nargs="+", metavar="MODEL", help="names, addresses or files ('robust.pt, epsilon=8/255')"
     )
     parser.add_argument("--dataset", help="evaluate on this data set (default: that of the first model)")
     parser.add_argument(
@@ -143,7 +143,7 @@ def _evaluate(chosen: argparse.Namespace) -> int:
     from repsim.attacks import make_attack
     from repsim.data import load_data
     from repsim.evaluation import transfer_table
-    from repsim.loading import describe, load_models
+    from repsim.loading import describe, is_foreign, load_models
     from repsim.store import stored_model
     from repsim.training import robust_accuracy
 
@@ -152,7 +152,10 @@ def _evaluate(chosen: argparse.Namespace) -> int:
         for name in chosen.attack.split(",")
         for epsilon in chosen.epsilon.split(",")
     ]
-    name = chosen.dataset or stored_model(chosen.models[0]).recipe.dataset
+    first, *_ = chosen.models[0].split(",")
+    if not chosen.dataset and is_foreign(first):
+        raise ValueError(f"{first} does not say on which images: name a data set with --dataset.")
+    name = chosen.dataset or stored_model(first).recipe.dataset
     data = load_data(name, test_size=chosen.test_size)
     models = load_models(chosen.models, data, progress=False)
     if imported := [model for model in models if model.recipe.method == "imported"]:

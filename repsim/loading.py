@@ -107,10 +107,13 @@ def _load(
 
 
 def is_foreign(name: str | Path) -> bool:
-    """Whether a name or file is of a network that is not, or not yet, a model of our store."""
+    """Whether a name or file is of a network that is not, or not yet, a model of our store.
+
+    A name that ends as files do is a file's, there or not: names of our models have no dot.
+    """
     path = Path(name)
     ours = path.suffix in (".json", ".safetensors") and path.with_suffix(".json").is_file()
-    return not ours and (path.is_file() or str(name).startswith(ELSEWHERE))
+    return not ours and (path.is_file() or bool(path.suffix) or str(name).startswith(ELSEWHERE))
 
 
 def load_models(

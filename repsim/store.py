@@ -193,7 +193,7 @@ def stored_model(name: str | Path, device: str = "auto") -> TrainedModel:
     if path.is_file():
         raise ValueError(
             f"{path} is no model of the store (weights as .safetensors, with their record as .json beside "
-            "them). Files that have to be unpickled can run any code, and are not opened."
+            "them): repsim.loading.load_model reads what others trained."
         )
     stored = {p.stem: p for store in reversed(paths.models()) for p in sorted(store.glob("*/*.json"))}
     matching = [p for stem, p in stored.items() if str(name) in (stem, stem.rpartition("-")[2])]

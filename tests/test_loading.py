@@ -168,7 +168,14 @@ def test_which_names_are_foreign(robust, tmp_path):
     assert is_foreign(fresh(tmp_path / "a.pt"))
     assert is_foreign("hf:owner/repository/file.ckpt")
     with pytest.raises(ValueError, match="unknown trained model"):
-        load_model("no_such_file.pt")
+        load_model("resnet_tine")
+
+
+def test_a_file_that_is_not_there_is_said_to_be_missing(tiny_data, tmp_path):
+    fresh(tmp_path / "robust.pt")
+    message = f"there is no file {tmp_path / 'robust.pth'}; did you mean robust.pt?"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        load_models([f"{tmp_path / 'robust.pth'}, epsilon=0"], tiny_data, device="cpu", progress=False)
 
 
 def test_networks_of_one_kind_are_numbered(tiny_data, tmp_path):

@@ -159,7 +159,7 @@ def _checkpoints(texts: Iterable[str], data: Dataset, remarks: Remarks) -> Itera
     for number, text in enumerate(texts):
         name, *given = (part.strip() for part in text.split(","))
         options = read_import_options(given)
-        if not is_foreign(name):
+        if not (name.startswith(ELSEWHERE) or (is_foreign(name) and Path(name).is_file())):
             try:
                 yield stored_model(name, "cpu")
             except ValueError:

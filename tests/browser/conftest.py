@@ -30,7 +30,6 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.browser)
-            item.add_marker(pytest.mark.xdist_group("browser"))  # one process, one set of servers
             if CHROMIUM is None:
                 item.add_marker(pytest.mark.skip(reason=f"there is no Chromium here: {HOW}"))
 
