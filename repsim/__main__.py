@@ -96,6 +96,8 @@ def _layers(chosen: argparse.Namespace) -> int:
     table = graph.table()
     table["stitch"] = [kind_of_stitch(graph, layer) for layer in table["layer"]]
     print(table.to_string(index=False))
+    if graph.notes:
+        print("", *graph.notes, sep="\n")
     return 0
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,9 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from repsim.attacks import device_of
-from repsim.data import check_pixels
-from repsim.graphs import LayerGraph, Layers, trace
+from repsim.data import ImageSource, as_images, as_images_in_order, batches_of_images, is_one_shot, shuffles
+from repsim.graphs import LayerGraph, Layers, as_rows, trace
 from repsim.measures.hsic import Estimator, centered_gram, hsic_scale, recenter_
 from repsim.progress import progress_bar
 
@@ -29,7 +29,7 @@ ROUNDING = 1e-9  # the depth of layer 12 of 34 is a third, and a little more in 
 def layer_cka(
     model_a: nn.Module | LayerGraph,
     model_b: nn.Module | LayerGraph,
-    images: Float[Tensor, "n c h w"] | tuple[Float[Tensor, "n ..."], Float[Tensor, "m ..."]],
+    images: ImageSource | tuple[ImageSource, ImageSource],
     *,
     layers_a: Layers = "all",
     layers_b: Layers = "all",
@@ -53,8 +53,9 @@ def layer_cka(
         Networks, or their `trace`. When they are the same object with the same images and layers, it runs
         once, and the map is symmetric with a diagonal of 1.
     images
-        In [0, 1], for both models; or one tensor for each, row i of which belong together (benign and
-        adversarial images, or two data sets with matching rows).
+        In [0, 1], for both models: a tensor, an array, or batches of them, such as a `DataLoader` (see
+        `as_images`); or a tuple of two, row i of which belong together (benign and adversarial images, or two
+        data sets with matching rows). Of a generator, batches are made in the order given, in one pass.
     layers_a, layers_b
         `all`, `blocks`, `penultimate`, names, or a fraction of all layers, evenly spaced.
     estimator
@@ -82,46 +83,55 @@ def layer_cka(
     Raises
     ------
     ValueError
-        Fewer than 4 images or rows per batch, images outside [0, 1], or different numbers of images;
-        an unknown layer; or a layer whose activations are not finite (it is named).
+        Fewer than 4 images or rows per batch, images outside [0, 1], or different numbers of images; an
+        unknown layer, or one that the network does not compute for some images; more than one pass over a
+        generator; or a layer whose activations are not finite (it is named).
     """
-    images_a, images_b = images if isinstance(images, tuple) else (images, images)
-    _check(images_a, images_b, batch_size, passes)
-    graph_a = _as_graph(model_a, images_a)
-    itself = model_a is model_b and images_a is images_b
-    graph_b = graph_a if itself else _as_graph(model_b, images_b)
+    _check_options(batch_size, passes)
+    sources = images if isinstance(images, tuple) else (images,)
+    if sources[0] is sources[-1]:
+        sources = sources[:1]
+    batches = _Batches(sources, batch_size, passes, seed)
+    graph_a = _as_graph(model_a, batches.image_shapes[0])
+    itself = model_a is model_b and len(sources) == 1
+    graph_b = graph_a if itself else _as_graph(model_b, batches.image_shapes[-1])
     chosen_a, chosen_b = graph_a.select(layers_a), graph_b.select(layers_b)
-    sides = [(graph_a, images_a, chosen_a)]
+    sides = [(graph_a, chosen_a)]
     if itself:
-        sides[0] = (graph_a, images_a, list(dict.fromkeys(chosen_a + chosen_b)))
+        sides[0] = (graph_a, list(dict.fromkeys(chosen_a + chosen_b)))
     else:
-        sides.append((graph_b, images_b, chosen_b))
+        sides.append((graph_b, chosen_b))
 
-    counts = [len(side[2]) for side in sides]
+    counts = [len(side[1]) for side in sides]
     total = torch.zeros(counts[0], counts[-1], dtype=torch.float64)
     own = [torch.zeros(count, dtype=torch.float64) for count in counts]  # each layer's HSIC with itself
-    batches = _batches(len(images_a), batch_size, passes, seed)
-    for batch in progress_bar(batches, "layer CKA", "batch", progress):
-        weight = len(batch) * hsic_scale(len(batch), estimator)
-        stacks = [_gram_stack(*side, batch, estimator, pool) for side in sides]
+    count = 0
+    for batch in progress_bar(batches, "layer CKA", "batch", progress, total=batches.number):
+        n = len(batch[0])
+        count += n
+        weight = n * hsic_scale(n, estimator)
+        stacks = [
+            _gram_stack(*side, seen, estimator, pool)
+            for side, seen in zip(sides, (batch[0], batch[-1]), strict=False)
+        ]
         total += weight * (stacks[0] @ stacks[-1].T).cpu()
         for sums, stack in zip(own, stacks, strict=True):
             sums += weight * stack.norm(dim=1).square().cpu()
 
     for sums, side, name in zip(own, sides, names, strict=False):
-        _warn_of_constant(sums, side[2], name)
+        _warn_of_constant(sums, side[1], name)
     values = total / (_positive(own[0])[:, None] * _positive(own[-1])[None, :]).sqrt()
     if itself:
         values = (values + values.T) / 2  # equal but for rounding
         values.diagonal()[own[0] > 0] = 1.0
-        place = {layer: i for i, layer in enumerate(sides[0][2])}
+        place = {layer: i for i, layer in enumerate(sides[0][1])}
         values = values[[place[name] for name in chosen_a]][:, [place[name] for name in chosen_b]]
     pairs = pd.MultiIndex.from_product([chosen_a, chosen_b], names=["layer_a", "layer_b"])
     table = pd.DataFrame({"value": values.flatten().numpy()}, index=pairs).reset_index()
     table.insert(0, "model_a", names[0])
     table.insert(1, "model_b", names[0] if itself else names[1])
     table.insert(4, "measure", MEASURE_OF[estimator])
-    table["n"] = len(images_a)
+    table["n"] = count // passes
     return table
 
 
@@ -135,8 +145,8 @@ def as_matrix(
 
 def matched_cka(
     model: nn.Module | LayerGraph,
-    images_a: Float[Tensor, "n c h w"],
-    images_b: Float[Tensor, "n c h w"],
+    images_a: ImageSource,
+    images_b: ImageSource,
     *,
     layers: Layers = "all",
     **options,
@@ -148,7 +158,8 @@ def matched_cka(
     DataFrame
         One row per layer: `layer`, `depth` (0 at the first chosen layer, 1 at the last), `value`.
     """
-    graph = _as_graph(model, images_a)
+    images_a, images_b = as_images_in_order(images_a), as_images_in_order(images_b)
+    graph = _as_graph(model, images_a.shape[1:])
     chosen = graph.select(layers)
     matrix = as_matrix(
         layer_cka(graph, graph, (images_a, images_b), layers_a=chosen, layers_b=chosen, **options)
@@ -216,50 +227,127 @@ def mean_off_diagonal(matrix: pd.DataFrame | Float[np.ndarray, "l l"]) -> float:
     return float((values.sum() - np.trace(values)) / (depth * (depth - 1)))
 
 
-def _check(images_a: Tensor, images_b: Tensor, batch_size: int | None, passes: int) -> None:
-    if len(images_a) != len(images_b):
-        raise ValueError(
-            f"the two models need matching rows, got {len(images_a)} and {len(images_b)} images."
-        )
-    if len(images_a) < SMALLEST:
-        raise ValueError(f"CKA needs at least {SMALLEST} images, got {len(images_a)}.")
+def _check_options(batch_size: int | None, passes: int) -> None:
     if batch_size is not None and batch_size < SMALLEST:
         raise ValueError(f"batch_size must be at least {SMALLEST}, or None for one batch, not {batch_size}.")
     if passes < 1:
         raise ValueError(f"passes must be at least 1, not {passes}.")
-    check_pixels(images_a)
-    check_pixels(images_b)
 
 
-def _as_graph(model: nn.Module | LayerGraph, images: Tensor) -> LayerGraph:
-    return model if isinstance(model, LayerGraph) else trace(model, images.shape[1:])
+def _as_graph(model: nn.Module | LayerGraph, image_shape: Sequence[int]) -> LayerGraph:
+    return model if isinstance(model, LayerGraph) else trace(model, image_shape)
 
 
-def _batches(count: int, batch_size: int | None, passes: int, seed: int) -> list[Tensor]:
-    """Shuffled indices in batches of equal size up to one: a small rest would be noisy, or too small."""
-    number = 1 if batch_size is None else max(1, min(round(count / batch_size), count // SMALLEST))
-    generator = torch.Generator().manual_seed(seed)
-    return [
-        batch
-        for _ in range(passes)
-        for batch in torch.randperm(count, generator=generator).tensor_split(number)
-    ]
+class _Batches:
+    """Batches of images, as tuples of one tensor for each source; matching rows belong together.
+
+    Images that are there are shuffled, and batches equally large up to one image: a small rest would be
+    noisy, or too small. Images that come by and by (of a generator) are taken in their order, and what would
+    be too small a rest joins the batch before it.
+
+    Attributes
+    ----------
+    image_shapes
+        Of the sources' images.
+    number
+        How many batches there are; None where it is not known.
+    """
+
+    def __init__(self, sources: Sequence[ImageSource], batch_size: int | None, passes: int, seed: int):
+        self.batch_size, self.passes, self.seed = batch_size, passes, seed
+        self.number: int | None = None
+        self._one_shot = [is_one_shot(source) for source in sources]
+        if any(self._one_shot):
+            if passes > 1:
+                raise ValueError("a generator of images can be gone through once only: passes must be 1.")
+            streams = [
+                batches_of_images(source if once else as_images(source).split(batch_size or SMALLEST))
+                for source, once in zip(sources, self._one_shot, strict=True)
+            ]
+            self._coming = [_Coming(stream) for stream in streams]
+            self.image_shapes = [coming.held.shape[1:] for coming in self._coming]
+            return
+        if len(sources) > 1 and any(shuffles(source) for source in sources):
+            raise ValueError(
+                "images of two sources belong together row by row, and a loader that shuffles gives its own "
+                "in another order each time: give loaders that do not shuffle."
+            )
+        self._images = [as_images(source) for source in sources]
+        self.image_shapes = [images.shape[1:] for images in self._images]
+        counts = [len(images) for images in self._images]
+        if len(set(counts)) > 1:
+            raise ValueError(f"the two models need matching rows, got {counts[0]} and {counts[1]} images.")
+        if counts[0] < SMALLEST:
+            raise ValueError(f"CKA needs at least {SMALLEST} images, got {counts[0]}.")
+        self._in_pass = 1
+        if batch_size is not None:
+            self._in_pass = max(1, min(round(counts[0] / batch_size), counts[0] // SMALLEST))
+        self.number = self._in_pass * passes
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        if any(self._one_shot):
+            yield from self._as_they_come()
+            return
+        generator = torch.Generator().manual_seed(self.seed)
+        for _ in range(self.passes):
+            order = torch.randperm(len(self._images[0]), generator=generator)
+            for rows in order.tensor_split(self._in_pass):
+                yield tuple(images[rows] for images in self._images)
+
+    def _as_they_come(self) -> Iterator[tuple[Tensor, ...]]:
+        size = self.batch_size
+        wanted = None if size is None else size + SMALLEST  # so that a rest of one batch is never too small
+        while True:
+            for coming in self._coming:
+                coming.gather(wanted)
+            counts = [len(coming.held) for coming in self._coming]
+            is_last = wanted is None or min(counts) < wanted
+            if is_last and len(set(counts)) > 1:
+                raise ValueError("the two models need matching rows, and one source has more images.")
+            if is_last and counts[0] < SMALLEST:
+                raise ValueError(f"CKA needs at least {SMALLEST} images, got {counts[0]}.")
+            if is_last:
+                yield tuple(coming.take(counts[0]) for coming in self._coming)
+                return
+            yield tuple(coming.take(size) for coming in self._coming)
+
+
+class _Coming:
+    """Images of a source that is gone through once, of which some are held."""
+
+    def __init__(self, batches: Iterator[Tensor]):
+        self._batches = batches
+        self.held = next(batches)
+
+    def gather(self, wanted: int | None) -> None:
+        """Hold at least so many images (None: all), as long as there are any."""
+        parts = [self.held]
+        while wanted is None or sum(map(len, parts)) < wanted:
+            batch = next(self._batches, None)
+            if batch is None:
+                break
+            parts.append(batch)
+        self.held = torch.cat(parts)
+
+    def take(self, count: int) -> Tensor:
+        """The first of the held images, which are held no longer."""
+        taken, self.held = self.held[:count], self.held[count:]
+        return taken
 
 
 def _gram_stack(
-    graph: LayerGraph, images: Tensor, layers: list[str], batch: Tensor, estimator: Estimator, pool: bool
+    graph: LayerGraph, layers: list[str], images: Tensor, estimator: Estimator, pool: bool
 ) -> Float[Tensor, "layers pairs"]:
     """One recentred Gram matrix per layer, each laid flat, in float64."""
-    n = len(batch)
-    device = device_of(graph.network)
-    stack = torch.empty(len(layers), n * n, dtype=torch.float64, device=device)
+    n = len(images)
+    stack = torch.empty(len(layers), n * n, dtype=torch.float64, device=graph.device)
+    axes = {name: graph.channel_axis(name) if pool else None for name in layers}
     rows = dict(zip(layers, stack, strict=True))
 
     def reduce(name: str, value: Tensor) -> None:
-        if pool and value.dim() > 2:
-            # (n, channels, height, width) over positions; (n, tokens, width) over tokens
-            value = value.mean((2, 3)) if value.dim() == 4 else value.mean(1)
-        gram = centered_gram(value)
+        rows_of_layer = as_rows(value, axes[name])
+        # products of half precision would round once more
+        gram = centered_gram(rows_of_layer.to(torch.promote_types(value.dtype, torch.float32)))
         if not gram.isfinite().all():
             raise ValueError(
                 f"layer {name!r} has activations that are not finite (NaN or infinite, or too large to "
@@ -267,7 +355,7 @@ def _gram_stack(
             )
         recenter_(rows[name].view(n, n).copy_(gram), estimator)
 
-    graph.run(images[batch], reduce, layers)
+    graph.run(images, reduce, layers)
     return stack
 
 

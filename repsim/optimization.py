@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from repsim.attacks import Attack, evaluating, perturb
+from repsim.attacks import Attack, perturb
+from repsim.devices import evaluating
 from repsim.labels import label_loss
 
 

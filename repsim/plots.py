@@ -147,9 +147,15 @@ def model_maps(matrices: Mapping[str, pd.DataFrame], *, label: str, axes_labels:
 
 
 def _block(layer: str) -> str:
-    """The block a layer is in: `layer2.0` for `layer2.0.conv1`, `features` for `features.6`, else nothing."""
+    """The block a layer is in: `layer2.0` for `layer2.0.conv1`, `features` for `features.6`, else nothing.
+
+    Further inside, what is numbered: `encoder_layer_0` for `encoder.layers.encoder_layer_0.mlp.1`.
+    """
     first, *rest = layer.split(".")
-    return ".".join([first, rest[0]]) if len(rest) > 1 and rest[0].isdigit() else first if rest else ""
+    if len(rest) > 1 and rest[0].isdigit():
+        return f"{first}.{rest[0]}"
+    numbered = [part for part in rest[:-1] if part[-1].isdigit()]
+    return numbered[0] if numbered else first if rest else ""
 
 
 def _block_starts(layers: Sequence[str]) -> list[int]:

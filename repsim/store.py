@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from repsim import artifacts, messages, paths
 from repsim.attacks import AnyAttack, Attack, make_attack
 from repsim.data import Dataset
+from repsim.devices import resolve_device
 from repsim.graphs import LayerGraph, trace
 from repsim.models import build_model
 from repsim.progress import progress_bar
-from repsim.training import Recipe, resolve_device, robust_accuracy, train
+from repsim.training import Recipe, robust_accuracy, train
 
 EVALUATED = 1000  # test images on which robust accuracy is measured
 CURVE = ["epoch", "learning_rate", "loss", "accuracy"]  # columns, in the order in which tables have them

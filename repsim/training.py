@@ -18,10 +18,27 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from repsim import artifacts, messages
-from repsim.attacks import AnyAttack, Attack, Norm, device_of, evaluating, parse_epsilon, run_attack, seeded
-from repsim.data import Augmentation, Dataset, Split, check_pixels
-from repsim.labels import TRADES_NEEDS_CLASSES, Labels, is_multilabel, right
-from repsim.models import build_model, unwrapped
+from repsim.attacks import AnyAttack, Attack, Norm, parse_epsilon, run_attack
+from repsim.data import (
+    Augmentation,
+    Dataset,
+    ImageSource,
+    Split,
+    as_split,
+    batches_of_images,
+    images_and_labels,
+)
+from repsim.devices import (
+    device_of,
+    evaluating,
+    laid_out,
+    lay_out,
+    resolve_device,
+    seeded,
+    training_format,
+)
+from repsim.labels import TRADES_NEEDS_CLASSES, LabelSource, as_labels, is_multilabel, right_in_batch
+from repsim.models import Classifier, build_model, warn_of_batch_statistics
 from repsim.optimization import batches_of, check_finite, make_optimizer, make_schedule, objective
 from repsim.options import check_known, read_options
 from repsim.progress import progress_bar
@@ -185,6 +202,7 @@ class Recipe:
         return f"{re.sub('[^A-Za-z0-9_]+', '_', self.architecture)}-{self.address}"
 
 
+@torch.inference_mode(False)  # gradients, also where the caller has switched them off
 def train(
     recipe: Recipe,
     dataset: Dataset,
@@ -197,7 +215,8 @@ def train(
     """Train a network by `recipe`.
 
     Each epoch draws from random numbers of its own, seeded by (`data_seed`, epoch), and the checkpoint
-    holds everything else, so that N epochs, a kill and M more equal N + M epochs, on one CPU bit for bit.
+    holds everything else, so that N epochs, a kill and M more equal N + M epochs, on one CPU and with one
+    number of threads bit for bit. Other threads may train at the same time, but take turns by epochs.
 
     Parameters
     ----------
@@ -233,8 +252,7 @@ def train(
         dataset.std,
         seed=recipe.seed,
     )
-    # convolutions of small networks take up to half the time when channels lie side by side in memory
-    model = model.to(target, memory_format=torch.channels_last)
+    model = model.to(target)
     optimizer = make_optimizer(recipe, model.parameters())
     batches = batches_of(recipe, len(dataset.train))
     scheduler = make_schedule(recipe, optimizer, batches)
@@ -255,28 +273,21 @@ def train(
             on_epoch(epoch + 1, model)
         if checkpoint is not None and epoch + 1 < recipe.epochs:
             _save(checkpoint, recipe, model, optimizer, scheduler, history)
-    return model.eval().to(memory_format=torch.contiguous_format), pd.DataFrame(history)
-
-
-def resolve_device(device: str) -> torch.device:
-    """`auto` is the accelerator where there is one, else the CPU."""
-    if device != "auto":
-        return torch.device(device)
-    if not torch.accelerator.is_available():
-        return torch.device("cpu")
-    return torch.accelerator.current_accelerator()
+    return lay_out(model.eval(), torch.contiguous_format), pd.DataFrame(history)
 
 
 def _epoch(recipe, split, augmentation, model, optimizer, scheduler, batches) -> tuple[float, float]:
     model.train()
     device = split.labels.device
+    memory_format = training_format(device)  # the number of threads may have changed since the last epoch
+    lay_out(model, memory_format)
     order = torch.randperm(len(split)).to(device).split(recipe.batch_size)[:batches]
     done = scheduler.last_epoch / (batches * recipe.epochs)
     total_loss = correct = seen = 0.0
     # No cache: older torch would keep the casts of TRADES' no_grad pass, and the weights get no gradient.
     half = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda", cache_enabled=False)
     for batch, images in zip(order, split.in_batches(order), strict=True):
-        x, y = augmented(images, augmentation), split.labels[batch]
+        x, y = laid_out(augmented(images, augmentation), memory_format), split.labels[batch]
         optimizer.zero_grad(set_to_none=True)
         with half:
             loss, logits = objective(recipe, recipe.attack(done), model, x, y)
@@ -287,7 +298,7 @@ def _epoch(recipe, split, augmentation, model, optimizer, scheduler, batches) ->
         optimizer.step()
         scheduler.step()
         total_loss += value * len(y)
-        correct += right(logits, y).sum().item()
+        correct += right_in_batch(logits, y).sum().item()
         seen += len(y)
     return total_loss / seen, correct / seen
 
@@ -365,31 +376,57 @@ def _restore(checkpoint: Path, recipe, model, optimizer, scheduler) -> list[dict
     return state["history"]
 
 
-def predict(
-    model: nn.Module, images: Float[Tensor, "n c h w"], *, batch_size: int = 500
-) -> Float[Tensor, "n classes"]:
-    """Logits of images in [0, 1], in evaluation mode, on the device of `images`."""
-    check_pixels(images)
-    model = unwrapped(model)
+def predict(model: nn.Module, images: ImageSource, *, batch_size: int = 500) -> Float[Tensor, "n classes"]:
+    """Logits of images in [0, 1], in evaluation mode, on the device of `images`.
+
+    Parameters
+    ----------
+    model
+        As `run_attack` takes it.
+    images
+        As `as_images` takes them. A loader is gone through once, and never in memory as a whole.
+    """
+    model = Classifier(model)
     device = device_of(model)
     with evaluating(model), torch.no_grad():
-        return torch.cat([model(x.to(device)) for x in images.split(batch_size)]).to(images.device)
+        warn_of_batch_statistics(model)
+        return torch.cat(
+            [
+                model(x.to(device)).to(batch.device)
+                for batch in batches_of_images(images)
+                for x in batch.split(batch_size)
+            ]
+        )
 
 
 def accuracy(
-    model: nn.Module, images: Float[Tensor, "n c h w"], labels: Labels, *, batch_size: int = 500
+    model: nn.Module, images: ImageSource, labels: LabelSource | None = None, *, batch_size: int = 500
 ) -> float:
-    """Share of images whose largest logit is their label's; of multi-label data the share of attributes."""
-    return right(predict(model, images, batch_size=batch_size), labels).mean().item()
+    """Share of images whose largest logit is their label's; of multi-label data the share of attributes.
+
+    Parameters
+    ----------
+    images, labels
+        As `run_attack` takes them.
+    """
+    images, labels = images_and_labels(images, labels)
+    labels = as_labels(labels).to(images.device)
+    return right_in_batch(predict(model, images, batch_size=batch_size), labels).mean().item()
 
 
 def robust_accuracy(
-    model: nn.Module, split: Split, attacks: Iterable[AnyAttack], *, source: nn.Module | None = None
+    model: nn.Module,
+    split: Split | ImageSource,
+    attacks: Iterable[AnyAttack],
+    *,
+    source: nn.Module | None = None,
 ) -> pd.DataFrame:
     """Accuracy on adversarial images of each attack.
 
     Parameters
     ----------
+    split
+        Or batches of images and labels, such as a loader (see `as_images`).
     attacks
         ε = 0 gives clean accuracy (of `jpeg` and `snow`: see there).
     source
@@ -400,6 +437,7 @@ def robust_accuracy(
     DataFrame
         One row per attack: `attack` (its name), `norm`, `epsilon`, `steps`, `accuracy`.
     """
+    split = as_split(split, "split")
     rows = []
     for attack in attacks:
         images = run_attack(source or model, split.images, split.labels, attack)

@@ -16,18 +16,16 @@ from repsim.attacks import (
     Attack,
     Gabor,
     Snow,
-    device_of,
     epsilon_text,
-    evaluating,
     fgsm,
     make_attack,
     parse_epsilon,
     perturb,
     read_attacks,
     run_attack,
-    seeded,
 )
-from repsim.models import build_model
+from repsim.devices import device_of, evaluating, seeded
+from repsim.models import batch_statistics, build_model
 from repsim.training import Recipe, train
 
 
@@ -519,3 +517,194 @@ def test_seeded_gives_the_callers_state_back_after_an_error():
     with pytest.raises(RuntimeError), seeded(7, torch.device("cpu")):
         torch.rand(4).view(3)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+# networks and images as their users have them
+
+
+class Small(nn.Module):
+    """A network without BatchNorm, whose output a test may wrap."""
+
+    def __init__(self, give=lambda logits: logits):
+        super().__init__()
+        self.conv, self.fc, self.give = nn.Conv2d(3, 6, 3), nn.Linear(6, 4), give
+
+    def forward(self, x):
+        return self.give(self.fc(self.conv(x).relu().mean((2, 3))))
+
+
+class InPlace(Small):
+    def forward(self, x):
+        x.sub_(0.5).div_(0.2)
+        return super().forward(x)
+
+
+class Output(dict):
+    """As Hugging Face's ModelOutput: a mapping, by attribute too."""
+
+
+def small(kind=Small, *arguments):
+    torch.manual_seed(0)
+    return kind(*arguments).eval()
+
+
+PHOTOS, CLASSES = torch.rand(6, 3, 10, 10, generator=generator(3)), torch.tensor([0, 1, 2, 3, 0, 1])
+EVERY = [make_attack(name, 0.05, steps=2) for name in ATTACKS if name != "autoattack"]
+EVERY += [make_attack("pgd", 0.5, "l2", steps=2), make_attack("autoattack", 0.05)]
+every = pytest.mark.parametrize("attack", EVERY, ids=lambda attack: f"{attack.name} {attack.norm}")
+
+
+@every
+def test_outputs_that_are_no_tensors(attack):
+    expected = run_attack(small(), PHOTOS, CLASSES, attack)
+    for give in (lambda y: (y, y[:, :2]), lambda y: [y], lambda y: Output(loss=None, logits=y)):
+        assert torch.equal(run_attack(small(Small, give), PHOTOS, CLASSES, attack), expected)
+
+
+@pytest.mark.parametrize(
+    ("give", "shown"),
+    [
+        (lambda y: {"hidden": y}, "dict with hidden"),
+        (lambda y: y[:, :, None], "a tensor of shape (6, 4, 1)"),
+        (lambda y: None, "NoneType"),
+    ],
+)
+def test_outputs_without_logits_are_refused(give, shown):
+    message = (
+        "the network puts out no logits, (images, classes): neither as a tensor, nor first in a tuple, nor "
+        f"as 'logits' in a mapping. It puts out {shown}."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        run_attack(small(Small, give), PHOTOS, CLASSES, Attack(0.1))
+
+
+def test_networks_that_are_wrapped():
+    expected = run_attack(small(), PHOTOS, CLASSES, Attack(0.1, steps=2))
+    wrapped = [
+        nn.DataParallel(small()),
+        torch.optim.swa_utils.AveragedModel(small()),
+        torch.compile(small(), backend="eager"),
+        nn.DataParallel(nn.DataParallel(small())),
+    ]
+    for network in wrapped:
+        assert torch.equal(run_attack(network, PHOTOS, CLASSES, Attack(0.1, steps=2)), expected)
+
+
+def test_hooks_on_a_wrapper_are_kept():
+    network = nn.DataParallel(small())
+    network.register_forward_hook(lambda module, images, logits: logits.flip(1))
+    found = run_attack(network, PHOTOS, CLASSES, Attack(0.1, steps=2))
+    flipped = small(Small, lambda logits: logits.flip(1))
+    assert torch.equal(found, run_attack(flipped, PHOTOS, CLASSES, Attack(0.1, steps=2)))
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_what_is_no_network_is_refused():
+    exported = torch.export.export(small(), (PHOTOS,))
+    compiled = torch.jit.trace(small(), PHOTOS)
+    for network, message in (
+        (
+            compiled,
+            "a TorchScript module was compiled for running: hand over the network that it was made of.",
+        ),
+        (exported, "a torch.export program was compiled for running: hand over the network that it was made"),
+        (exported.module(), "a torch.export program was compiled for running: hand over the network that it"),
+        (
+            lambda x: x,
+            "expected a network, a torch.nn.Module, not function: hand over the network itself, not ",
+        ),
+    ):
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+            run_attack(network, PHOTOS, CLASSES, Attack(0.1))
+
+
+@every
+@pytest.mark.parametrize("surroundings", [torch.no_grad, torch.inference_mode])
+def test_without_gradients_around(attack, surroundings):
+    expected = run_attack(small(), PHOTOS, CLASSES, attack)
+    network = small()
+    with surroundings():
+        images, labels = PHOTOS.clone(), CLASSES.clone()
+        assert torch.equal(run_attack(network, images, labels, attack), expected)
+        assert not torch.is_grad_enabled()
+
+
+def test_networks_without_gradients_are_refused():
+    network = small()
+    network.forward = torch.no_grad()(network.forward)
+    for attack in (Attack(0.1), make_attack("apgd_ce", 0.1)):
+        with pytest.raises(ValueError, match=r"^the network's logits have no gradient for an attack"):
+            run_attack(network, PHOTOS, CLASSES, attack)
+    with torch.inference_mode():
+        network = small()
+    with pytest.raises(ValueError, match=r"^the network's weights were made under torch\.inference_mode"):
+        run_attack(network, PHOTOS, CLASSES, Attack(0.1))
+
+
+@every
+@pytest.mark.parametrize("network", [torch.float64, torch.bfloat16, torch.float16])
+def test_networks_and_images_of_any_precision(attack, network):
+    model = small().to(network)
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        images = PHOTOS.to(dtype)
+        found = run_attack(model, images, CLASSES, attack)
+        assert found.dtype == dtype
+        assert (found.min() >= 0, found.max() <= 1) == (True, True)
+    assert all(weight.dtype == network for weight in model.parameters())
+
+
+def test_half_precision_leaves_the_ball_exact():
+    model = small().bfloat16()
+    found = run_attack(model, PHOTOS, CLASSES, Attack(1 / 255))
+    assert (found - PHOTOS).abs().max() <= 1 / 255 + 1e-6
+
+
+@every
+def test_a_network_that_works_in_place_leaves_the_images_as_they_are(attack):
+    before = PHOTOS.clone()
+    found = run_attack(small(InPlace), PHOTOS, CLASSES, attack)
+    assert torch.equal(PHOTOS, before)
+    assert found.min() >= 0
+
+
+def test_one_hot_labels_are_classes(batch, trained):
+    expected = run_attack(trained, *batch, Attack(0.1))
+    for labels in (F.one_hot(batch[1], 10).float(), batch[1].tolist(), batch[1].numpy()):
+        assert torch.equal(run_attack(trained, batch[0], labels, Attack(0.1)), expected)
+
+
+def test_labels_of_a_loss_of_ones_own_are_as_they_are_given():
+    seen = []
+
+    def loss(logits, labels, reduction):
+        seen.append(labels)
+        return F.cross_entropy(logits, labels, reduction=reduction)
+
+    soft = F.one_hot(CLASSES, 4).float()
+    run_attack(small(), PHOTOS, soft, Attack(0.1, steps=1), loss=loss)
+    assert torch.equal(seen[0], soft)
+
+
+def test_images_of_a_loader():
+    expected = run_attack(small(), PHOTOS, CLASSES, Attack(0.1, steps=2))
+    pairs = torch.utils.data.TensorDataset(PHOTOS, CLASSES)
+    loader = torch.utils.data.DataLoader(pairs, batch_size=4)
+    for images, labels in ((loader, None), (loader, CLASSES), (PHOTOS.numpy(), CLASSES.numpy())):
+        assert torch.equal(run_attack(small(), images, labels, Attack(0.1, steps=2)), expected)
+    shuffled = torch.utils.data.DataLoader(pairs, batch_size=4, shuffle=True)
+    run_attack(small(), shuffled, None, Attack(0.1, steps=2))
+    with pytest.raises(ValueError, match=r"give labels=None, which takes them from its batches\.$"):
+        run_attack(small(), shuffled, CLASSES, Attack(0.1))
+
+
+def test_batchnorm_without_running_statistics_is_said():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), nn.Flatten())
+    network.append(nn.Linear(256, 4)).eval()
+    message = r"^BatchNorm without running statistics \(1\) takes those of the batch: what the network makes"
+    with pytest.warns(UserWarning, match=message):
+        run_attack(network, PHOTOS, CLASSES, Attack(0.1, steps=1))
+    assert batch_statistics(network) == ["1"]
+    network[1] = nn.BatchNorm2d(4).train()
+    assert batch_statistics(network) == ["1"]
+    assert batch_statistics(network.eval()) == []

@@ -20,6 +20,7 @@ from repsim.layer_maps import (
     matched_cka,
     mean_off_diagonal,
 )
+from repsim.measures.hsic import centered_gram, hsic_scale, recenter_
 from repsim.models import build_model
 
 ESTIMATORS = ["unbiased", "biased"]
@@ -416,7 +417,7 @@ def test_matched_of_the_same_images_is_one():
     ("images", "options", "message"),
     [
         (noise(3), {}, "CKA needs at least 4 images, got 3."),
-        (noise(0), {}, "CKA needs at least 4 images, got 0."),
+        (noise(0), {}, "images are empty: there is no image."),
         (noise(8), {"batch_size": 3}, "batch_size must be at least 4, or None for one batch, not 3."),
         (noise(8), {"batch_size": 0}, "batch_size must be at least 4, or None for one batch, not 0."),
         (noise(8), {"passes": 0}, "passes must be at least 1, not 0."),
@@ -574,3 +575,71 @@ def test_the_last_third_less_the_first_is_taken_model_by_model():
     assert found["a"] == (16 + 25) / 2 - (0 + 1) / 2
     squares = np.arange(34) ** 2.0
     assert found["b"] == pytest.approx(squares[22:].mean() - squares[:12].mean())
+
+
+# -- images as users have them ------------------------------------------------------------------------------
+
+
+def one_batch(images, **options):
+    network = build()
+    return layer_cka(network, network, images, batch_size=None, progress=False, **options)["value"].to_numpy()
+
+
+def loader_of(images, **options):
+    dataset = torch.utils.data.TensorDataset(images, torch.zeros(len(images)))
+    return torch.utils.data.DataLoader(dataset, batch_size=7, **options)
+
+
+def test_arrays_loaders_mappings_and_generators_mean_their_images():
+    images = noise(24)
+    expected = one_batch(images)
+    for same in (
+        images.numpy(),
+        loader_of(images),
+        loader_of(images, shuffle=True),  # read once, for both networks
+        [{"pixel_values": batch, "labels": 0} for batch in images.split(7)],
+        iter(images.split(7)),
+        (batch for batch in loader_of(images)),
+    ):
+        np.testing.assert_allclose(one_batch(same), expected, atol=1e-6)
+    pair = one_batch((loader_of(images), images.numpy()))
+    np.testing.assert_allclose(pair, one_batch((images, images.clone())), atol=1e-6)
+
+
+def test_a_generator_is_gone_through_once_in_its_order_and_in_batches_of_the_size_asked():
+    images, network = noise(26), build()
+    options = {"progress": False, "estimator": "unbiased"}
+    found = layer_cka(network, network, iter(images.split(3)), batch_size=8, **options)
+    assert set(found["n"]) == {26}
+    graph, total, own = trace(network, images.shape[1:]), 0.0, 0.0
+    x, y = (capture(graph, images, name)[name].flatten(1).double() for name in ("hidden.0", "hidden.4"))
+    for rows in (slice(0, 8), slice(8, 16), slice(16, 26)):  # 2 would be too small a rest
+        a, b = (recenter_(centered_gram(each[rows]), "unbiased") for each in (x, y))
+        weight = len(a) * hsic_scale(len(a), "unbiased")
+        total, own = total + weight * (a * b).sum(), own + weight * torch.stack([a.norm(), b.norm()]).square()
+    value = found.query("layer_a == 'hidden.0' and layer_b == 'hidden.4'")["value"].item()
+    assert value == pytest.approx((total / own.prod().sqrt()).item(), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("images", "options", "message"),
+    [
+        (lambda: iter(noise(8).split(4)), {"passes": 2}, "can be gone through once only: passes must be 1"),
+        (lambda: iter(noise(3).split(2)), {}, "CKA needs at least 4 images, got 3"),
+        (
+            lambda: (iter(noise(12).split(4)), noise(9)),
+            {},
+            "need matching rows, and one source has more images",
+        ),
+        (
+            lambda: (loader_of(noise(12), shuffle=True), noise(12)),
+            {},
+            "a loader that shuffles gives its own in another order each time",
+        ),
+        (lambda: iter([noise(4), 2 * noise(4)]), {}, r"must have pixels in \[0, 1\]"),
+    ],
+)
+def test_images_that_cannot_be_matched_are_refused(images, options, message):
+    network = build()
+    with pytest.raises(ValueError, match=message):
+        layer_cka(network, build(seed=1), images(), progress=False, **options)

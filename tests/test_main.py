@@ -60,14 +60,14 @@ def numbers(line):
 def test_layers_of_an_architecture(capsys):
     assert main(["layers", "wrn_28_1"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["layer", "operation", "shape", "parameters", "stitch"]
+    assert lines[0].split() == ["layer", "operation", "shape", "layout", "parameters", "read", "stitch"]
     rows = [line.split(maxsplit=2) for line in lines[1:]]
     assert rows[0][:2] == ["conv1", "Conv2d"]
     assert rows[-1][:2] == ["fc", "Linear"]
     assert ["layer3.3.add", "add"] in [row[:2] for row in rows]
     assert "16 × 32 × 32" in rows[0][2]
     assert "normalize" not in [row[0] for row in rows]
-    assert rows[0][2].endswith("1×1 convolution")
+    assert rows[0][2].split()[5:] == ["channels_first", "432", "traced", "1×1", "convolution"]
     assert rows[-1][2].split()[-1] == "linear"
 
 
@@ -90,7 +90,7 @@ def test_layers_of_a_trained_model(capsys, models):
     for name in (models[0].name, models[0].recipe.address, str(models[0].path)):
         assert main(["layers", name]) == 0
         lines = capsys.readouterr().out.splitlines()
-        assert lines[-1].split() == ["classifier", "Linear", "10", "25418", "linear"]
+        assert lines[-1].split() == ["classifier", "Linear", "10", "vector", "25418", "traced", "linear"]
 
 
 @pytest.mark.parametrize("shape", ["3,32", "3,32,0", "a,32,32", "x,3,32,32", "3;32;32", "3,32,-1", ""])
@@ -334,4 +334,4 @@ def test_a_reader_that_has_seen_enough_is_no_error():
     done = subprocess.run(["bash", "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0
     assert done.stderr == ""
-    assert done.stdout.split() == ["layer", "operation", "shape", "parameters", "stitch"]
+    assert done.stdout.split() == ["layer", "operation", "shape", "layout", "parameters", "read", "stitch"]

@@ -1,5 +1,6 @@
 """Recipes and their addresses; training by each of them; kill and resume; evaluation."""
 
+import copy
 import dataclasses
 import os
 import re
@@ -15,16 +16,16 @@ import torch
 import torch.nn.functional as F
 
 from repsim import training
-from repsim.attacks import Attack, evaluating, run_attack
-from repsim.data import Augmentation, Split
+from repsim.attacks import Attack, run_attack
+from repsim.data import Augmentation, Split, load_data
+from repsim.devices import evaluating, resolve_device
 from repsim.models import build_model
-from repsim.optimization import Diverged
+from repsim.optimization import Diverged, objective
 from repsim.training import (
     Recipe,
     accuracy,
     augmented,
     predict,
-    resolve_device,
     robust_accuracy,
     train,
 )
@@ -285,6 +286,89 @@ def test_beta_weighs_robustness(tiny_data):
         return F.kl_div(F.log_softmax(moved, dim=1), clean, reduction="batchmean").item()
 
     assert divergence(12.0) < 0.8 * divergence(0.5)
+
+
+@pytest.fixture
+def threads():
+    """Sets the number of torch's threads; it is as before after the test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def in_format(tensor, memory_format):
+    return tensor.stride() == torch.empty(tensor.shape, memory_format=memory_format).stride()
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["images_contiguous", "images_channels_last"])
+def test_weights_and_images_are_channels_last_in_epochs_of_one_thread_only(monkeypatch, threads, last):
+    """Here nothing can go wrong with two: no convolution has a stride. What can is in test_two_threads.py."""
+    data = load_data("shapes", train_size=60, test_size=20)
+    if last:
+        images = data.train.images.to(memory_format=torch.channels_last)
+        data = dataclasses.replace(data, train=dataclasses.replace(data.train, images=images))
+    seen = []
+
+    def watched(settings, attack, model, x, targets):
+        maps = [x, *(weight for weight in model.parameters() if weight.dim() == 4)]
+        for memory_format in (torch.contiguous_format, torch.channels_last):
+            if all(in_format(tensor, memory_format) for tensor in maps):
+                seen.append(memory_format)
+        return objective(settings, attack, model, x, targets)
+
+    monkeypatch.setattr(training, "objective", watched)
+    numbers = [1, 2, 1, 3]
+    threads(numbers[0])
+    model, _ = run(
+        data,
+        "vgg_tiny",
+        epochs=4,
+        batch_size=60,
+        augment=False,
+        on_epoch=lambda epoch, _: threads([*numbers, 1][epoch]),
+    )
+    formats = {1: torch.channels_last, 2: torch.contiguous_format, 3: torch.contiguous_format}
+    assert seen == [formats[number] for number in numbers]
+    assert all(
+        in_format(weight, torch.contiguous_format) for weight in model.parameters() if weight.dim() == 4
+    )
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("numbers", [(1, 2), (2, 1)])
+def test_a_checkpoint_of_one_number_of_threads_goes_on_with_another(
+    tiny_data, tmp_path, threads, optimizer, numbers
+):
+    checkpoint = tmp_path / "run.checkpoint"
+    options = {"optimizer": optimizer, "learning_rate": 0.01, "epochs": 4, "batch_size": 50}
+
+    def kill(epoch, model):
+        if epoch == 3:
+            raise Killed
+
+    threads(1)
+    _, curve = run(tiny_data, "vgg_tiny", **options)
+    threads(numbers[0])
+    with pytest.raises(Killed):
+        run(tiny_data, "vgg_tiny", **options, checkpoint=checkpoint, on_epoch=kill)
+    threads(numbers[1])
+    model, table = run(tiny_data, "vgg_tiny", **options, checkpoint=checkpoint)
+    # but for rounding, which grows from step to step
+    pd.testing.assert_frame_equal(table, curve, rtol=0.02)
+    assert all(
+        in_format(weight, torch.contiguous_format) for weight in model.parameters() if weight.dim() == 4
+    )
+
+
+@pytest.mark.parametrize("options", [{}, PGD, TRADES], ids=["standard", "pgd", "trades"])
+@pytest.mark.parametrize("without", [torch.no_grad, torch.inference_mode])
+def test_training_needs_no_gradients_of_the_callers(tiny_data, without, options):
+    expected = weights(tiny_data, **options)
+    with without():
+        found, _ = run(tiny_data, **options)
+        assert not torch.is_grad_enabled()
+    assert same(found.state_dict(), expected)
+    assert all(weight.requires_grad and not weight.is_inference() for weight in found.parameters())
 
 
 def test_no_share_attacked_is_standard_training(tiny_data):
@@ -632,3 +716,55 @@ def test_transfer_uses_the_images_of_the_source(tiny_data, pair):
     transfer = robust_accuracy(model, test, [attack], source=source)["accuracy"][0]
     assert transfer == accuracy(model, run_attack(source, test.images, test.labels, attack), test.labels)
     assert transfer > robust_accuracy(model, test, [attack])["accuracy"][0]
+
+
+# images and labels as their users have them
+
+
+def loader(split, **options):
+    pairs = torch.utils.data.TensorDataset(split.images, split.labels)
+    return torch.utils.data.DataLoader(pairs, batch_size=7, **options)
+
+
+@pytest.fixture(scope="module")
+def network(tiny_data):
+    return build_model("mlp", tiny_data.image_shape, 10, tiny_data.mean, tiny_data.std)
+
+
+def test_predictions_of_whatever_holds_images(tiny_data, network):
+    images = tiny_data.test.images
+    expected = predict(network, images)
+    for source in (images.numpy(), loader(tiny_data.test), (batch for batch in images.split(9))):
+        torch.testing.assert_close(predict(network, source), expected)
+    torch.testing.assert_close(
+        predict(copy.deepcopy(network).double(), images), expected.double(), rtol=1e-4, atol=1e-5
+    )
+    half = predict(copy.deepcopy(network).bfloat16(), images)
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, expected, rtol=0.05, atol=0.05)
+
+
+def test_accuracy_of_whatever_holds_images_and_labels(tiny_data, network):
+    images, labels = tiny_data.test.images, tiny_data.test.labels
+    expected = accuracy(network, images, labels)
+    one_hot = F.one_hot(labels, 10)
+    for given in ((images, one_hot), (images.numpy(), one_hot.numpy()), (images, labels.tolist())):
+        assert accuracy(network, *given) == expected
+    for shuffle in (False, True):
+        assert accuracy(network, loader(tiny_data.test, shuffle=shuffle)) == pytest.approx(expected)
+    with pytest.raises(ValueError, match=r"give labels=None, which takes them from its batches\.$"):
+        accuracy(network, loader(tiny_data.test, shuffle=True), labels)
+    attacks = [Attack(0.0), Attack(0.1, steps=1, random_start=False)]
+    pd.testing.assert_frame_equal(
+        robust_accuracy(network, loader(tiny_data.test), attacks),
+        robust_accuracy(network, Split(images, one_hot.float()), attacks),
+    )
+
+
+def test_predictions_say_where_they_hang_on_the_batch():
+    norm = torch.nn.BatchNorm2d(3, track_running_stats=False)
+    network = torch.nn.Sequential(norm, torch.nn.Flatten(), torch.nn.Linear(48, 3))
+    with pytest.warns(
+        UserWarning, match=r"^BatchNorm without running statistics \(0\) takes those of the batch"
+    ):
+        predict(network, torch.rand(5, 3, 4, 4))

@@ -19,8 +19,10 @@ from torch import Tensor, nn
 
 from repsim import messages
 from repsim.attacks.epsilons import epsilon_text
-from repsim.attacks.running import AnyAttack, Loss, Norm, device_of, run_attack, seeded
-from repsim.labels import label_loss
+from repsim.attacks.running import AnyAttack, Loss, Norm, check_gradient, run_attack
+from repsim.data import ImageSource
+from repsim.devices import device_of, seeded
+from repsim.labels import LabelSource, label_loss
 
 NORM_NAMES = {"linf": "Linf", "l2": "L2"}
 TARGETS = 9  # wrong classes that targeted attacks aim at, the likeliest first
@@ -67,8 +69,9 @@ class Published(AnyAttack):
         if self.epsilon == 0:
             return images.clone()
         device = device_of(model)
-        with torch.no_grad():
-            classes = model(images[:1].to(device)).shape[1]
+        logits = model(images[:1].to(device, copy=True).requires_grad_())
+        check_gradient(logits)
+        classes = logits.shape[1]
         if classes < self.classes:
             raise ValueError(
                 f"{self.name} needs a model of at least {self.classes} classes, not {classes}: its loss "
@@ -156,18 +159,24 @@ class AutoAttack(Published):
         seed: int,
     ) -> Float[Tensor, "n c h w"]:
         package = _package("AutoAttack", "pyautoattack")
+        pixels = images.float()  # it knows no other dtype
         attack = package.AutoAttack(
-            model, eps=self.epsilon, norm=NORM_NAMES[self.norm], seed=seed, device=images.device
+            lambda x: model(x).float(),
+            eps=self.epsilon,
+            norm=NORM_NAMES[self.norm],
+            seed=seed,
+            device=images.device,
         )
         if targets < TARGETS:  # it would look for more classes than there are
             attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = targets
-        return attack.run_standard_evaluation(images, labels, batch_size=batch_size)[0]
+        found = attack.run_standard_evaluation(pixels, labels, batch_size=batch_size)[0]
+        return torch.where(found == pixels, images, found.to(images))
 
 
 def autoattack(
     model: nn.Module,
-    images: Float[Tensor, "n c h w"],
-    labels: Int[Tensor, "n"],
+    images: ImageSource,
+    labels: LabelSource | None,
     epsilon: float,
     norm: Norm = "linf",
     *,
@@ -215,5 +224,5 @@ def _quiet() -> Iterator[None]:
 def _own_random_numbers(seed: int, device: torch.device) -> Iterator[None]:
     """As `seeded`; the package seeds the current CUDA device as well, also where it works on the CPU."""
     cuda = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    with torch.random.fork_rng(cuda), seeded(seed, device):
+    with seeded(seed, device), torch.random.fork_rng(cuda):
         yield

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -14,9 +13,10 @@ from torch import Tensor, nn
 
 from repsim import messages
 from repsim.attacks.epsilons import epsilon_text, parse_epsilon
-from repsim.data import check_pixels
-from repsim.labels import label_loss
-from repsim.models.attacker_model import unwrapped
+from repsim.data import ImageSource, images_and_labels
+from repsim.devices import device_of, evaluating, seeded
+from repsim.labels import LabelSource, as_labels, label_loss
+from repsim.models.wrappers import Classifier, warn_of_batch_statistics
 
 Norm = Literal["linf", "l2"]
 NORMS = ("linf", "l2")
@@ -108,14 +108,35 @@ class GradientAttack(AnyAttack):
             for start in range(0, len(images), batch_size):
                 x = images[start : start + batch_size].to(device)
                 y = labels[start : start + batch_size].to(device)
-                batches.append(self.climb(lambda p, y=y: loss(model(p), y, reduction="sum"), x))
+
+                def summed(pixels: Tensor, y: Tensor = y) -> Tensor:
+                    logits = model(pixels)
+                    check_gradient(logits)
+                    return loss(logits, y, reduction="sum")
+
+                batches.append(self.climb(summed, x))
         return torch.cat(batches)
+
+
+def check_gradient(logits: Tensor) -> None:
+    """Refuse logits from which no gradient leads back to the images.
+
+    Raises
+    ------
+    ValueError
+        They have none, as of a network whose forward runs under `torch.no_grad`.
+    """
+    if not logits.requires_grad:
+        raise ValueError(
+            "the network's logits have no gradient for an attack to climb: its forward runs under "
+            "torch.no_grad or torch.inference_mode, or detaches what it computes."
+        )
 
 
 def run_attack(
     model: nn.Module,
-    images: Float[Tensor, "n c h w"],
-    labels: Shaped[Tensor, "n ..."],
+    images: ImageSource,
+    labels: LabelSource | None,
     attack: AnyAttack,
     *,
     batch_size: int = 500,
@@ -127,8 +148,14 @@ def run_attack(
     Parameters
     ----------
     model
-        Takes images in [0, 1] and gives logits, or is an `AttackerModel` of the robustness package; it is
-        attacked in evaluation mode, on its own device, and left as it was.
+        Takes images in [0, 1] and gives logits, alone, first in a tuple or as `logits` in a mapping; or is an
+        `AttackerModel` of the robustness package. It is attacked in evaluation mode, on its own device and in
+        its own dtype, without what wraps it (DataParallel, torch.compile), and left as it was.
+    images
+        As `as_images` takes them: a tensor, an array, or a loader. Attacks move them in float32 at least.
+    labels
+        As `as_labels` takes them; None: those of the batches that images come in. Labels for a `loss` of the
+        caller's are given to it as they are.
     seed
         Of the random start, and of whatever else the attack draws. The caller's random state is left alone.
     loss
@@ -137,41 +164,30 @@ def run_attack(
     Returns
     -------
     Tensor
-        On the device of `images`.
+        On the device of `images`, in their dtype.
 
     Raises
     ------
     ValueError
-        Images outside [0, 1], or of a kind that the attack does not take.
+        Images outside [0, 1], or of a kind that the attack does not take; labels that do not fit; or what is
+        no network that gives logits, and a gradient to its images.
     """
-    check_pixels(images)
-    model = unwrapped(model)
-    with evaluating(model):
-        found = attack.run(model, images, labels, batch_size=batch_size, seed=seed, loss=loss)
-    return found.to(images.device)
+    images, labels = images_and_labels(images, labels)
+    if loss is label_loss:
+        labels = as_labels(labels)
+    model = Classifier(model)
+    with torch.inference_mode(False), torch.enable_grad(), evaluating(model):
+        _check_weights(model)
+        warn_of_batch_statistics(model)
+        moved = images.to(torch.promote_types(images.dtype, torch.float32))
+        moved, labels = (each.clone() if each.is_inference() else each for each in (moved, labels))
+        found = attack.run(model, moved, labels, batch_size=batch_size, seed=seed, loss=loss)
+        return found.to(images)
 
 
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[nn.Module]:
-    """Put a model into evaluation mode inside the block, and each of its modules back after it."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield model
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
-@contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Draw random numbers from `seed` inside the block; the caller's random state is as before after it."""
-    accelerators = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(accelerators):
-        torch.manual_seed(seed)
-        yield
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """The device of a model's weights."""
-    return next(model.parameters()).device
+def _check_weights(model: nn.Module) -> None:
+    if any(weight.is_inference() for weight in model.parameters()):
+        raise ValueError(
+            "the network's weights were made under torch.inference_mode, where no gradient goes through "
+            "them: build or load the network outside of it."
+        )

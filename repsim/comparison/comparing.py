@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
-from jaxtyping import Float
 from torch import Tensor
 
 from repsim import messages
@@ -14,8 +13,8 @@ from repsim.attacks import Attack
 from repsim.comparison.known import KnownValues
 from repsim.comparison.observing import Observers, by_its_name
 from repsim.comparison.values import OUTPUT, AnyMeasure, Asked, Captured, Value
-from repsim.comparison.views import Inputs, View, check_sets, make_views
-from repsim.data import Dataset, Split
+from repsim.comparison.views import Inputs, View, as_data, check_sets, make_views
+from repsim.data import Dataset, ImageSource, Split
 from repsim.graphs import Layers
 from repsim.inversion import InvertedSet, Pairs
 from repsim.measures import Measure, compare_many
@@ -48,7 +47,7 @@ Names = Mapping[str, TrainedModel]
 
 def compare_models(
     models: Iterable[TrainedModel],
-    data: Dataset | Split | Float[Tensor, "n c h w"],
+    data: Dataset | Split | ImageSource,
     measures: Measures = "cka",
     inputs: Inputs = "natural",
     layers: Layers = "penultimate",
@@ -70,7 +69,8 @@ def compare_models(
     Parameters
     ----------
     data
-        Whose test images the models see; or a split of them; or images without labels.
+        Whose test images the models see; or a split of them; or images, with labels or without, as a tensor,
+        an array or a loader (see `as_images`).
     measures
         Of representations and of predictions, by name with options (`jaccard(k=20)`), or `"all"`; of all,
         `rtd` takes most of the time.
@@ -118,6 +118,7 @@ def compare_models(
         note in place of a value, and with `"all"` so have all).
     """
     models, layers = {model.name: model for model in models}, by_its_name(layers)
+    data = as_data(data)
     observers = Observers(models, layers)
     asked = Asked.of(measures, permutations, intervals)
     if asked.predictions or inputs == "adversarial":

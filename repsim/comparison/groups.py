@@ -19,8 +19,8 @@ from repsim.comparison.comparing import check_classes, check_views, finished, pa
 from repsim.comparison.known import KnownValues
 from repsim.comparison.observing import Observers, by_its_name
 from repsim.comparison.values import Asked, Captured, Value
-from repsim.comparison.views import Inputs, View, make_views
-from repsim.data import Dataset, Split
+from repsim.comparison.views import Inputs, View, as_data, make_views
+from repsim.data import Dataset, ImageSource, Split
 from repsim.inversion import InvertedSet, Pairs
 from repsim.labels import check_one_class
 from repsim.measures import Measure
@@ -175,7 +175,7 @@ def _shared_out(there: Int[Tensor, " c"], size: int) -> Int[Tensor, " c"]:
 
 def compare_groups(
     models: Iterable[TrainedModel],
-    data: Dataset | Split | Float[Tensor, "n c h w"],
+    data: Dataset | Split | ImageSource,
     measures: Measures = "cka",
     by: str = "agreement",
     *,
@@ -229,6 +229,7 @@ def compare_groups(
         As `compare_models`; an unknown grouping; labels are missing.
     """
     models, layer = {model.name: model for model in models}, by_its_name(layer)
+    data = as_data(data)
     sampling = Sampling(by, size, match_classes, quantiles, seed)
     observers = Observers(models, layer)
     if len(observers.layers) > 1:

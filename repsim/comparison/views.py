@@ -7,15 +7,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from repsim import artifacts, messages
 from repsim.attacks import Attack, run_attack
-from repsim.data import Dataset, Split, check_pixels
+from repsim.data import Dataset, ImageSource, Split, as_images, as_split, labelled_images
 from repsim.graphs import Layers
 from repsim.inversion import InvertedSet, Pairs
 from repsim.inversion.recipe import Start
+from repsim.labels import as_labels
 from repsim.store import TrainedModel
 
 Inputs = Literal["natural", "inverted", "adversarial"]
@@ -42,6 +44,16 @@ class View:
     owner: str | None
     identity: Mapping[str, object]
     load: Callable[[], tuple[Images, Tensor | None]]
+
+
+def as_data(data: Dataset | Split | ImageSource) -> Dataset | Split | Tensor:
+    """What models are compared on, once it is read: images that have labels are a split."""
+    if isinstance(data, Dataset):
+        return data
+    if isinstance(data, Split):
+        return as_split(data, "images")
+    images, labels = labelled_images(data)
+    return images if labels is None else Split(images, as_labels(labels))
 
 
 def make_views(
@@ -82,7 +94,8 @@ def make_views(
             f"the models take images of shape {shape}; given are {len(images)} of shape "
             f"{tuple(images.shape[1:])}."
         )
-    check_pixels(images)
+    images = as_images(images)
+    images = images.to(torch.promote_types(images.dtype, torch.float32))  # of bfloat16 there is no digest
     if inputs == "inverted":
         return _inverted_views(models, sets, pairs, labels, layer)
     identity = {"images": artifacts.digest(images)}

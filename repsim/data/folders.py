@@ -94,13 +94,22 @@ def _class_folders(folder: Path) -> list[str]:
 
 
 def _list_images(root: Path, folder: Path, classes: Sequence[str]) -> list[list[str]]:
-    listed = []
+    listed, depth = [], len(folder.parts) + 1
     for name in progress_bar(classes, f"listing {folder.name}", "class", len(classes) >= 100):
-        found = sorted(f for f in (folder / name).rglob("[!.]*") if f.suffix.lower() in IMAGE_SUFFIXES)
+        found = sorted(
+            file
+            for file in (folder / name).rglob("*")
+            if file.suffix.lower() in IMAGE_SUFFIXES and not _is_hidden(file.parts[depth:])
+        )
         if not found:
             raise ValueError(f"{folder / name} holds no image ({', '.join(IMAGE_SUFFIXES)}).")
         listed.append([str(f.relative_to(root)) for f in found])
     return listed
+
+
+def _is_hidden(parts: Sequence[str]) -> bool:
+    """Whether a file below a class folder is hidden, or inside a folder that is, such as `.AppleDouble`."""
+    return any(part.startswith(".") for part in parts)
 
 
 @register("imagenet")

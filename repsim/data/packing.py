@@ -29,13 +29,12 @@ from repsim._compat import torchvision
 from repsim.data.dataset import PHOTOGRAPHS, Augmentation, Request, Source, shift_and_flip
 from repsim.data.folders import IMAGENET_SIZE, split_folder
 from repsim.data.streaming import (
-    READ_ERRORS,
     Frame,
     Image,
     StreamedSplit,
     UnreadableImage,
+    decode,
     frame_photo,
-    refuse,
 )
 from repsim.progress import progress_bar
 
@@ -149,7 +148,7 @@ def _read(folder: Path, size: int | None, skip: bool, name: str) -> tuple[bytes,
     """An image's bytes as they are packed, its height and width; None for one that is skipped."""
     content = (folder / name).read_bytes()
     try:
-        picture = _decode(str(folder / name), content)
+        picture = decode(str(folder / name), content)
     except UnreadableImage as error:
         if skip:
             return None
@@ -161,14 +160,6 @@ def _read(folder: Path, size: int | None, skip: bool, name: str) -> tuple[bytes,
         picture.save(encoded, "JPEG", quality=QUALITY)
         content = encoded.getvalue()
     return content, picture.height, picture.width
-
-
-def _decode(name: str, content: bytes) -> Pictures.Image:
-    try:
-        with Pictures.open(io.BytesIO(content)) as picture:
-            return picture.convert("RGB")
-    except READ_ERRORS as error:
-        refuse(name, content, error)
 
 
 def _write(
@@ -265,7 +256,7 @@ class Pack:
             raise artifacts.DamagedArtifact(
                 f"{self.path} is damaged: {self.names[row]} is not what was packed. Pack the folder again."
             )
-        image = torchvision.transforms.functional.pil_to_tensor(_decode(self.name(row), content))
+        image = torchvision.transforms.functional.pil_to_tensor(decode(self.name(row), content))
         return image if self.frame is None else self.frame.of(image)
 
     def name(self, row: int) -> str:

@@ -81,22 +81,6 @@ def stratified(labels: np.ndarray, size: int) -> np.ndarray:
     return np.sort(np.lexsort((labels, rank))[:size])
 
 
-def check_pixels(images: Tensor, argument: str = "images") -> None:
-    """Refuse images whose pixels are not in [0, 1] (models normalise inside).
-
-    Raises
-    ------
-    ValueError
-        A pixel is outside [0, 1], or not a number.
-    """
-    low, high = images.aminmax()
-    if not (low >= 0 and high <= 1):  # so written that NaN is refused too
-        raise ValueError(
-            f"{argument} must have pixels in [0, 1], found [{low:.3g}, {high:.3g}]. Models normalise "
-            "inside: give them raw pixels, divided by 255 when they are bytes."
-        )
-
-
 def to_bytes(images: Float[Tensor, "n c h w"]) -> UInt8[Tensor, "n c h w"]:
     """Pixels in [0, 1] as bytes, each rounded to the nearest level."""
     return (images * 255).round().to(torch.uint8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import io
 import itertools
 import os
 import warnings
@@ -14,8 +15,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, NoReturn, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Float, UInt8
+from PIL import Image as Pictures
 from torch import Tensor
 
 from repsim._compat import torchvision
@@ -26,6 +29,7 @@ Image = UInt8[Tensor, "c h w"]
 IN_MEMORY = 6 * 2**30  # bytes: splits that take more as float32 are read while they are used
 AT_ONCE = 256  # images that threads are given to read
 NAMED = 10  # skipped images that a warning names before it only counts them
+DEEPEST = 2**16 - 1  # white, in pictures of more than a byte for a pixel
 READ_ERRORS = (OSError, SyntaxError, ValueError)  # what Pillow raises for files that are no images, or broken
 
 
@@ -80,11 +84,7 @@ class ImageFiles:
 
     def read(self, row: int) -> Image:
         path = self.name(row)
-        try:
-            picture = torchvision.datasets.folder.default_loader(path)
-        except READ_ERRORS as error:
-            with open(path, "rb") as file:
-                refuse(path, file.read(), error)
+        picture = decode(path, Path(path).read_bytes())
         image = torchvision.transforms.functional.pil_to_tensor(picture)
         return image if self.frame is None else self.frame.of(image)
 
@@ -93,6 +93,43 @@ class ImageFiles:
 
     def mark(self, row: int) -> str:
         return self.files[row]
+
+
+def decode(name: str, content: bytes) -> Pictures.Image:
+    """A picture of 8 bits for each of red, green and blue from a file's bytes.
+
+    Grey levels of 16 bits are divided by 65535, and floats are taken as they are, in [0, 1]; both are then
+    rounded to bytes.
+
+    Parameters
+    ----------
+    name
+        What messages call the file.
+
+    Raises
+    ------
+    UnreadableImage
+        They are no picture, a broken one, or one whose range of grey levels is another.
+    """
+    try:
+        with Pictures.open(io.BytesIO(content)) as picture:
+            if picture.mode.startswith("I") or picture.mode == "F":  # which Pillow would cut off at 255
+                return Pictures.fromarray(_bytes_of(np.asarray(picture))).convert("RGB")
+            return picture.convert("RGB")
+    except READ_ERRORS as error:
+        refuse(name, content, error)
+
+
+def _bytes_of(levels: np.ndarray) -> np.ndarray:
+    """Grey levels, whole ones of 16 bits or floats in [0, 1], as bytes."""
+    kind, white = ("floats", 1) if levels.dtype.kind == "f" else ("whole numbers", DEEPEST)
+    low, high = levels.min(), levels.max()
+    if not (low >= 0 and high <= white):  # so written that NaN is refused too
+        raise ValueError(
+            f"its grey levels, {kind} of {8 * levels.itemsize} bits, are in [{low:g}, {high:g}]; expected "
+            f"are such in [0, {white}]"
+        )
+    return np.rint(levels * (255 / white)).astype(np.uint8)
 
 
 def refuse(name: str, content: bytes, error: Exception) -> NoReturn:

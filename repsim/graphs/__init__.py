@@ -1,13 +1,14 @@
 """Layer names; networks run up to a layer, and cut in two at one.
 
-A layer is a node of the traced graph, named as torchvision's feature extraction names it
-(`layer1.0.add`, `layer1.0.relu_1`), so that residual sums have names too. Networks that cannot be traced
-are watched through hooks instead; their layers are their innermost modules.
+A layer is the call of an innermost module, by the module's path (a second call is `relu_1`), or a residual
+sum (`layer1.0.add`). They are read from a graph of the network's operations, which is used only after it has
+given what the network gives; else by hooks, which see no sums.
 """
 
 from repsim.graphs.folding import fold_batchnorm
-from repsim.graphs.layer_graph import Ending, Layer, LayerGraph, Layers
+from repsim.graphs.layer_graph import Ending, Layer, LayerGraph, Layers, Layout
 from repsim.graphs.observing import Observation, Observer
+from repsim.graphs.rows import as_rows
 from repsim.graphs.tracing import capture, trace
 
 __all__ = [
@@ -15,8 +16,10 @@ __all__ = [
     "Layer",
     "LayerGraph",
     "Layers",
+    "Layout",
     "Observation",
     "Observer",
+    "as_rows",
     "capture",
     "fold_batchnorm",
     "trace",

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from repsim.attacks import device_of
 from repsim.graphs.folding import fold_batchnorm
 from repsim.graphs.layer_graph import LayerGraph
+from repsim.graphs.rows import as_rows
+from repsim.graphs.trial import FEW
 
 BATCH = 250  # images at a time
 
@@ -35,27 +36,37 @@ class Observer:
     ----------
     layers
         By their names.
-    reduce
-        What to keep of a layer's value for a batch of images, as one row for each; all of it by default.
+    pool
+        Average values over their positions, rather than flatten them: one number for each channel is kept.
+
+    Raises
+    ------
+    ValueError
+        A layer is unknown; the network puts out no logits; or it can't be seen which axis has the channels.
     """
 
     def __init__(
         self,
         graph: LayerGraph,
         layers: Sequence[str],
-        reduce: Callable[[Tensor], Tensor] = lambda value: value.flatten(1),
+        *,
+        pool: bool = False,
     ):
         self.layers = list(layers)
-        self._device = device_of(graph.network)
-        self._part = fold_batchnorm(graph.reading(self.layers))
-        self._reduce = reduce
+        if graph.classes is None:
+            raise ValueError("the network puts out no logits, (images, classes): capture reads its layers.")
+        self._graph, self._device = graph, graph.device
+        self._axes = [graph.channel_axis(layer) if pool else None for layer in self.layers]
+        self._part = fold_batchnorm(graph.reading(self.layers), graph.trial_images(FEW))
 
     def observe(self, images: Float[Tensor, "n c h w"]) -> Observation:
         """What the network makes of images, on their device."""
+        self._graph.check_images(images)
         batches = []
         with torch.no_grad():
             for batch in images.split(BATCH):
                 *values, logits = self._part(batch.to(self._device))
-                batches.append([each.to(images.device) for each in [*map(self._reduce, values), logits]])
+                rows = map(as_rows, values, self._axes)
+                batches.append([each.to(images.device) for each in [*rows, logits]])
         *values, logits = (torch.cat(parts) for parts in zip(*batches, strict=True))
         return Observation(dict(zip(self.layers, values, strict=True)), logits)

@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from repsim.attacks import device_of
-from repsim.data import check_pixels
+from repsim.data import ImageSource, as_images_in_order
 from repsim.graphs import LayerGraph, fold_batchnorm, trace
 from repsim.inversion.options import InversionOptions
+from repsim.models import bare
 from repsim.optimization import Diverged
 from repsim.progress import progress_bar
 
@@ -56,28 +56,36 @@ class Reader:
         *,
         compiled: bool = False,
     ):
-        network = model.network if isinstance(model, LayerGraph) else model
+        network = model.network if isinstance(model, LayerGraph) else bare(model)
         if training := [name for name, module in network.named_modules() if module.training]:
             whole = "" if training[0] == "" else f" (its {training[0]})"
             raise ValueError(
                 f"the model is in training mode{whole}, where BatchNorm makes each image's representation "
                 "depend on the others in its batch: call model.eval() first."
             )
-        graph = model if isinstance(model, LayerGraph) else trace(model, image_shape)
+        graph = model if isinstance(model, LayerGraph) else trace(network, image_shape)
+        if graph.batch_dependent:
+            raise ValueError(
+                "what the model makes of an image depends on the others in its batch (BatchNorm without "
+                "running statistics does so), so that no image can be inverted by itself."
+            )
         names = graph.select(layer)
         if len(names) != 1:
             raise ValueError(
                 f"one layer represents an image; {layer!r} are {len(names)}: {', '.join(names)}."
             )
-        self.device = device_of(network)
+        self.device, self.check_images = graph.device, graph.check_images
         self.compiled = compiled
-        beginning = fold_batchnorm(graph.beginning(names[0]))
+        beginning = fold_batchnorm(graph.beginning(names[0]), graph.trial_images(2))
         if compiled:
             beginning = torch.compile(beginning, dynamic=False, mode="reduce-overhead")
         self._beginning = beginning
 
     def __call__(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
-        return self._beginning(images).flatten(1)
+        rows = self._beginning(images).flatten(1)
+        return rows.to(
+            torch.promote_types(rows.dtype, torch.float32)
+        )  # half precision is no measure of length
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,10 +116,11 @@ class Inversion:
         return float(self.curve["converged"].iloc[-1])
 
 
+@torch.inference_mode(False)  # gradients, also where the caller has switched them off
 def invert(
     model: nn.Module | LayerGraph | Reader,
-    seeds: Float[Tensor, "n c h w"],
-    targets: Float[Tensor, "n c h w"],
+    seeds: ImageSource,
+    targets: ImageSource,
     layer: str = "penultimate",
     *,
     batch_size: int = BATCH,
@@ -147,17 +156,17 @@ def invert(
     settings = InversionOptions.of(**options)
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}.")
-    if seeds.shape != targets.shape or seeds.dim() != 4:
+    seeds, targets = as_images_in_order(seeds, "seeds"), as_images_in_order(targets, "targets")
+    if seeds.shape != targets.shape:
         raise ValueError(
             "seeds and targets are (n, c, h, w), each seed with one target: seeds are "
             f"{tuple(seeds.shape)}, targets {tuple(targets.shape)}."
         )
-    if not len(seeds):
-        raise ValueError("there is no image to invert.")
-    check_pixels(seeds, "seeds")
-    check_pixels(targets, "targets")
     read = model if isinstance(model, Reader) else Reader(model, layer, seeds.shape[1:])
+    read.check_images(seeds)
+    # a copy of what was made under inference_mode can have gradients
     seeds, targets = (images.detach().float() for images in (seeds, targets))
+    seeds, targets = (each.clone() if each.is_inference() else each for each in (seeds, targets))
     parts: list[Inversion] = []
     starts = range(0, len(seeds), batch_size)
     total = len(starts) * settings.iterations
@@ -201,7 +210,8 @@ def _invert_batch(
             f"the representation of target {_few(silent)} is 0, so that no distance is relative to it: take "
             "another layer, or other targets."
         )
-    images, losses, iterations = seeds.clone(), torch.zeros(count, device=device), torch.zeros(count).long()
+    images, iterations = seeds.clone(), torch.zeros(count).long()
+    losses = torch.zeros(count, dtype=wanted.dtype, device=device)
     mean_loss, converged = torch.zeros(2, settings.iterations + 1, dtype=torch.float64, device=device)
     gone_loss = gone = 0.0
     # All that is known of an image is one row of each of these; rows of converged images are taken out.
@@ -211,7 +221,7 @@ def _invert_batch(
         "seed": seeds,
         "wanted": wanted,
         "best": seeds,
-        "loss": torch.full((count,), torch.inf, device=device),
+        "loss": torch.full((count,), torch.inf, dtype=wanted.dtype, device=device),
         "updates": torch.full((count,), settings.iterations, device=device),
         "settled": torch.zeros(count, dtype=torch.bool, device=device),  # converged, and moved no further
         "finite": torch.ones(count, dtype=torch.bool, device=device),
@@ -265,7 +275,7 @@ def _distance(
         torch.autocast(images.device.type, torch.bfloat16, enabled=half),
     ):
         images = images.detach().requires_grad_(with_gradient)
-        difference = read(images).float() - wanted
+        difference = read(images) - wanted
         loss = difference.norm(dim=1) / wanted.norm(dim=1)
         if not with_gradient:
             return loss, torch.zeros_like(images)

@@ -6,6 +6,7 @@ singular values of U_XᵀU_Y.
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import NamedTuple
 
@@ -81,6 +82,7 @@ INSTEAD = "take more inputs than units, or use svcca(dims=…) with few dims, ck
     invariances="linear translation",
     reference="Hotelling 1936; Raghu et al. 2017",
     least=more_than_units,
+    half_precision=math.inf,
 )
 def cca_mean(x: Representation, y: Representation) -> Tensor:
     """Mean canonical correlation, over as many as the smaller rank.
@@ -100,6 +102,7 @@ def cca_mean(x: Representation, y: Representation) -> Tensor:
     invariances="linear translation",
     reference="Kornblith et al. 2019",
     least=more_than_units,
+    half_precision=math.inf,
 )
 def cca_mean_squared(x: Representation, y: Representation) -> Tensor:
     """Mean of the squared canonical correlations (Yanai's GCD, where the ranks are equal).
@@ -122,6 +125,7 @@ def cca_mean_squared(x: Representation, y: Representation) -> Tensor:
     least=lambda width_x, width_y, dims=0, **_: more_than_units(
         *(min(w, dims or w) for w in (width_x, width_y))
     ),
+    half_precision=1e-3,
 )
 def svcca(x: Representation, y: Representation, *, variance: float = 0.99, dims: int = 0) -> Tensor:
     """Mean canonical correlation of the leading principal components.
@@ -158,6 +162,7 @@ def _leading(values: Float[Tensor, " r"], variance: float, dims: int) -> int:
     reference="Morcos et al. 2018",
     elsewhere="ReSi†",
     least=more_than_units,
+    half_precision=math.inf,
 )
 def pwcca(x: Representation, y: Representation) -> Tensor:
     """Canonical correlations weighted by how much of X they carry: Σⱼ|⟨hᵢ, xⱼ⟩|, with hᵢ the variates of X.
@@ -180,6 +185,7 @@ def pwcca(x: Representation, y: Representation) -> Tensor:
     reference="May et al. 2019",
     elsewhere="ReSi",
     least=lambda width_x, width_y: max(SMALLEST, width_x + width_y),  # it does not centre
+    half_precision=math.inf,
 )
 def eigenspace_overlap(x: Representation, y: Representation) -> Tensor:
     """‖U_XᵀU_Y‖² / max(rank), with orthonormal bases of the column spaces, not centred.

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import pandas as pd
 import torch
 
+from repsim.arrays import Values
 from repsim.measures.measure import Measure, check_rows, represent_pair
 from repsim.measures.predictions import PredictionMeasure
 from repsim.measures.registry import MEASURES, find_measure
-from repsim.measures.representation import Memory, Representation, Values, represent
+from repsim.measures.representation import Memory, Representation, represent
 from repsim.messages import unknown
 from repsim.progress import progress_bar
 
@@ -195,7 +196,7 @@ def row_of(
         warnings.simplefilter("always")
         try:
             value = measure.evaluate(x, y)
-            notes = [str(warning.message) for warning in caught]
+            notes = [*measure.caveats(x, y), *(str(warning.message) for warning in caught)]
         except ValueError as error:
             if not undefined_is_a_note:
                 raise ValueError(f"{measure.label}{of_which}: {error}") from error

@@ -63,6 +63,8 @@ def explain(name: str) -> str:
     variants = _variants(measure)
     width = max(map(len, variants))
     method = "jackknife" if measure.leave_one_out else "subsampling"
+    off = measure.half_precision
+    trusted = "not to be trusted" if off == math.inf else f"right to {off:g}"
     lines = [
         f"{measure.name}({options})",
         kind,
@@ -74,6 +76,7 @@ def explain(name: str) -> str:
         *(f"  {variant:<{width}}  {unchanged}" for variant, unchanged in variants.items()),
         "",
         f"Its interval comes from {method}.",
+        f"Of features in half precision (float16, bfloat16) it is {trusted}.",
     ]
     return "\n".join(lines + ([FAULTY] if "†" in measure.elsewhere else []))
 

@@ -30,6 +30,7 @@ from repsim.measures.representation import Representation, centered, cross, kept
     invariances="orthogonal scale translation",
     reference="Kornblith et al. 2019",
     elsewhere="ReSi, rsatoolbox",
+    half_precision=1e-3,
 )
 def cka(x: Representation, y: Representation) -> Tensor:
     """Linear CKA: ‖YᵀX‖² / (‖XᵀX‖·‖YᵀY‖), of centred X and Y.
@@ -81,6 +82,7 @@ def _debiased_without_each(x: Representation, y: Representation) -> Float[Tensor
     reference="Song et al. 2012; Nguyen et al. 2021",
     elsewhere="torch-cka†",
     leave_one_out=_debiased_without_each,
+    half_precision=1e-3,
 )
 def cka_debiased(x: Representation, y: Representation) -> Tensor:
     """Linear CKA from unbiased estimates: ⟨K̃, L̃⟩ / √(⟨K̃, K̃⟩⟨L̃, L̃⟩) of U-centred Grams with zero diagonals.
@@ -105,6 +107,7 @@ def unbiased(x: Representation, y: Representation) -> Tensor:
     invariances="orthogonal scale translation",
     reference="Kornblith et al. 2019",
     examples=({}, {"threshold": 0.5}),
+    half_precision=1e-3,
 )
 def cka_rbf(x: Representation, y: Representation, *, threshold: float = 1.0) -> Tensor:
     """CKA of Gaussian kernels exp(−‖a − b‖² / 2σ²), with σ = `threshold` × the median distance.
@@ -135,6 +138,7 @@ def gaussian_gram(x: Representation, threshold: float) -> Float[Tensor, "n n"]:
     metric=True,
     reference="Williams et al. 2021",
     elsewhere="netrep",
+    half_precision=1e-3,
 )
 def cka_angular(x: Representation, y: Representation) -> Tensor:
     """The angle between the centred Gram matrices: arccos of `cka`, but exact near 0.

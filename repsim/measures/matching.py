@@ -29,6 +29,7 @@ def _assign(gains: Float[Tensor, "d e"]) -> tuple[Tensor, Tensor]:
     metric=True,
     reference="Williams et al. 2021",
     elsewhere="netrep",
+    half_precision=1e-3,
 )
 def permutation_angular(x: Representation, y: Representation) -> Tensor:
     """The angle between centred X and Y after the best one-to-one assignment of units; equal widths only.
@@ -56,6 +57,7 @@ def permutation_angular(x: Representation, y: Representation) -> Tensor:
     growth=0.5,
     reference="Williams et al. 2021",
     elsewhere="ReSi",
+    half_precision=1e-3,
 )
 def permutation_procrustes(x: Representation, y: Representation) -> Tensor:
     """min over orders P of the units of ‖X − YP‖, as they are, the narrower padded with zeros.
@@ -103,6 +105,7 @@ def unit_correlations(x: Representation, y: Representation) -> Float[Tensor, "d 
     invariances="permutation scale translation",
     reference="Li et al. 2015",
     elsewhere="ReSi",
+    half_precision=1e-3,
 )
 def correlation_match_hard(x: Representation, y: Representation) -> Tensor:
     """Mean correlation of units matched one to one, as many as the narrower has.
@@ -123,6 +126,7 @@ def correlation_match_hard(x: Representation, y: Representation) -> Tensor:
     invariances="permutation scale translation",
     reference="Li et al. 2015",
     elsewhere="ReSi",
+    half_precision=1e-3,
 )
 def correlation_match_soft(x: Representation, y: Representation) -> Tensor:
     """Mean correlation of every unit with its best match, averaged over both directions.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
@@ -15,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from repsim.measures.representation import SMALLEST, Memory, Representation, Values, represent
+from repsim.arrays import Values
+from repsim.measures.representation import SMALLEST, Memory, Representation, count_copies, represent
 from repsim.messages import unknown
 
 TRANSFORMATIONS = ("orthogonal", "permutation", "scale", "translation", "linear")
@@ -45,6 +47,9 @@ class Measure:
         Whether the triangle inequality holds.
     growth
         With the number of inputs n, the value grows as n to this power (norms over all inputs do).
+    half_precision
+        How far the value may be off where features are rounded to float16 or bfloat16, of values above 1 as a
+        share; ∞: not to be trusted with them, where networks share fine structure, or not known to be.
     reference
         The paper that defines it.
     elsewhere
@@ -61,6 +66,7 @@ class Measure:
     symmetric: bool
     metric: bool
     growth: float
+    half_precision: float
     elsewhere: str
     options: Mapping[str, object]
     examples: tuple[Mapping[str, object], ...]
@@ -152,7 +158,25 @@ class Measure:
             does not vary, or an option that the measure does not have or that is out of range.
         """
         measure = self.using(**options)
-        return measure.evaluate(*represent_pair(x, y, pool=pool, dtype=dtype))
+        pair = represent_pair(x, y, pool=pool, dtype=dtype)
+        for caveat in measure.caveats(*pair):
+            warnings.warn(caveat, stacklevel=2)
+        return measure.evaluate(*pair)
+
+    def caveats(self, x: Representation, y: Representation) -> list[str]:
+        """What makes a value for these two doubtful, whatever the measure: said once, not at every value."""
+        found = []
+        if self.half_precision == math.inf and (x.half or y.half):
+            found.append(
+                f"{self.label} is not to be trusted here: features are of half precision, whose rounding can "
+                "hide what it measures; compute them in float32."
+            )
+        if copies := count_copies(x, y):
+            found.append(
+                f"{copies} of the {x.n} inputs have the rows of others, in both representations, as where a "
+                "loader pads with copies: these count twice, and are each other's nearest; leave them out."
+            )
+        return found
 
     def evaluate(self, x: Representation, y: Representation) -> float:
         """The value for two prepared representations, whose shared parts may already be known."""
@@ -197,6 +221,7 @@ def measure(
     symmetric: bool = True,
     metric: bool = False,
     growth: float = 0,
+    half_precision: float = math.inf,
     elsewhere: str = "",
     examples: tuple[Mapping[str, object], ...] = ({},),
     least: Least = lambda width_x, width_y, **_: SMALLEST,
@@ -217,6 +242,7 @@ def measure(
             symmetric=symmetric,
             metric=metric,
             growth=growth,
+            half_precision=half_precision,
             elsewhere=elsewhere,
             options=dict(default_options(function)),
             examples=examples,

@@ -139,6 +139,7 @@ EXAMPLES = ({}, {"center": True}, {"metric": "euclidean"}, {"k": 3})
     elsewhere="ReSi",
     examples=EXAMPLES,
     least=few_neighbors,
+    half_precision=4e-3,
 )
 def jaccard(
     x: Representation, y: Representation, *, k: int = 10, metric: str = "cosine", center: bool = False
@@ -166,6 +167,7 @@ def _jaccard_rows(ranks: Int[Tensor, "n k"]) -> Float[Tensor, " n"]:
     elsewhere="ReSi",
     examples=EXAMPLES,
     least=few_neighbors,
+    half_precision=4e-3,
 )
 def rank(
     x: Representation, y: Representation, *, k: int = 10, metric: str = "cosine", center: bool = False
@@ -199,6 +201,7 @@ def _rank_rows(ranks: Int[Tensor, "n k"]) -> Float[Tensor, " n"]:
     elsewhere="ReSi",
     examples=EXAMPLES,
     least=few_neighbors,
+    half_precision=4e-3,
 )
 def rank_jaccard(
     x: Representation, y: Representation, *, k: int = 10, metric: str = "cosine", center: bool = False
@@ -220,6 +223,7 @@ def rank_jaccard(
     reference="Huh et al. 2024",
     examples=EXAMPLES,
     least=few_neighbors,
+    half_precision=4e-3,
 )
 def mutual_knn(
     x: Representation, y: Representation, *, k: int = 10, metric: str = "cosine", center: bool = False
@@ -246,6 +250,7 @@ def _cosine_invariances(center: bool = False, **_: object) -> str:
     reference="Huh et al. 2024",
     examples=({}, {"center": True}, {"k": 20}),
     least=few_neighbors,
+    half_precision=4e-3,
 )
 def cknna(x: Representation, y: Representation, *, k: int = 10, center: bool = False) -> Tensor:
     """Debiased CKA of the cosine kernels, where only mutual neighbours count (both in X and in Y).
@@ -303,6 +308,7 @@ def _masked_hsic(
     elsewhere="ReSi",
     examples=({}, {"center": True}, {"k": None}),
     least=few_neighbors,
+    half_precision=1e-3,
 )
 def second_order_cosine(
     x: Representation, y: Representation, *, k: int | None = 10, center: bool = False

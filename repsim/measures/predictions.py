@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
+from repsim.arrays import Values, tensor_of
 from repsim.measures.measure import (
     Orientation,
     changed_options,
@@ -22,7 +23,6 @@ from repsim.measures.measure import (
     label_of,
     number_option,
 )
-from repsim.measures.representation import Values, as_tensor
 
 SUMS_TO_ONE = 5e-3  # how far a row of bfloat16 probabilities may be off
 
@@ -134,7 +134,7 @@ def prediction_pair(
 
 def as_probabilities(predictions: Values, name: str) -> Float[Tensor, "n c"]:
     """Probabilities in float64: as they are, if that is what they are, else the softmax of logits."""
-    table = as_tensor(predictions, name).double()
+    table = tensor_of(predictions, name).double()
     if table.dim() != 2 or table.shape[0] < 1 or table.shape[1] < 2:
         raise ValueError(
             f"{name} must have one row per input and at least two classes, (n, classes); "
@@ -149,7 +149,7 @@ def as_probabilities(predictions: Values, name: str) -> Float[Tensor, "n c"]:
 
 
 def _checked_labels(labels: Labels, table: Tensor) -> Int[Tensor, " n"]:
-    labels = as_tensor(labels, "labels").to(table.device)
+    labels = tensor_of(labels, "labels").to(table.device)
     n, classes = table.shape
     if labels.shape != (n,):
         raise ValueError(f"labels must hold one class per input, ({n},); got shape {tuple(labels.shape)}.")

@@ -57,6 +57,7 @@ def _unit_difference(x: Representation, y: Representation) -> Float[Tensor, "n t
     metric=True,
     reference="Ding et al. 2021; Williams et al. 2021",
     elsewhere="ReSi",
+    half_precision=1e-3,
 )
 def procrustes(x: Representation, y: Representation) -> Tensor:
     """min over rotations Q of ‖X/‖X‖ − (Y/‖Y‖)Q‖ = √(2 − 2‖XᵀY‖*/(‖X‖‖Y‖)), of centred X and Y.
@@ -76,6 +77,7 @@ def procrustes(x: Representation, y: Representation) -> Tensor:
     invariances="orthogonal scale translation",
     reference="Harvey et al. 2024",
     elsewhere="rsatoolbox",
+    half_precision=1e-3,
 )
 def procrustes_similarity(x: Representation, y: Representation) -> Tensor:
     """‖XᵀY‖* / (‖X‖‖Y‖): the cosine after the best rotation, also called normalised Bures similarity.
@@ -94,6 +96,7 @@ def procrustes_similarity(x: Representation, y: Representation) -> Tensor:
     metric=True,
     reference="Williams et al. 2021",
     elsewhere="ReSi, netrep",
+    half_precision=1e-3,
 )
 def procrustes_angular(x: Representation, y: Representation) -> Tensor:
     """The angle between X and the best rotation of Y.
@@ -113,6 +116,7 @@ def procrustes_angular(x: Representation, y: Representation) -> Tensor:
     growth=0.5,
     reference="Williams et al. 2021",
     elsewhere="ReSi, netrep",
+    half_precision=1e-3,
 )
 def procrustes_size_shape(x: Representation, y: Representation) -> Tensor:
     """min over rotations Q of ‖X − YQ‖, of centred X and Y: size counts.
@@ -143,6 +147,7 @@ def _shape_invariances(alpha: float = 0.5) -> str:
     elsewhere="netrep",
     examples=({"alpha": 0.0}, {}, {"alpha": 1.0}),
     least=lambda width_x, width_y, alpha=0.5: SMALLEST if alpha else more_than_units(width_x, width_y),
+    half_precision=math.inf,
 )
 def shape_metric(x: Representation, y: Representation, *, alpha: float = 0.5) -> Tensor:
     """Angular Procrustes distance after partial whitening: singular values s become αs + (1 − α).
@@ -169,6 +174,7 @@ def shape_metric(x: Representation, y: Representation, *, alpha: float = 0.5) ->
     invariances="orthogonal scale",
     reference="Hamilton et al. 2016",
     elsewhere="ReSi",
+    half_precision=1e-3,
 )
 def aligned_cosine(x: Representation, y: Representation) -> Tensor:
     """Mean cosine of matching rows, as they are, after the rotation that brings Y nearest to X.

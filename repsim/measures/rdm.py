@@ -75,6 +75,7 @@ def _rsa_invariances(rdm: str, compare: str, width: float) -> str:
         *({"rdm": rdm, "compare": compare} for rdm in RDMS for compare in COMPARISONS),
         *({"rdm": "gaussian", "compare": compare, "width": 2.0} for compare in ("pearson", "kendall")),
     ),
+    half_precision=1e-3,
 )
 def rsa(
     x: Representation,
@@ -193,6 +194,7 @@ def _correlation(a: Tensor, b: Tensor) -> Tensor:
     growth=1,
     reference="Yin & Shen 2018",
     elsewhere="ReSi†",
+    half_precision=1e-3,
 )
 def rsm_norm_difference(x: Representation, y: Representation) -> Tensor:
     """Frobenius norm of the difference of the two matrices of Euclidean distances.
@@ -210,6 +212,7 @@ def rsm_norm_difference(x: Representation, y: Representation) -> Tensor:
     invariances="orthogonal scale translation",
     reference="Székely et al. 2007",
     elsewhere="ReSi",
+    half_precision=1e-3,
 )
 def distance_correlation(x: Representation, y: Representation) -> Tensor:
     """Distance correlation: the root of the cosine of the two double-centred distance matrices.
@@ -239,6 +242,7 @@ def _correlation_without_each(x: Representation, y: Representation) -> Float[Ten
     invariances="orthogonal scale translation",
     reference="Székely & Rizzo 2013",
     leave_one_out=_correlation_without_each,
+    half_precision=1e-3,
 )
 def distance_correlation_unbiased(x: Representation, y: Representation) -> Tensor:
     """Bias-corrected distance correlation: the cosine of the U-centred distance matrices, without a root.

@@ -34,6 +34,7 @@ def _regression_least(width_x: int, width_y: int, ridge: float = 0.0, folds: int
     elsewhere="ReSi",
     examples=({}, {"ridge": 10.0}, {"folds": 5}, {"ridge": 10.0, "folds": 5}),
     least=_regression_least,
+    half_precision=1e-3,
 )
 def linear_regression(
     x: Representation, y: Representation, *, ridge: float = 0.0, folds: int = 0, seed: int = 0
@@ -97,6 +98,7 @@ def _gulp_invariances(lam: float = 0.0) -> str:
     elsewhere="ReSi",
     examples=({}, {"lam": 0.1}),
     least=lambda width_x, width_y, lam=0.0: SMALLEST if lam else more_than_units(width_x, width_y),
+    half_precision=math.inf,
 )
 def gulp(x: Representation, y: Representation, *, lam: float = 0.0) -> Tensor:
     """Squared GULP distance: how far ridge predictions from X and from Y differ, over all tasks at once.

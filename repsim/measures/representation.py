@@ -13,13 +13,15 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, Num
+from jaxtyping import Float, Int
 from torch import Tensor
 
-Values = Num[Tensor, "..."] | Bool[Tensor, "..."] | Num[np.ndarray, "..."] | Bool[np.ndarray, "..."]
+from repsim.arrays import Values, tensor_of
 
 SMALLEST = 4  # inputs: the unbiased HSIC divides by n (n − 3)
+HALF = (torch.float16, torch.bfloat16)
 ROUNDINGS = 16  # what varies by less than this many roundings of its mean is constant
+ROWS = 1024  # marked at once
 MEMORY = 4 * 2**30  # bytes of results kept at a time
 # Results are kept under numbers: a memory that held representations, which hold it, would outlive its use.
 NUMBERS = itertools.count()
@@ -56,6 +58,8 @@ class Representation:
         Where results are kept: one for all representations that are compared with one another.
     name
         What messages call it.
+    half
+        Whether they were given in half precision, float16 or bfloat16.
     origin, order
         If these are the rows of another representation in another order: that one, and the order.
     """
@@ -65,6 +69,7 @@ class Representation:
         values: Float[Tensor, "n d"],
         memory: Memory,
         name: str = "x",
+        half: bool = False,
         origin: Representation | None = None,
         order: Int[Tensor, " n"] | None = None,
     ):
@@ -72,13 +77,15 @@ class Representation:
         self.values = values
         self.memory = memory
         self.name = name
+        self.half = half
         self.origin = origin
         self.order = order
         self.n, self.width = values.shape
 
     def permuted(self, order: Int[Tensor, " n"]) -> Representation:
         """The rows in another order; what is known of them is reordered rather than computed again."""
-        return Representation(self.values[order], Memory(self.memory.limit), self.name, self, order)
+        memory = Memory(self.memory.limit)
+        return Representation(self.values[order], memory, self.name, self.half, self, order)
 
 
 def represent(
@@ -109,7 +116,8 @@ def represent(
         raise ValueError(f"dtype must be torch.float32 or torch.float64, not {dtype}.")
     if not isinstance(pool, bool):
         raise ValueError(f"pool must be True or False, not {pool!r}.")
-    matrix = as_tensor(values, name).to(device=device, dtype=dtype)
+    given = tensor_of(values, name)
+    matrix = given.to(device=device, dtype=dtype)
     if matrix.dim() not in (2, 3, 4):
         raise ValueError(
             f"{name} must have one row per input, (n, d), or be feature maps (n, c, h, w) or tokens "
@@ -136,19 +144,7 @@ def represent(
     spread = (matrix - mean).square().sum(1).mean().sqrt()
     if spread <= level * ROUNDINGS * torch.finfo(dtype).eps:
         raise ValueError(f"{name} does not vary: all its rows are the same, and no measure is defined on it.")
-    return Representation(matrix, memory, name)
-
-
-def as_tensor(values: Values, name: str) -> Tensor:
-    """An array of real numbers as a tensor without gradient; the array itself where that can be."""
-    if isinstance(values, np.ndarray) and values.dtype.kind in "fiub":
-        # torch takes no foreign byte order, no negative strides, and warns of what is read-only
-        native = values.dtype.newbyteorder("=") if values.dtype.itemsize <= 8 else np.dtype(float)
-        return torch.as_tensor(np.require(values, native, ["C", "W"]))
-    if isinstance(values, Tensor) and not values.is_complex() and values.layout == torch.strided:
-        return values.detach()
-    kind = f"{type(values).__name__}{f' of {values.dtype}' if hasattr(values, 'dtype') else ''}"
-    raise TypeError(f"{name} must be a torch tensor or a NumPy array of real numbers, not {kind}.")
+    return Representation(matrix, memory, name, half=given.dtype in HALF)
 
 
 def kept(*axes: str, numbers_inputs: bool = False) -> Callable:
@@ -234,6 +230,26 @@ def reduced(x: Representation) -> Float[Tensor, "n r"]:
 def reduced_raw(x: Representation) -> Float[Tensor, "n r"]:
     """As `reduced`, not centred."""
     return narrow(x.values)
+
+
+@kept("n")
+def marks(x: Representation) -> Int[Tensor, " n"]:
+    """A number for each row, the same for equal rows and, but for a chance of next to nothing, no others."""
+    whole = torch.int64 if x.values.dtype == torch.float64 else torch.int32
+    drawn = torch.randint(-(2**63), 2**63 - 1, (x.width,), generator=torch.Generator().manual_seed(0))
+    odd = (drawn | 1).to(x.values.device)
+
+    def of_rows(rows: Tensor) -> Tensor:
+        bits = (rows + 0.0).view(whole).long()  # −0 is 0
+        return ((bits ^ (bits >> 32)) * odd).sum(1)  # numbers of few digits end in zeros, which say little
+
+    return torch.cat([of_rows(rows) for rows in x.values.split(ROWS)])
+
+
+def count_copies(x: Representation, y: Representation) -> int:
+    """How many inputs have the rows of an earlier one, in both representations."""
+    both = torch.stack([marks(x), marks(y)], dim=1)
+    return x.n - len(both.unique(dim=0))
 
 
 def pairs(matrix: Float[Tensor, "n n"]) -> Float[Tensor, " pairs"]:

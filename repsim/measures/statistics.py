@@ -21,6 +21,7 @@ REFERENCE = "Wang et al. 2020"
     invariances="orthogonal",
     reference=REFERENCE,
     elsewhere="ReSi",
+    half_precision=math.inf,
 )
 def magnitude_difference(x: Representation, y: Representation) -> Tensor:
     """Difference of the lengths of the mean rows.
@@ -38,6 +39,7 @@ def magnitude_difference(x: Representation, y: Representation) -> Tensor:
     invariances="orthogonal scale",
     reference=REFERENCE,
     elsewhere="ReSi",
+    half_precision=math.inf,
 )
 def concentricity_difference(x: Representation, y: Representation) -> Tensor:
     """Difference of the mean cosines of rows with their mean row.
@@ -62,6 +64,7 @@ def _concentricity(x: Representation) -> Float[Tensor, ""]:
     reference="Wang & Isola 2020",
     elsewhere="ReSi†",
     examples=({}, {"t": 0.5}),
+    half_precision=math.inf,
 )
 def uniformity_difference(x: Representation, y: Representation, *, t: float = 2.0) -> Tensor:
     """Difference of the logarithms of the mean exp(−`t`‖a − b‖²) over all pairs of different inputs.

@@ -27,6 +27,7 @@ STEPS = 20  # of the Lanczos iteration
     reference="Barannikov et al. 2022",
     elsewhere="ReSi",
     examples=({"trials": 2, "points": 20},),
+    half_precision=1e-3,
 )
 def rtd(x: Representation, y: Representation, *, trials: int = 10, points: int = 500, seed: int = 0) -> float:
     """Representation Topology Divergence: the total length of the H₁ bars that only one of the clouds has.
@@ -82,6 +83,7 @@ def _cross_bars(a: Float[np.ndarray, "m m"], b: Float[np.ndarray, "m m"]) -> flo
     reference="Tsitsulin et al. 2020",
     elsewhere="ReSi",
     least=lambda width_x, width_y, k=5, **_: few_neighbors(width_x, width_y, k),
+    half_precision=math.inf,
 )
 def imd(x: Representation, y: Representation, *, k: int = 5, probes: int = 100, seed: int = 0) -> Tensor:
     """Multi-scale intrinsic distance: max over t of e^(−2(t + 1/t)) |h_X(t) − h_Y(t)|.

@@ -14,10 +14,11 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from repsim.arrays import Values
 from repsim.measures.measure import Measure, count_option, number_option, represent_pair
 from repsim.measures.predictions import Labels, PredictionMeasure, prediction_pair
 from repsim.measures.registry import find_any
-from repsim.measures.representation import SMALLEST, Memory, Representation, Values
+from repsim.measures.representation import SMALLEST, Memory, Representation
 from repsim.progress import progress_bar
 
 SHARE = 0.9  # of the inputs in a subsample
@@ -142,7 +143,10 @@ def _representations(
 ) -> tuple[Representation, Representation]:
     if labels is not None:
         raise ValueError(f"labels are for prediction measures; {measure.name} compares representations.")
-    return represent_pair(x, y, pool=pool, dtype=dtype)
+    pair = represent_pair(x, y, pool=pool, dtype=dtype)
+    for caveat in measure.caveats(*pair):
+        warnings.warn(caveat, stacklevel=3)
+    return pair
 
 
 def _predictions(

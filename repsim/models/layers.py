@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 
 class Normalize(nn.Module):
@@ -35,16 +37,30 @@ def with_normalization(network: nn.Module, mean: Sequence[float], std: Sequence[
         for name, module in [("normalize", first), *modules]:
             network.add_module(name, module)
         return network
-    kind = type(network)
+    network.__class__ = _normalized(type(network))
+    network.normalize = first
+    return network
+
+
+@functools.cache
+def _normalized(kind: type[nn.Module]) -> type[nn.Module]:
+    """A class of networks that normalise their images and then do what `kind` does, under its name."""
 
     class Normalized(kind):
         def forward(self, images: Tensor) -> Tensor:
             return kind.forward(self, self.normalize(images))
 
+        def __reduce__(self) -> tuple:
+            return _new_normalized, (kind,), self.__dict__
+
     Normalized.__name__ = Normalized.__qualname__ = kind.__name__
-    network.__class__ = Normalized
-    network.normalize = first
-    return network
+    return Normalized
+
+
+def _new_normalized(kind: type[nn.Module]) -> nn.Module:
+    """What pickles of such networks begin with."""
+    normalized = _normalized(kind)
+    return normalized.__new__(normalized)
 
 
 def without_inplace(network: nn.Module) -> nn.Module:
@@ -53,3 +69,9 @@ def without_inplace(network: nn.Module) -> nn.Module:
         if getattr(module, "inplace", False):
             module.inplace = False
     return network
+
+
+def operation_of(module: nn.Module) -> str:
+    """What a module does, by the name of its class; a parametrised one does what it did before."""
+    kind = type(module)
+    return (kind.__mro__[1] if is_parametrized(module) else kind).__name__

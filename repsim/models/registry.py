@@ -11,6 +11,7 @@ from torch import nn
 
 from repsim import messages
 from repsim._compat import torchvision
+from repsim.devices import seeded
 from repsim.models import libraries
 from repsim.models.layers import with_normalization, without_inplace
 from repsim.models.residual import cifar_resnet, preact_resnet18, wide_resnet
@@ -78,8 +79,7 @@ def build_model(
     """
     if len(mean) != image_shape[0] or len(std) != image_shape[0]:
         raise ValueError(f"mean and std need one value per channel ({image_shape[0]}), got {mean} and {std}.")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed, torch.get_default_device()):
         network = _build(name, tuple(image_shape), num_classes)
     return without_inplace(with_normalization(network, mean, std))
 

@@ -10,11 +10,11 @@ import pandas as pd
 
 from repsim import zoo
 from repsim.data import Dataset, load_data
+from repsim.devices import resolve_device
 from repsim.planning.making import inverted, stitched
 from repsim.planning.networks import Unmade, Values, is_explorer, networks, networks_beside, others, trained
 from repsim.planning.work import Remarks, Work, cost, duration, memory_of, size
 from repsim.store import TrainedModel
-from repsim.training import resolve_device
 
 PATHS = ("_file", "_files", "_folder")  # how parameters are called that name files
 CHOSEN = ("train_size", "test_size", "image_size", "train_indices", "test_indices", "skip_unreadable")

@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from repsim.data import Dataset
+from repsim.devices import resolve_device
 from repsim.models import build_model
 from repsim.stitching import StitchOptions
 from repsim.store import EVALUATED, TrainedModel
-from repsim.training import Recipe, resolve_device
+from repsim.training import Recipe
 
 FORWARD = 1 / 3  # of a forward and a backward pass
 STEPS = 20  # of the attack on test images once a network is trained

@@ -1,7 +1,7 @@
 """Linear probes: what a linear classifier can read from a frozen representation."""
 
 from repsim.probing.experiments import OWN, Answers, accuracy_drop, classify, overfitting, probe_accuracy
-from repsim.probing.fitting import Probe, as_features, fit_probe
+from repsim.probing.fitting import Probe, fit_probe
 from repsim.probing.options import ProbeOptions
 from repsim.probing.store import ProbeRecipe, StoredProbe, obtain_probes
 
@@ -13,7 +13,6 @@ __all__ = [
     "ProbeRecipe",
     "StoredProbe",
     "accuracy_drop",
-    "as_features",
     "classify",
     "fit_probe",
     "obtain_probes",

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from repsim.labels import LabelSource, as_labels, check_one_class
 from repsim.optimization import Diverged
 from repsim.probing.options import ProbeOptions
 
@@ -48,21 +49,14 @@ class Probe:
         """Of representations as the probe was fitted to, in float32."""
         return F.linear(features.float(), self.weight, self.bias)
 
-    def accuracy(self, features: Float[Tensor, "n d"], labels: Int[Tensor, " n"]) -> float:
+    def accuracy(self, features: Float[Tensor, "n d"], labels: LabelSource) -> float:
         """Share of inputs whose greatest logit is their label's."""
-        return float((self.logits(features).argmax(1) == labels).double().mean())
-
-
-def as_features(values: Float[Tensor, "n ..."], pool: bool) -> Float[Tensor, "n d"]:
-    """One row for each input, from feature maps (n, c, h, w), tokens (n, t, d), or what is one already."""
-    if pool and values.dim() > 2:
-        values = values.mean((2, 3)) if values.dim() == 4 else values.mean(1)
-    return values.flatten(1)
+        return float((self.logits(features).argmax(1) == _classes(labels, features)).double().mean())
 
 
 def fit_probe(
     features: Float[Tensor, "n d"],
-    labels: Int[Tensor, " n"],
+    labels: LabelSource,
     classes: int,
     options: ProbeOptions | None = None,
 ) -> Probe:
@@ -71,7 +65,9 @@ def fit_probe(
     Parameters
     ----------
     features
-        Of the training inputs; see `as_features`.
+        Of the training inputs, one row for each.
+    labels
+        One class for each input, as `as_labels` takes them.
     classes
         How many there are; labels are below it.
 
@@ -83,27 +79,36 @@ def fit_probe(
         The loss of `adam` is no number any more.
     """
     options = options or ProbeOptions()
+    labels = _classes(labels, features)
     if len(features) != len(labels):
         raise ValueError(f"each input needs one label, got {len(features)} inputs and {len(labels)} labels.")
     if features.dim() != 2 or not features.shape[1]:
         raise ValueError(f"features are (n, d), one unit at least; got shape {tuple(features.shape)}.")
     if not features.isfinite().all():
         raise ValueError("features have values that are not finite (NaN or infinite).")
-    if not len(labels) or labels.min() < 0 or labels.max() >= classes:
+    if not len(labels) or labels.max() >= classes:
         raise ValueError(f"labels must be whole numbers from 0 to {classes - 1}, one at least.")
     if len(labels.unique()) < 2:
         raise ValueError("a probe tells classes apart: all labels are the same.")
     if (features == features[:1]).all():
         raise ValueError("features do not vary: all inputs have the same.")
-    labels = labels.long()
+    features = features.detach()
     if options.kind == "adam":
-        return _adam(features, labels, classes, options)
+        with torch.inference_mode(False):  # gradients, also where the caller has switched them off
+            return _adam(features, labels, classes, options)
     principal = _principal(features)
     targets = F.one_hot(labels, classes)
     fit = _ridge if options.kind == "ridge" else _logistic
     weight, bias, penalty = fit(principal, targets, options.penalty)
     weight = (principal.directions @ weight).T
     return Probe(weight.float(), (bias - weight @ principal.mean).float(), penalty)
+
+
+def _classes(labels: LabelSource, features: Tensor) -> Int[Tensor, " n"]:
+    """Where the features are."""
+    labels = as_labels(labels)
+    check_one_class(labels, "a probe needs")
+    return labels.to(features.device)
 
 
 @dataclass(frozen=True, eq=False)

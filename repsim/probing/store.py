@@ -6,7 +6,6 @@ A probe is two files under `data/probes/<dataset>/`: `<address>.safetensors`, an
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,9 +16,9 @@ from torch import Tensor, nn
 
 from repsim import artifacts, paths
 from repsim.data import Dataset
-from repsim.graphs import LayerGraph, Layers, Observer
+from repsim.graphs import LayerGraph, Layers, Observer, as_rows
 from repsim.labels import check_one_class
-from repsim.probing.fitting import Probe, as_features, fit_probe
+from repsim.probing.fitting import Probe, fit_probe
 from repsim.probing.options import ProbeOptions
 from repsim.progress import progress_bar
 from repsim.store import TrainedModel
@@ -86,26 +85,27 @@ class StoredProbe:
 
     def network(self) -> nn.Module:
         """Images → the probe's logits: a classifier like any other, which can be attacked."""
-        beginning = self.model.graph.beginning(self.recipe.layer)
-        return Probed(beginning, self.probe, self.recipe.options.pool)
+        graph, layer = self.model.graph, self.recipe.layer
+        axis = graph.channel_axis(layer) if self.recipe.options.pool else None
+        return Probed(graph.beginning(layer), self.probe, axis)
 
 
 class Probed(nn.Module):
     """The beginning of a network with a probe on it, both frozen."""
 
-    def __init__(self, beginning: nn.Module, probe: Probe, pool: bool):
+    def __init__(self, beginning: nn.Module, probe: Probe, channel_axis: int | None):
         super().__init__()
         self.beginning = beginning
-        self.pool = pool
+        self.channel_axis = channel_axis  # of what is averaged over positions; None: nothing is
         classes, width = probe.weight.shape
-        self.probe = nn.Linear(width, classes)
+        self.probe = nn.utils.skip_init(nn.Linear, width, classes)  # draws no random numbers
         self.probe.load_state_dict({"weight": probe.weight, "bias": probe.bias})
         device = next(iter([*beginning.parameters(), *beginning.buffers()]), probe.weight).device
         self.requires_grad_(False).eval()
         self.probe.to(device)
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
-        return self.probe(as_features(self.beginning(images), self.pool))
+        return self.probe(as_rows(self.beginning(images), self.channel_axis))
 
 
 def obtain_probes(
@@ -162,8 +162,7 @@ def check_shape(model: TrainedModel, dataset: Dataset) -> None:
 def observer_of(graph: LayerGraph, recipes: Sequence[ProbeRecipe]) -> Observer:
     """What makes the features of probes of one network, all pooled or none."""
     pool = any(recipe.options.pool for recipe in recipes)
-    reduce = functools.partial(as_features, pool=pool)
-    return Observer(graph, list(dict.fromkeys(recipe.layer for recipe in recipes)), reduce)
+    return Observer(graph, list(dict.fromkeys(recipe.layer for recipe in recipes)), pool=pool)
 
 
 def _fit(graph: LayerGraph, dataset: Dataset, recipes: Sequence[ProbeRecipe]) -> None:

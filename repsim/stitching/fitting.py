@@ -10,9 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from repsim.attacks import device_of, evaluating, run_attack, seeded
-from repsim.data import Augmentation, check_pixels
+from repsim.attacks import run_attack
+from repsim.data import Augmentation, ImageSource, images_and_labels
+from repsim.devices import device_of, evaluating, seeded
 from repsim.graphs import LayerGraph
+from repsim.labels import LabelSource, as_labels
 from repsim.optimization import batches_of, check_finite, make_optimizer, make_schedule, objective
 from repsim.progress import progress_bar
 from repsim.stitching.kept import Budget, kept_activations
@@ -34,13 +36,14 @@ from repsim.training import augmented
 CURVE = ["epoch", "learning_rate", "loss", "accuracy"]
 
 
+@torch.inference_mode(False)  # gradients, also where the caller has switched them off
 def fit_stitch(
     front: nn.Module | LayerGraph,
     end: nn.Module | LayerGraph,
     layer_front: str,
     layer_end: str,
-    images: Float[Tensor, "n c h w"],
-    labels: Labels,
+    images: ImageSource,
+    labels: LabelSource | None,
     options: StitchOptions | None = None,
     *,
     augmentation: Augmentation | None = None,
@@ -59,8 +62,8 @@ def fit_stitch(
     front, end, layer_front, layer_end, cross_task
         See `stitch`.
     images, labels
-        Of training, in [0, 1]; one class for each image, or a 0 or 1 for each image and class (float).
-        Direct matching looks at the images only.
+        Of training, as `run_attack` takes them: one class for each image, or a 0 or 1 for each of its
+        classes. Direct matching looks at the images only.
     options
         See `StitchOptions`.
     augmentation
@@ -85,9 +88,8 @@ def fit_stitch(
         The loss became NaN or infinite.
     """
     options = options or StitchOptions()
-    check_pixels(images)
-    if len(images) != len(labels):
-        raise ValueError(f"each image needs its labels, got {len(images)} images and {len(labels)} labels.")
+    images, labels = images_and_labels(images, labels)
+    labels = as_labels(labels)
     front, end = as_graph(front, images.shape[1:]), as_graph(end, images.shape[1:])
     check_donors(front, end, cross_task)
     device = device_of(end.network)
@@ -122,7 +124,7 @@ def fit_stitch(
         seen, attack = transfer_set(front.network, end.network, images, labels, options), None
     targets = None if moving else make_targets(options, front.network, end.network, images, labels)
     penalty = _penalty(options, stitched, end, layer_end)
-    running = stitched if options.update_batchnorm else stitched.folded()
+    running = stitched if options.update_batchnorm else stitched.folded(images[:2])
 
     def batch_loss(batch: Tensor) -> tuple[Tensor, Tensor]:
         """The loss of a batch, given by the places of its images, and their logits."""

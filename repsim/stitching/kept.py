@@ -39,7 +39,7 @@ def kept_activations(
         sample = stitched.before(first)
     own = [i for i, value in enumerate(sample) if value is first]  # the images themselves need no copy
     shapes = [(len(images), *value.shape[1:]) for value in sample]
-    sizes = [0 if i in own else math.prod(shape) * 4 for i, shape in enumerate(shapes)]
+    sizes = [0 if i in own else math.prod(shape) * sample[i].element_size() for i, shape in enumerate(shapes)]
     if sum(sizes) > max(budget.memory, budget.disk):
         yield None
         return
@@ -50,10 +50,10 @@ def kept_activations(
             if i in own:
                 kept.append(images)
             elif in_memory:
-                kept.append(torch.empty(shape, device=images.device))
+                kept.append(torch.empty(shape, dtype=sample[i].dtype, device=images.device))
             else:
                 file = str(Path(folder) / str(i))
-                flat = torch.from_file(file, shared=True, size=math.prod(shape), dtype=torch.float32)
+                flat = torch.from_file(file, shared=True, size=math.prod(shape), dtype=sample[i].dtype)
                 kept.append(flat.view(shape))
         for start in range(0, len(images), BATCH):
             with torch.no_grad():

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from repsim.attacks import Attack, autoattack, device_of, run_attack
+from repsim.attacks import Attack, autoattack, run_attack
 from repsim.data import Split
+from repsim.devices import device_of
 from repsim.graphs import LayerGraph
 from repsim.labels import check_one_class
 from repsim.measures import MEASURES, PREDICTION_MEASURES, error_overlap

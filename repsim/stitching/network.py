@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from repsim.attacks import device_of
+from repsim.devices import device_of
 from repsim.graphs import LayerGraph, fold_batchnorm, trace
-from repsim.stitching.layouts import KINDS, Layout
+from repsim.stitching.layouts import Layout
 from repsim.stitching.moments import Moments
 from repsim.stitching.transforms import MATCHED, Initial, Mask, Transform
 
@@ -38,7 +38,8 @@ class StitchedNetwork(nn.Module):
         self.beginning = front.beginning(layer_front)
         self.context = ending.context
         self.rest = ending.rest
-        self.to(device_of(end.network))
+        self.dtype = end.values[layer_end].dtype
+        self.to(end.device)
 
     def before(self, images: Float[Tensor, "n c h w"]) -> tuple[Tensor, ...]:
         """All that does not depend on the transform: what it takes, then what goes around it."""
@@ -46,7 +47,11 @@ class StitchedNetwork(nn.Module):
 
     def after(self, value: Tensor, *context: Tensor) -> Float[Tensor, "n classes"]:
         """Logits from what `before` gives."""
-        return self.rest(self.transform(value), *context)
+        return self.rest(self._given(value), *context)
+
+    def _given(self, value: Tensor) -> Tensor:
+        """What the end gets for the front's value: each in its own precision."""
+        return self.transform(value.to(self.transform.bias.dtype)).to(self.dtype)
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
         return self.after(*self.before(images))
@@ -58,14 +63,18 @@ class StitchedNetwork(nn.Module):
         self.transform.train(mode)
         return self
 
-    def folded(self) -> StitchedNetwork:
+    def folded(self, images: Float[Tensor, "n c h w"]) -> StitchedNetwork:
         """A faster twin for fitting: the same transform, and the donors' BatchNorm folded away.
 
-        It computes the same but for rounding.
+        It computes the same but for rounding, as is seen on `images`, of which few suffice.
         """
+        with torch.no_grad():
+            value, *context = self.before(images)
+            given = self._given(value)
+        inputs = {"beginning": (images,), "context": (images,), "rest": (given, *context)}
         twin = copy.copy(self)
         twin._modules = {
-            name: part if part is self.transform else fold_batchnorm(part)
+            name: fold_batchnorm(part, *inputs[name]) if name in inputs else part
             for name, part in self._modules.items()
         }
         return twin
@@ -119,19 +128,23 @@ def layout_between(
     front.check_known(layer_front)
     end.check_known(layer_end)
     try:
-        return Layout(front.values[layer_front].shape, end.values[layer_end].shape, flatten, resize)
+        shapes = front.values[layer_front].shape, end.values[layer_end].shape
+        if flatten:
+            return Layout(*shapes, flatten, resize)
+        axes = front.channel_axis(layer_front), end.channel_axis(layer_end)
+        return Layout(*shapes, flatten, resize, *axes)
     except ValueError as error:
         raise ValueError(f"{layer_front} → {layer_end}: {error}") from error
 
 
 def kind_of_stitch(graph: LayerGraph, layer: str) -> str:
     """What kind of transform a layer takes, or that there is none."""
-    shape = graph.values[layer].shape
+    shape, axis = graph.values[layer].shape, graph.values[layer].channel_axis
     if not graph.reaches_output(layer):
         return "no: the output does not depend on it"
-    if len(shape) not in KINDS:
-        return f"no: {len(shape)} dimensions"
-    return Layout(shape, shape).description
+    if axis is None:
+        return "no: its channels may be first or last (see layout=)"
+    return Layout(shape, shape, front_axis=axis, end_axis=axis).description
 
 
 def layer_moments(

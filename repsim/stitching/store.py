@@ -51,7 +51,8 @@ class Stitch:
     def transform(self) -> Transform:
         """The transform as it was found."""
         shapes, options = self.record["shapes"], self.recipe.options
-        layout = Layout(tuple(shapes[0]), tuple(shapes[1]), options.flatten, options.resize)
+        axes = self.record.get("channel_axes", [None, None])  # older records are of usual layouts
+        layout = Layout(tuple(shapes[0]), tuple(shapes[1]), options.flatten, options.resize, *axes)
         return Transform.restored(layout, _part(self.learned, "transform."))
 
     @property
@@ -217,6 +218,7 @@ def _make(recipe: StitchRecipe, evaluation: Evaluation, path: Path) -> Stitch:
     record = {
         "recipe": dataclasses.asdict(recipe),
         "shapes": [list(layout.front), list(layout.end)],
+        "channel_axes": [layout.front_axis, layout.end_axis],
         "checksum": artifacts.write_tensors(path.with_suffix(".safetensors"), learned),
         "curve": curve.round(6).to_dict("records"),
         "measured": [],

@@ -131,8 +131,10 @@ class Transform(nn.Module):
         x = self.layout.arrange(value)
         if self.layout.is_map:
             return F.conv2d(x, self.weight[:, :, None, None], self.bias)
-        y = F.linear(x, self.weight, self.bias)
-        return y.unflatten(1, self.layout.end) if self.layout.flatten else y
+        if self.layout.flatten:
+            return F.linear(x, self.weight, self.bias).unflatten(1, self.layout.end)
+        axis = self.layout.end_axis + 1
+        return F.linear(x.movedim(axis, -1), self.weight, self.bias).movedim(-1, axis)
 
     def singular_values(self) -> Float[Tensor, " values"]:
         """Of the weight, largest first."""

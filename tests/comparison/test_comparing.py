@@ -739,3 +739,26 @@ def test_models_are_compared_within_an_epsilon_where_two_share_it():
     standard, robust = trained(), trained(0.2)
     assert comparison.comparable([standard, robust, trained(seed=1)]) == ["epsilon"]
     assert comparison.comparable([standard, robust]) == []
+
+
+# -- images as their users have them ------------------------------------------------------------------------
+
+
+def test_images_of_arrays_and_loaders(images, tiny_data):
+    expected = compared(three(), images)
+    for source in (images.numpy(), torch.utils.data.DataLoader(images, batch_size=7)):
+        pd.testing.assert_frame_equal(compared(three(), source), expected)
+    split = tiny_data.test
+    pairs = torch.utils.data.TensorDataset(split.images, torch.nn.functional.one_hot(split.labels, 10))
+    found = compared(three(), torch.utils.data.DataLoader(pairs, batch_size=7), ["cka", "agreement"])
+    pd.testing.assert_frame_equal(found, compared(three(), split, ["cka", "agreement"]))
+
+
+def test_images_of_half_precision(images):
+    half = images.bfloat16()
+    pd.testing.assert_frame_equal(compared(three(), half), compared(three(), half.float()))
+
+
+def test_a_generator_of_images_is_refused(images):
+    with pytest.raises(TypeError, match=r"^images must be there to be gone through again, which"):
+        compared(three(), iter(images.split(7)))

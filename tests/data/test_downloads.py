@@ -17,7 +17,7 @@ from image_files import (
 )
 
 from repsim._compat import torchvision
-from repsim.data import Augmentation, Split, StreamedSplit, check_pixels, load_data, streaming
+from repsim.data import Augmentation, Split, StreamedSplit, as_images, load_data, streaming
 
 datasets = torchvision.datasets
 
@@ -61,7 +61,7 @@ def test_cifar10_at_another_size(cifar):
     assert dataset.fingerprint == "20x3x16x16"
     assert counts(dataset.train) == [2] * 10
     assert dataset.image_shape == (3, 16, 16)
-    check_pixels(dataset.train.images)
+    as_images(dataset.train.images)
 
 
 def test_downloads_are_looked_for_where_repsim_data_says(cifar, tmp_path, monkeypatch):

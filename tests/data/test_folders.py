@@ -13,7 +13,7 @@ from PIL import Image
 
 from repsim import data
 from repsim._compat import torchvision
-from repsim.data import Augmentation, load_data
+from repsim.data import Augmentation, UnreadableImage, load_data, pack_images, streaming
 from repsim.data.folders import WOOF
 
 
@@ -67,6 +67,87 @@ def test_grey_images_and_jpeg(tmp_path):
     assert levels == [[60] * 3, pytest.approx([160, 0, 255], abs=4), pytest.approx([90] * 3, abs=4)]
 
 
+@pytest.mark.parametrize("folder", [".ipynb_checkpoints", ".AppleDouble", "more/.thumbs/small"])
+def test_hidden_folders_inside_classes_do_not_count(pets, tmp_path, folder):
+    before = load_data(f"folder:{pets}")
+    picture(pets / "train" / "cat" / folder / "0-checkpoint.png", 200)
+    picture(pets / "test" / "dog" / folder / "0-checkpoint.png", 200)
+    after = load_data(f"folder:{pets}")
+    assert after.fingerprint == before.fingerprint
+    assert (len(after.train), len(after.test)) == (6, 2)
+    packed = pack_images(pets, tmp_path / "pets.lmdb", progress=False)
+    assert (packed["train"], packed["test"]) == (6, 2)
+
+
+def test_a_folder_of_classes_may_be_inside_a_hidden_one(pets, tmp_path):
+    hidden = tmp_path / ".cache" / "pets"
+    shutil.move(pets, hidden)
+    assert len(load_data(f"folder:{hidden}").train) == 6
+
+
+LEVELS = np.linspace(0, 1, 256).reshape(16, 16)
+DEEP = {
+    "I;16": ((65535 * LEVELS).round().astype(np.uint16), "png"),
+    "I;16B": ((65535 * LEVELS).round().astype(">u2"), "tif"),
+    "I": ((65535 * LEVELS).round().astype(np.int32), "tif"),
+    "F": (LEVELS.astype(np.float32), "tif"),
+}
+
+
+def two_classes_of(folder, levels, suffix):
+    for place in ("train/a", "train/b", "test/a", "test/b"):
+        (folder / place).mkdir(parents=True)
+        Image.fromarray(levels).save(folder / place / f"0.{suffix}")
+    return folder
+
+
+@pytest.mark.parametrize("mode", DEEP)
+@pytest.mark.parametrize("packed", [False, True], ids=["folder", "packed"])
+def test_more_than_eight_bits_for_a_pixel(tmp_path, mode, packed):
+    folder = two_classes_of(tmp_path / "deep", *DEEP[mode])
+    with Image.open(next(folder.rglob("0.*"))) as stored:
+        assert stored.mode == mode
+    name = f"folder:{folder}"
+    if packed:
+        pack_images(folder, tmp_path / "deep.lmdb", progress=False)
+        name = f"packed:{tmp_path / 'deep.lmdb'}"
+    images = load_data(name).train.images
+    expected = torch.from_numpy(LEVELS).float().expand(2, 3, 16, 16)
+    torch.testing.assert_close(images, expected, rtol=0, atol=0.5 / 255 + 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("levels", "found", "white"),
+    [
+        (
+            70000 * LEVELS.astype(np.int32),
+            "whole numbers of 32 bits, are in [0, 70000]",
+            65535,
+        ),
+        (
+            -LEVELS.astype(np.int32),
+            "whole numbers of 32 bits, are in [-1, 0]",
+            65535,
+        ),
+        (255 * LEVELS.astype(np.float32), "floats of 32 bits, are in [0, 255]", 1),
+        (
+            np.nan * LEVELS.astype(np.float32),
+            "floats of 32 bits, are in [nan, nan]",
+            1,
+        ),
+    ],
+    ids=["deeper", "negative", "bytes as floats", "NaN"],
+)
+def test_grey_levels_of_another_range_are_refused(tmp_path, levels, found, white):
+    folder = two_classes_of(tmp_path / "odd", levels, "tif")
+    with pytest.raises(UnreadableImage) as refusal:
+        load_data(f"folder:{folder}")
+    assert str(refusal.value) == (
+        f"{folder / 'train/a/0.tif'} cannot be read as an image: its grey levels, {found}; expected are "
+        f"such in [0, {white}] (skip_unreadable=True leaves such images out)."
+    )
+
+
 def test_the_fingerprint_follows_the_images_not_the_place(pets, tmp_path):
     before = load_data(f"folder:{pets}").fingerprint
     assert before.startswith("6x3x10x12-")
@@ -93,10 +174,8 @@ def test_the_fingerprint_follows_the_labels(pets):
 
 def test_images_are_chosen_before_they_are_read(pets, monkeypatch):
     read = []
-    load = torchvision.datasets.folder.default_loader
-    monkeypatch.setattr(
-        torchvision.datasets.folder, "default_loader", lambda path: read.append(path) or load(path)
-    )
+    decode = streaming.decode
+    monkeypatch.setattr(streaming, "decode", lambda name, content: read.append(name) or decode(name, content))
     dataset = load_data(f"folder:{pets}", train_size=4, test_size=1)
     assert len(read) == len(set(read)) == 5
     assert counts(dataset.train) == [2, 2]

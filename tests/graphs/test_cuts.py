@@ -582,7 +582,7 @@ def test_a_layer_that_some_images_never_reach_is_refused_when_they_come():
     graph = trace(network, SHAPE)
     bright, dark = images_for(), 0.1 * images_for()
     assert torch.equal(recombined(graph, "extra", bright), network(bright))
-    message = "for these images the network never calls extra: it branches on them."
+    message = "for these images the network never computes 'extra': it branches on them."
     beginning, ending = graph.beginning("extra"), graph.ending("extra")
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         beginning(dark)

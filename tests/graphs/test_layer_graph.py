@@ -1,13 +1,14 @@
 """Layer names, tables and selections; values that are what hooks see, in-place operations or not."""
 
 import copy
+import re
 from itertools import pairwise
 
 import jaxtyping
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import fx, nn
 from toy_networks import Branching, Inplace, randomized
 
 from repsim._compat import torchvision
@@ -62,21 +63,55 @@ def hooked_outputs(network, images):
 # -- names --------------------------------------------------------------------------------------------------
 
 
+class Visited(fx.Interpreter):
+    """Runs torchvision's graph of a network, and keeps what each of its names stands for."""
+
+    def __init__(self, network, monkeypatch):
+        extraction = torchvision.models.feature_extraction
+        self.tracer = extraction.NodePathTracer(**extraction._set_default_tracer_kwargs(None))
+        with monkeypatch.context() as patch:
+            patch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the tracer passes no tensors
+            super().__init__(fx.GraphModule(network, self.tracer.trace(network)))
+        self.values = {}
+
+    def run_node(self, n):
+        value = super().run_node(n)
+        first = value[0] if isinstance(value, tuple) and value else value  # of attention and its weights
+        if isinstance(first, torch.Tensor) and n in self.tracer.node_to_qualname and n.op != "output":
+            self.values[self.tracer.node_to_qualname[n]] = first.clone()  # it may be overwritten
+        return value
+
+
+def ours_of(name):
+    """What torchvision's name is with us: calls of modules have the modules' names."""
+    path, _, end = name.rpartition(".")
+    return f"{path}.{ {'ln': 'ln_1', 'ln_1': 'ln_2'}.get(end, end) }" if ".encoder_layer_" in name else name
+
+
 @pytest.mark.parametrize("name", [*SMALL, "densenet121", "torchvision:resnet18"])
 def test_names_are_torchvisions(name, monkeypatch):
-    network = build(name)
-    with monkeypatch.context() as patch:
-        patch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # torchvision's tracer passes no tensors
-        _, theirs = torchvision.models.feature_extraction.get_graph_node_names(network)
+    network, images = build(name), images_for(name)
+    visited = Visited(network, monkeypatch)
+    with torch.no_grad():
+        visited.run(images)
+    theirs = {ours_of(node): value for node, value in visited.values.items() if len(value) == len(images)}
+    assert len(theirs) > 8
     graph = trace(network, SHAPES.get(name, (3, 16, 16)))
-    ours = [node for node in graph.values if ".mlp." not in node]  # one node to torchvision
-    assert ours == [node for node in theirs if node in graph.values]
+    assert [node for node in graph.values if node in theirs] == list(theirs)
+    for node, value in capture(graph, images, list(theirs)).items():
+        assert torch.equal(value, theirs[node]), node
+
     modules = dict(network.named_modules())
-    for node in ours:
-        end = node.rpartition(".")[2].rpartition("_")[0] or node.rpartition(".")[2]
-        is_call = node in modules or node.removesuffix("_1") in modules or node.endswith(".ln")  # ln_1
-        is_sum = end == "add" and node != "encoder.add"  # that one adds the learned positions
-        assert (node in graph.layers) == (is_call or is_sum), node
+    innermost = {path for path, module in modules.items() if not list(module.children())} - {"normalize"}
+    attention = {path for path, module in modules.items() if isinstance(module, nn.MultiheadAttention)}
+    for node in graph.values:
+        is_call = {node, re.sub(r"_\d+$", "", node)} & (innermost | attention)
+        is_sum = (
+            re.fullmatch(r"add(_\d+)?", node.rpartition(".")[2]) and node != "encoder.add"
+        )  # of positions
+        assert (node in graph.layers) == bool(is_call or is_sum), node
+        if node not in theirs:  # torchvision has no names of blocks, and none of what is inside of an MLP
+            assert node in modules or ".mlp." in node, node
 
 
 def test_wrn_28_1_has_79_layers_and_12_sums():
@@ -122,12 +157,16 @@ def test_what_is_no_value_per_image_is_no_layer():
 
 def test_table():
     table = trace(build("resnet_tiny"), (3, 16, 16)).table()
-    assert list(table.columns) == ["layer", "operation", "shape", "parameters"]
-    assert table.iloc[0].tolist() == ["conv1", "Conv2d", "8 × 16 × 16", 3 * 8 * 9]
-    assert table.iloc[1].tolist() == ["bn1", "BatchNorm2d", "8 × 16 × 16", 3 * 8 * 9 + 16]
-    assert table.iloc[2].tolist() == ["relu1", "ReLU", "8 × 16 × 16", 3 * 8 * 9 + 16]
+    assert list(table.columns) == ["layer", "operation", "shape", "layout", "parameters", "read"]
+    stem = ["8 × 16 × 16", "channels_first"]
+    assert table.iloc[0].tolist() == ["conv1", "Conv2d", *stem, 3 * 8 * 9, "traced"]
+    assert table.iloc[1].tolist() == ["bn1", "BatchNorm2d", *stem, 3 * 8 * 9 + 16, "traced"]
+    assert table.iloc[2].tolist() == ["relu1", "ReLU", *stem, 3 * 8 * 9 + 16, "traced"]
     assert table.iloc[8].tolist()[:3] == ["layer1.0.add", "add", "8 × 16 × 16"]
-    assert table.iloc[-1].tolist()[:3] == ["fc", "Linear", "10"]
+    assert table.iloc[-1].tolist()[:4] == ["fc", "Linear", "10", "vector"]
+    tokens = trace(build("vit_tiny"), (3, 16, 16)).table().set_index("layer")
+    assert tokens.loc["conv_proj", "layout"] == "channels_first"
+    assert tokens.loc["encoder.ln", "layout"] == "channels_last"
 
 
 @pytest.mark.parametrize("name", [*SMALL, "densenet121"])
@@ -174,6 +213,9 @@ def test_no_blocks_and_no_linear_layer():
     graph = trace(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Sigmoid()), (3, 4, 4))
     with pytest.raises(ValueError, match="no residual sums, pooling or ReLU: name its layers instead"):
         graph.select("blocks")
+    with pytest.raises(ValueError, match="puts out no logits, so that it has no penultimate layer: name one"):
+        graph.select("penultimate")
+    graph = trace(nn.Sequential(nn.Sigmoid(), nn.AvgPool2d(4), nn.Flatten()), (3, 4, 4))
     with pytest.raises(ValueError, match="no linear layer, so no penultimate one: name the layer"):
         graph.select("penultimate")
 
@@ -190,6 +232,18 @@ def test_penultimate_is_what_the_last_linear_layer_takes(name):
     (penultimate,) = capture(network, images, "penultimate").values()
     torch.testing.assert_close(penultimate, taken[0], rtol=0, atol=0)
     assert penultimate.shape == (6, last.in_features)
+
+
+@pytest.mark.parametrize("last", [nn.Identity, nn.Softmax, nn.LogSoftmax])
+def test_the_penultimate_layer_is_found_where_probabilities_are_put_out(last):
+    """The logits, of which probabilities are made, are an affine map of it; they are so of no other layer."""
+    end = [last()] if last is nn.Identity else [last(1)]
+    layers = nn.Flatten(), nn.Linear(48, 8), nn.ReLU(), nn.Linear(8, 10)
+    graph = trace(randomized(nn.Sequential(*layers, *end)), (3, 4, 4))
+    assert graph.select("penultimate") == ["2"]
+    graph = trace(randomized(nn.Sequential(*layers, nn.Sigmoid(), *end)), (3, 4, 4))
+    with pytest.raises(ValueError, match="is an affine map of no layer's value alone"):
+        graph.select("penultimate")
 
 
 def test_fractions_are_evenly_spaced_and_keep_both_ends():
@@ -242,8 +296,7 @@ def test_values_are_what_hooks_see(name):
     network, images = build(name), images_for(name)
     expected = hooked_outputs(network, images)
     captured = capture(network, images, "all")
-    # torchvision calls vit's ln_1 and ln_2 ln and ln_1
-    modules = {layer for layer in captured if layer in expected and not layer.endswith(".ln_1")}
+    modules = {layer for layer in captured if layer in expected}
     assert len(modules) > len(captured) / 2
     for layer in modules:
         torch.testing.assert_close(captured[layer], expected[layer], rtol=0, atol=0)
@@ -438,7 +491,11 @@ def test_branching_networks_have_the_same_table_and_selections():
     ]
     assert table["shape"].tolist()[-2:] == ["4 × 8 × 8", "10"]
     assert table["parameters"].tolist() == [112, 120, 120, 268, 268, 268, 318]
-    assert graph.select("blocks") == ["pool"]
+    assert table["read"].tolist() == ["hooked"] * 7
+    with pytest.raises(
+        ValueError, match="see neither residual sums nor repeated blocks in it: name its layers"
+    ):
+        graph.select("blocks")
     assert graph.select(0.4) == ["conv1", "conv2", "fc"]
     with pytest.raises(ValueError, match="unknown layer 'relu_2'; did you mean 'relu_1'"):
         graph.select("relu_2")
@@ -448,6 +505,7 @@ def test_branching_networks_have_the_same_penultimate_layer():
     network, images = randomized(Branching()), images_for()
     graph = trace(network, (3, 16, 16))
     capture(graph, images, "conv1")  # a run that stops early
+    graph.select("penultimate")  # which tries out a few random images
     taken = []
     handle = network.fc.register_forward_pre_hook(lambda module, inputs: taken.append(inputs[0].clone()))
     (penultimate,) = capture(graph, images, "penultimate").values()
@@ -472,7 +530,9 @@ def test_a_traced_network_and_its_hooked_twin_agree():
     ours, theirs = capture(traced, images, shared), capture(hooked, images, shared)
     assert all(torch.equal(ours[name], theirs[name]) for name in shared)
     sums = traced.table()["operation"] == "add"
-    assert hooked.table().equals(traced.table()[~sums].reset_index(drop=True))
+    expected = traced.table()[~sums].reset_index(drop=True)
+    assert set(expected["read"]) == {"traced"}
+    assert hooked.table().equals(expected.assign(read="hooked"))
 
 
 def test_a_layer_named_twice_is_one_layer():

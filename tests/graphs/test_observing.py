@@ -10,7 +10,7 @@ from torch import nn
 from toy_networks import Aside, Branching, Inplace, randomized
 
 from repsim._compat import torchvision
-from repsim.graphs import Observer, capture, observing, trace
+from repsim.graphs import Observer, as_rows, capture, observing, trace
 from repsim.models import build_model
 
 SHAPE = (3, 16, 16)
@@ -177,7 +177,10 @@ def test_how_many_images_go_at_a_time_makes_no_difference(name, monkeypatch):
 def test_batches_are_as_large_as_they_are_said_to_be(monkeypatch):
     monkeypatch.setattr(observing, "BATCH", 4)
     sizes = []
-    observer = Observer(trace(make("mlp"), SHAPE), ["hidden.1"], lambda v: sizes.append(len(v)) or v)
+    network = make("mlp")
+    network.hidden[1].register_forward_hook(lambda module, inputs, output: sizes.append(len(output)))
+    observer = Observer(trace(network, SHAPE), ["hidden.1"])
+    sizes.clear()  # of a few random images that it was tried on
     assert len(observer.observe(images_for(10)).logits) == 10
     assert sizes == [4, 4, 2]
 
@@ -186,20 +189,68 @@ def test_batches_are_as_large_as_they_are_said_to_be(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["resnet_tiny", "branching"])
-def test_a_value_may_be_reduced_batch_by_batch(name, monkeypatch):
+def test_a_value_may_be_averaged_over_positions(name, monkeypatch):
     monkeypatch.setattr(observing, "BATCH", 4)
     network, images = make(name), images_for()
     expected = capture(network, images, ["conv1", "bn1"])
-
-    def pooled(value):
-        assert value.dim() == 4
-        return value.mean((2, 3))
-
-    found = Observer(trace(network, SHAPE), ["conv1", "bn1"], pooled).observe(images)
+    found = Observer(trace(network, SHAPE), ["conv1", "bn1"], pool=True).observe(images)
     for layer, value in expected.items():
         assert found.values[layer].shape == (7, value.shape[1])
         close(found.values[layer], value.mean((2, 3)))
     close(found.logits, logits_of(network, images))  # of which everything is kept
+
+
+def test_of_tokens_and_of_maps_with_channels_last_the_mean_of_each_channel_is_kept():
+    class Last(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.norm, self.fc = nn.Conv2d(3, 5, 4, 4), nn.LayerNorm(5), nn.Linear(5, 10)
+
+        def forward(self, x):
+            return self.fc(self.norm(self.embed(x).permute(0, 2, 3, 1)).mean((1, 2)))
+
+    images = images_for()
+    for network, layer, axes in (
+        (make("vit_tiny"), "encoder.ln", (1,)),
+        (randomized(Last()), "norm", (1, 2)),
+        (randomized(Last()), "embed", (2, 3)),
+    ):
+        (value,) = capture(network, images, layer).values()
+        found = Observer(trace(network, SHAPE), [layer], pool=True).observe(images).values[layer]
+        close(found, value.mean(axes))
+
+
+def test_maps_are_averaged_over_positions():
+    maps = torch.arange(2 * 3 * 2 * 2.0).view(2, 3, 2, 2)
+    assert as_rows(maps, 0).tolist() == [[1.5, 5.5, 9.5], [13.5, 17.5, 21.5]]
+    assert as_rows(maps.permute(0, 2, 3, 1), 2).tolist() == [[1.5, 5.5, 9.5], [13.5, 17.5, 21.5]]
+    assert as_rows(maps).tolist() == [list(range(12)), list(range(12, 24))]
+
+
+def test_tokens_are_averaged_over_the_sequence():
+    tokens = torch.arange(2 * 3 * 2.0).view(2, 3, 2)
+    assert as_rows(tokens, 1).tolist() == [[2, 3], [8, 9]]
+    assert as_rows(tokens.mT, 0).tolist() == [[2, 3], [8, 9]]
+    assert as_rows(tokens).tolist() == [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11]]
+
+
+@pytest.mark.parametrize("channel_axis", [0, None])
+def test_rows_stay_as_they_are(channel_axis):
+    rows = torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(as_rows(rows, channel_axis), rows)
+    assert as_rows(rows[:, :, None, None], channel_axis).shape == (5, 7)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis", "pooled", "flat"), [((4, 3, 2, 5), 0, 3, 30), ((4, 3, 5), 1, 5, 15)]
+)
+def test_the_layout_in_memory_makes_no_difference(shape, axis, pooled, flat):
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    turned = values.transpose(1, -1).contiguous().transpose(1, -1)
+    for channel_axis, width in ((axis, pooled), (None, flat)):
+        found = as_rows(turned, channel_axis)
+        assert found.shape == (4, width)
+        torch.testing.assert_close(found, as_rows(values, channel_axis))
 
 
 # -- nothing else changes -----------------------------------------------------------------------------------
@@ -321,6 +372,6 @@ def test_a_layer_that_is_not_called_for_these_images():
     found = Observer(graph, ["dark"]).observe(images_for() / 2)
     close(found.values["dark"], network.dark((images_for() / 2).flatten(1)).detach())
     with pytest.raises(
-        ValueError, match=r"^for these images the network never calls dark: it branches on them\.$"
+        ValueError, match=r"^for these images the network never computes 'dark': it branches on them\.$"
     ):
         Observer(graph, ["dark"]).observe(1 - images_for() / 4)

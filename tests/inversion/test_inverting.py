@@ -533,8 +533,9 @@ def test_backward_passes_are_as_many_as_updates_and_make_no_gradient_for_weights
         wanted.append(inputs.shape)
         return grad(outputs, inputs, **options)
 
+    read = Reader(toy(), "penultimate", (3, 8, 8))  # which looks at the gradient of a random image
     monkeypatch.setattr(torch.autograd, "grad", counting)
-    run(toy(), pixels(), pixels(seed=1), iterations=4, **ALL)
+    run(read, pixels(), pixels(seed=1), iterations=4, **ALL)
     assert wanted == [(COUNT, 3, 8, 8)] * 4
 
 
@@ -543,9 +544,11 @@ def test_the_network_is_read_up_to_the_layer_and_no_further():
     network = nn.Sequential(nn.Conv2d(3, 2, 3), late, nn.Flatten(), nn.Linear(72, 3)).eval()
     graph = trace(network, (3, 8, 8))
     Counted.calls = calls
-    run(graph, pixels(), pixels(seed=1), "0", iterations=3, **ALL)
+    before, behind = (Reader(graph, layer, (3, 8, 8)) for layer in "01")
+    calls.clear()  # of a few random images that they were tried on
+    run(before, pixels(), pixels(seed=1), iterations=3, **ALL)
     assert calls == []
-    run(graph, pixels(), pixels(seed=1), "1", iterations=3, **ALL)
+    run(behind, pixels(), pixels(seed=1), iterations=3, **ALL)
     assert calls == [COUNT] * 5
 
 
@@ -794,9 +797,6 @@ def test_a_group_of_one_layer_is_that_layer():
         ((6, 3, 8, 8), (5, 3, 8, 8)),
         ((6, 3, 8, 8), (6, 3, 8, 9)),
         ((6, 3, 8, 8), (6, 1, 8, 8)),
-        ((3, 8, 8), (3, 8, 8)),
-        ((6, 192), (6, 192)),
-        ((1, 6, 3, 8, 8), (1, 6, 3, 8, 8)),
     ],
 )
 def test_shapes_that_are_not_those_of_pairs_of_images(seeds, targets):
@@ -808,7 +808,7 @@ def test_shapes_that_are_not_those_of_pairs_of_images(seeds, targets):
 
 
 def test_no_images():
-    with refused("there is no image to invert."):
+    with refused("seeds are empty: there is no image."):
         run(toy(), pixels(0), pixels(0))
 
 

@@ -44,8 +44,17 @@ def test_a_page_lists_the_options_that_change_what_does_not_matter():
     assert "shape_metric             orthogonal, translation\n" in page
     assert "shape_metric(alpha=0.0)  linear, translation\n" in page
     assert "shape_metric(alpha=1.0)  orthogonal, scale, translation\n" in page
-    assert page.endswith("Its interval comes from subsampling.")
+    assert "Its interval comes from subsampling." in page
     assert "Its interval comes from jackknife." in documentation.explain("cka_debiased")
+
+
+@pytest.mark.parametrize(
+    ("name", "trusted"),
+    [("cka", "right to 0.001"), ("jaccard", "right to 0.004"), ("gulp", "not to be trusted")],
+)
+def test_a_page_says_how_far_half_precision_goes(name, trusted):
+    said = f"Of features in half precision (float16, bfloat16) it is {trusted}."
+    assert said in documentation.explain(name)
 
 
 def test_a_page_for_given_options():

@@ -1,13 +1,14 @@
 """Measures by name and by option: what they are called, what they refuse, what they return."""
 
 import math
+import re
 import warnings
 
 import numpy as np
 import pytest
 import torch
 
-from repsim.measures import MEASURES, Measure, find_measure
+from repsim.measures import MEASURES, Measure, compare, compare_many, find_measure, interval, permutation_test
 from repsim.measures.measure import count_option, measure, number_option, one_of
 from repsim.measures.registry import FAMILIES
 
@@ -446,3 +447,69 @@ def test_one_of():
     assert message(lambda: one_of("fruit", "fug", ("fig", "plum"))) == (
         "unknown fruit 'fug'; did you mean 'fig'? Known: fig, plum."
     )
+
+
+# -- what is said of a value --------------------------------------------------------------------------------
+
+FINE = 3.0 + torch.randn(60, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+LOST = "cca_mean is not to be trusted here: features are of half precision, whose rounding can hide what it "
+COPIES = "2 of the 60 inputs have the rows of others, in both representations, as where a loader pads with "
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_said_where_it_matters(dtype):
+    other = FINE.square()
+    with pytest.warns(UserWarning, match=f"^{re.escape(LOST)}"):
+        MEASURES["cca_mean"](FINE, other.to(dtype))
+    MEASURES["cka"](FINE.to(dtype), other.to(dtype))
+    notes = compare(FINE.to(dtype), other, ["cka", "cca_mean"])["note"]
+    assert [note.startswith(LOST) for note in notes] == [False, True]
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, found in MEASURES.items() if found.half_precision < math.inf and name != "rtd"]
+)
+def test_features_in_half_precision_are_as_right_as_is_said(name):
+    generator = torch.Generator().manual_seed(0)
+    shared, *own = torch.randn(3, 200, 16, generator=generator, dtype=torch.float64)
+    scale = torch.arange(1, 17) ** -0.5
+    x, y = ((shared + each) * scale for each in own)
+    value, rounded = MEASURES[name](x, y), MEASURES[name](x.bfloat16(), y.bfloat16())
+    assert abs(value - rounded) <= MEASURES[name].half_precision * max(1, abs(value))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_copies_of_inputs_are_said(dtype):
+    x, y = FINE.clone(), FINE.square()
+    for table in (x, y):
+        table[[20, 59]] = table[[5, 6]]
+    with pytest.warns(UserWarning, match=f"^{re.escape(COPIES)}"):
+        MEASURES["uniformity_difference"](x, y, dtype=dtype)
+    for ask in (interval, permutation_test):
+        with pytest.warns(UserWarning, match=f"^{re.escape(COPIES)}"):
+            ask("cka", x, y, progress=False)
+    table = compare_many({"a": x, "b": y}, "cka", dtype=dtype, progress=False)
+    assert table["note"].item().startswith(COPIES)
+
+
+def test_rows_that_are_alike_in_one_representation_are_no_copies():
+    """A narrow layer after a ReLU gives many images nothing but zeros."""
+    silent = FINE.clone()
+    silent[:30] = 0
+    silent[15:30] *= -1  # −0 is 0
+    MEASURES["cka"](silent, FINE)
+    with pytest.warns(UserWarning, match=r"^29 of the 60 inputs have the rows of others"):
+        MEASURES["cka"](silent, silent)
+
+
+def test_masked_arrays_are_refused():
+    masked = np.ma.masked_greater(FINE.numpy(), 5)
+    message = "must not be a NumPy masked array, whose mask would be lost: leave out the rows with masked"
+    for call in (
+        lambda: MEASURES["cka"](FINE, masked),
+        lambda: compare_many({"a": masked, "b": FINE}, "cka", progress=False),
+        lambda: interval("agreement", masked, FINE, progress=False),
+        lambda: permutation_test("cka", masked, FINE, progress=False),
+    ):
+        with pytest.raises(TypeError, match=re.escape(message)):
+            call()

@@ -327,6 +327,7 @@ def test_second_order_cosine_is_that_of_unions(k, center, monkeypatch):
     assert MEASURES["second_order_cosine"](x, y, k=k, center=center) == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore:.* inputs have the rows of others")
 @pytest.mark.parametrize("k", [3, None])
 @pytest.mark.parametrize(
     "x",

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from repsim.arrays import tensor_of
 from repsim.measures import MEASURES
 from repsim.measures.measure import represent_pair
 from repsim.measures.representation import (
     Memory,
     Representation,
-    as_tensor,
     centered,
     kept,
     kept_pair,
@@ -183,7 +183,7 @@ def test_a_read_only_array_stays_as_it_was():
 
 def test_arrays_are_not_copied_without_need():
     array = X.numpy()
-    assert as_tensor(array, "x").data_ptr() == array.ctypes.data
+    assert tensor_of(array, "x").data_ptr() == array.ctypes.data
     assert prepare(X).values.data_ptr() == X.data_ptr()
 
 

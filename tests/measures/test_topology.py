@@ -156,6 +156,7 @@ def test_rtd_of_all_inputs_draws_nothing(points, monkeypatch):
     assert times == [30]
 
 
+@pytest.mark.filterwarnings("ignore:.* inputs have the rows of others")
 def test_rtd_with_copies():
     x, y = np.repeat(random(6, 3), 5, axis=0), random(30, 3, seed=1)
     assert rtd(x, x) == 0
@@ -298,6 +299,7 @@ def test_imd_depends_on_k():
     assert imd(x, y, k=39) == pytest.approx(0, abs=1e-12)  # all are joined in both
 
 
+@pytest.mark.filterwarnings("ignore:.* inputs have the rows of others")
 @pytest.mark.parametrize("probes", [10, 100])
 def test_imd_with_copies(probes):
     x = np.repeat(random(5, 3), 8, axis=0)

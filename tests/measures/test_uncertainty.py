@@ -104,6 +104,7 @@ def test_prediction_intervals_cover(coverages, name):
     assert coverages[name, "predictions"] >= 0.9
 
 
+@pytest.mark.filterwarnings("ignore:.* inputs have the rows of others")  # as a bootstrap draws them
 @pytest.mark.parametrize("name", ["cka_debiased", "jaccard"])
 def test_a_naive_bootstrap_of_rows_would_miss_altogether(name):
     x, y = draw("independent", torch.Generator().manual_seed(3), 300)
@@ -245,6 +246,7 @@ def test_predictions_are_tested_against_chance_with_their_labels():
     assert found.value == measure(a, b, labels)
 
 
+@pytest.mark.filterwarnings("ignore:.* inputs have the rows of others")
 @pytest.mark.parametrize(
     "name", ["rsm_norm_difference", "procrustes_size_shape", "permutation_procrustes", "cka"]
 )

@@ -129,7 +129,8 @@ def test_layers_are_those_of_the_network_inside(kind):
     graph, own = trace(model, SHAPE), trace(network(kind), SHAPE)
     assert list(graph.layers) == [f"model.{name}" for name in own.layers]
     assert list(graph.layers) == ["model.conv", "model.bn", "model.act", "model.fc"]
-    assert graph.select("blocks") == ["model.act"]
+    if graph.how == "traced":  # hooks see neither sums nor their absence
+        assert graph.select("blocks") == ["model.act"]
     assert graph.classes == own.classes == 4
     assert graph.table()["parameters"].tolist() == own.table()["parameters"].tolist()
 

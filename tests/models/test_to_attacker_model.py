@@ -14,7 +14,7 @@ from repsim.data import Split
 from repsim.graphs import capture, trace
 from repsim.inversion import invert
 from repsim.layer_maps import layer_cka
-from repsim.models import build_model, to_attacker_model, unwrapped
+from repsim.models import bare, build_model, to_attacker_model
 from repsim.stitching import StitchOptions, fit_stitch
 from repsim.training import accuracy, predict, robust_accuracy
 
@@ -49,7 +49,7 @@ def test_it_answers_as_the_network_does(name):
     torch.testing.assert_close(again, logits)
     last = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
     torch.testing.assert_close(last(latent), logits)
-    torch.testing.assert_close(*(unwrapped(each)(images) for each in (wrapper, model)))
+    torch.testing.assert_close(*(bare(each)(images) for each in (wrapper, model)))
 
 
 def test_it_is_the_same_network():

@@ -17,7 +17,6 @@ from repsim.measures import PREDICTION_MEASURES, find_measure
 from repsim.probing import (
     OWN,
     ProbeOptions,
-    as_features,
     classify,
     experiments,
     fit_probe,
@@ -62,7 +61,9 @@ def refused(message):
 
 def features_of(model, images, layer="penultimate", pool=True):
     (values,) = capture(model.network, images, layer).values()
-    return as_features(values, pool)
+    if pool and values.dim() > 2:
+        values = values.mean((2, 3)) if values.dim() == 4 else values.mean(1)
+    return values.flatten(1)
 
 
 def by_normal_equations(features, labels, penalty):

@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from torch import nn
 
 from repsim.optimization import Diverged
-from repsim.probing import Probe, ProbeOptions, as_features, fit_probe, fitting
+from repsim.probing import Probe, ProbeOptions, fit_probe, fitting
 from repsim.probing.fitting import PENALTIES, NotAtMinimum
 from repsim.probing.options import KINDS
 
@@ -505,6 +505,17 @@ def test_labels_of_few_bits(kind, dtype):
     assert probe.accuracy(features, labels.to(dtype)) == probe.accuracy(features, labels)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_hot_labels_are_classes(kind):
+    features, labels = drawn((30, 4), classes=3)
+    one_hot = torch.nn.functional.one_hot(labels, 3).float()
+    plain, other = (fit_probe(features, each, 3, ProbeOptions(kind)) for each in (labels, one_hot.numpy()))
+    assert torch.equal(plain.weight, other.weight)
+    assert other.accuracy(features, one_hot) == plain.accuracy(features, labels)
+    with pytest.raises(ValueError, match=r"^a probe needs one class for each image; these images have 3"):
+        fit_probe(features, torch.ones(30, 3), 3)
+
+
 # -- what cannot be -----------------------------------------------------------------------------------------
 
 FEATURES, LABELS = drawn((6, 4), classes=3)
@@ -524,7 +535,7 @@ ALL_ALIKE = "features do not vary: all inputs have the same."
         (NOT_A_NUMBER, LABELS, NOT_FINITE),
         (INFINITE, LABELS, NOT_FINITE),
         (FEATURES, LABELS + 1, OUTSIDE),
-        (FEATURES, LABELS - 1, OUTSIDE),
+        (FEATURES, LABELS - 1, "labels must be classes, counted from 0; found -1."),
         (FEATURES[:0], LABELS[:0], OUTSIDE),
         (FEATURES, torch.ones(6, dtype=torch.int64), "a probe tells classes apart: all labels are the same."),
         (FEATURES[:1].expand(6, 4), LABELS, ALL_ALIKE),
@@ -547,40 +558,32 @@ def test_what_varies_by_rounding_of_its_mean_does_not_vary(value):
         fit_probe(features, labels, 3)
 
 
-# -- features of layers -------------------------------------------------------------------------------------
-
-
-def test_feature_maps_are_averaged_over_positions():
-    maps = torch.arange(2 * 3 * 2 * 2.0).view(2, 3, 2, 2)
-    assert as_features(maps, pool=True).tolist() == [[1.5, 5.5, 9.5], [13.5, 17.5, 21.5]]
-    assert as_features(maps, pool=False).tolist() == [list(range(12)), list(range(12, 24))]
-
-
-def test_tokens_are_averaged_over_the_sequence():
-    tokens = torch.arange(2 * 3 * 2.0).view(2, 3, 2)
-    assert as_features(tokens, pool=True).tolist() == [[2, 3], [8, 9]]
-    assert as_features(tokens, pool=False).tolist() == [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11]]
-
-
-@pytest.mark.parametrize("pool", [True, False])
-def test_rows_stay_as_they_are(pool):
-    rows = torch.randn(5, 7, generator=generator(0))
-    assert torch.equal(as_features(rows, pool), rows)
-    assert as_features(rows[:, :, None, None], pool).shape == (5, 7)
-
-
-@pytest.mark.parametrize(("shape", "pooled", "flat"), [((4, 3, 2, 5), 3, 30), ((4, 3, 5), 5, 15)])
-def test_the_layout_in_memory_makes_no_difference(shape, pooled, flat):
-    values = torch.randn(shape, generator=generator(0))
-    turned = values.transpose(1, -1).contiguous().transpose(1, -1)
-    for pool, width in ((True, pooled), (False, flat)):
-        found = as_features(turned, pool)
-        assert found.shape == (4, width)
-        torch.testing.assert_close(found, as_features(values, pool))
-
-
 def test_a_minimum_that_was_not_reached_is_said(monkeypatch):
     monkeypatch.setattr(fitting, "MOST_STEPS", 2)
     features, labels = drawn()
     with pytest.warns(NotAtMinimum, match="not at its minimum after 2 steps: .* Raise penalty"):
         fit_probe(features, labels, 3, ProbeOptions("logistic", 1e-6))
+
+
+# gradients
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("without", [torch.no_grad, torch.inference_mode])
+def test_a_fit_needs_no_gradients_of_the_callers(kind, without):
+    features, labels = drawn()
+    expected = fit_probe(features, labels, 3, ProbeOptions(kind))
+    with without():
+        found = fit_probe(features.clone(), labels.clone(), 3, ProbeOptions(kind))
+        assert not torch.is_grad_enabled()
+    assert same(found, expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_fit_takes_no_gradient_back_to_the_features(kind):
+    features, labels = drawn()
+    weight = torch.ones(features.shape[1], requires_grad=True)
+    found = fit_probe(features * weight, labels, 3, ProbeOptions(kind))
+    assert same(found, fit_probe(features, labels, 3, ProbeOptions(kind)))
+    assert not found.weight.requires_grad
+    assert weight.grad is None

@@ -1136,3 +1136,15 @@ def test_a_progress_bar_counts_the_epochs(tiny_data, monkeypatch):
         StitchOptions(epochs=2),
     )
     assert bars == [(2, "stitch", "epoch", True)]
+
+
+@pytest.mark.parametrize("name", ["standard", "pgd", "trades", "soft", "cka", "pseudo_inverse"])
+@pytest.mark.parametrize("without", [torch.no_grad, torch.inference_mode])
+def test_fitting_needs_no_gradients_of_the_callers(tiny_data, without, name):
+    front, end = trained(), trained(seed=1)
+    expected, curve = fit(front, end, BLOCK, tiny_data, **METHODS[name])
+    with without():
+        found, table = fit(front, end, BLOCK, tiny_data, **METHODS[name])
+        assert not torch.is_grad_enabled()
+    assert torch.equal(weights(found), weights(expected))
+    assert table.equals(curve)

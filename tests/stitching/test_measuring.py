@@ -334,7 +334,7 @@ def package(monkeypatch):
             made.append({"model": model, "norm": norm, "eps": eps, "seed": seed, "device": str(device)})
 
         def run_standard_evaluation(self, x, y, batch_size=250, **options):
-            made[-1] |= {"labels": y, "batch_size": batch_size, "trains": made[-1]["model"].training}
+            made[-1] |= {"labels": y, "batch_size": batch_size, "logits": made[-1]["model"](x).detach()}
             torch.rand(3)
             return torch.zeros_like(x), y
 
@@ -347,16 +347,21 @@ def package(monkeypatch):
 @pytest.mark.parametrize(("norm", "name"), [("linf", "Linf"), ("l2", "L2")])
 def test_autoattack_is_asked_for_the_norm_and_the_epsilon(tiny_data, package, norm, name):
     network = build_model("mlp", (1, 16, 16), 10, [0.3], [0.4]).train()
-    state = torch.get_rng_state()
+    state, modes = torch.get_rng_state(), set()
+
+    def note(module, inputs):
+        modes.update(part.training for part in module.modules())
+
+    network.register_forward_pre_hook(note)
     found = autoattack(
         network, tiny_data.test.images, tiny_data.test.labels, 0.25, norm, batch_size=30, seed=4
     )
     (asked,) = package
-    assert asked["model"] is network
+    assert modes == {False}
+    torch.testing.assert_close(asked["logits"], network(tiny_data.test.images).detach())
     assert (asked["norm"], asked["eps"], asked["seed"], asked["device"]) == (name, 0.25, 4, "cpu")
     assert asked["batch_size"] == 30
     assert torch.equal(asked["labels"], tiny_data.test.labels)
-    assert not asked["trains"]
     assert network.training
     assert torch.equal(found, torch.zeros_like(tiny_data.test.images))
     assert torch.equal(torch.get_rng_state(), state)
@@ -369,7 +374,7 @@ def test_a_stitched_network_is_measured_under_autoattack_where_that_is_wanted(ca
     assert package == []
     row = measure_stitch(case.stitched, *donors, BLOCK, BLOCK, with_autoattack=True)
     (asked,) = package
-    assert asked["model"] is case.stitched
+    torch.testing.assert_close(asked["logits"], logits_of(case.stitched, case.split.images))
     assert (asked["norm"], asked["eps"]) == ("L2", 0.2)
     dark = logits_of(case.stitched, torch.zeros_like(case.split.images)).argmax(1)
     assert row["autoattack_accuracy"] == pytest.approx(share(dark == case.split.labels))

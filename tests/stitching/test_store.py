@@ -119,10 +119,36 @@ def test_the_record_says_all_that_is_needed(tiny_data, shared, fits):
     options = record["recipe"].pop("options")
     assert StitchRecipe(**record["recipe"], options=StitchOptions(**options)) == recipe
     assert record["shapes"] == [[16, 8, 8], [16, 8, 8]]
+    assert record["channel_axes"] == [0, 0]
     assert stitch.curve.columns.tolist() == ["epoch", "learning_rate", "loss", "accuracy"]
     assert stitch.curve["epoch"].tolist() == [1, 2]
     assert str(folder()) not in text
     assert same(read_tensors(stitch.file, record["checksum"]), fits[0].learned(with_batchnorm=False))
+
+
+def test_records_that_do_not_say_where_channels_are_are_of_usual_layouts(tiny_data, shared, fits, measurings):
+    recipe = recipe_on(tiny_data)
+    stitch = obtain_stitch(recipe, shared)
+    path = folder() / f"{recipe.address}.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    del record["channel_axes"]
+    path.write_text(json.dumps(record), encoding="utf-8")
+    older = obtain_stitch(recipe, shared)
+    assert (len(fits), len(measurings)) == (1, 1)
+    assert "channel_axes" not in older.record
+    assert older.transform.layout == stitch.transform.layout == fits[0].transform.layout
+    images = tiny_data.test.images[:9]
+    with torch.no_grad():
+        assert torch.equal(older.network(shared)(images), fits[0](images))
+
+
+def test_a_stored_transform_knows_where_channels_are(tiny_data, shared):
+    stitch = obtain_stitch(recipe_on(tiny_data), shared)
+    record = {**stitch.record, "shapes": [[8, 8, 16], [64, 16]], "channel_axes": [2, 1]}
+    found = dataclasses.replace(stitch, record=record).transform
+    value = torch.randn(3, 16, 8, 8, generator=torch.Generator().manual_seed(0))
+    expected = stitch.transform(value).flatten(2).mT
+    torch.testing.assert_close(found(value.permute(0, 2, 3, 1)), expected)
 
 
 def test_what_was_measured_is_found_under_its_circumstances_only(tiny_data, shared, measurings):

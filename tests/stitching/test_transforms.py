@@ -129,6 +129,88 @@ def test_to_tokens_and_back_is_the_way_it_was():
     assert torch.equal(back.arrange(there.arrange(x)), x)
 
 
+# -- where the channels are ---------------------------------------------------------------------------------
+
+
+def test_of_a_map_with_channels_last_a_transform_maps_the_channels():
+    """As in a Swin transformer, or behind ConvNeXt's LayerNorm: (height, width, channels)."""
+    layout = Layout((3, 5, 4), (3, 5, 6), front_axis=2, end_axis=2)
+    assert layout.channels == (4, 6)
+    assert layout.kinds == ("map", "map")
+    assert not layout.is_map  # as convolutions take it
+    transform = Transform(layout)
+    weight, bias = weights(transform)
+    assert weight.shape == (6, 4)
+    x = values(2, 3, 5, 4)
+    torch.testing.assert_close(transform(x), x @ weight.T + bias)
+    first = Transform.of(Layout((4, 3, 5), (6, 3, 5)), weight, bias)
+    torch.testing.assert_close(transform(x), first(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+
+
+# the same positions, of four channels at the front and of six at the end, in every layout there is
+ARRANGED = {
+    "map": (lambda c: (c, 3, 5), 0, lambda value: value),
+    "last": (lambda c: (3, 5, c), 2, lambda value: value.permute(0, 2, 3, 1)),
+    "between": (lambda c: (3, c, 5), 1, lambda value: value.transpose(1, 2)),
+    "tokens": (lambda c: (15, c), 1, lambda value: value.flatten(2).mT),
+    "tokens last": (lambda c: (c, 15), 0, lambda value: value.flatten(2)),
+}
+
+
+@pytest.mark.parametrize("front", ARRANGED)
+@pytest.mark.parametrize("end", ARRANGED)
+def test_wherever_channels_and_positions_are_a_transform_means_the_same(front, end):
+    plain = transform_between((4, 3, 5), (6, 3, 5))
+    weight, bias = weights(plain)
+    (shape, front_axis, turn), (wanted, end_axis, turned) = ARRANGED[front], ARRANGED[end]
+    layout = Layout(shape(4), wanted(6), front_axis=front_axis, end_axis=end_axis)
+    assert layout.channels == (4, 6)
+    transform, x = Transform.of(layout, weight, bias), values(2, 4, 3, 5)
+    found = transform(turn(x))
+    assert found.shape == (2, *wanted(6))
+    torch.testing.assert_close(found, turned(plain(x)))
+    rows = layout.rows(layout.arrange(turn(x)))
+    assert rows.shape == (2 * 15, 4)
+    torch.testing.assert_close(layout.rows(found), rows @ weight.T + bias)
+
+
+@pytest.mark.parametrize("axis", [0, 2])
+def test_a_class_token_and_resizing_work_wherever_the_channels_are(axis):
+    x = values(2, 4, 4, 4)
+    turned = x if axis == 0 else x.permute(0, 2, 3, 1)
+    layout, plain = (
+        Layout((4, 4, 4), (10, 4), resize=True, front_axis=axis),
+        Layout((4, 4, 4), (10, 4), resize=True),
+    )
+    assert torch.equal(layout.arrange(turned), plain.arrange(x))
+    small = Layout((4, 4, 4), (3, 3, 4), resize=True, front_axis=axis, end_axis=2).arrange(turned)
+    assert torch.equal(small, Layout((4, 4, 4), (4, 3, 3), resize=True).arrange(x).permute(0, 2, 3, 1))
+
+
+@pytest.mark.parametrize(("front_axis", "end_axis"), [(None, None), (3, 3), (1, 1), (3, 1), (0, 2)])
+def test_windows_are_mapped_channel_by_channel(front_axis, end_axis):
+    def arranged(value, axis):
+        return value.movedim(-1, (3 if axis is None else axis) + 1)
+
+    x = values(2, 2, 3, 3, 4)  # of two images: windows, height, width, channels
+    front, end = arranged(x, front_axis), arranged(values(2, 2, 3, 3, 5), end_axis)
+    layout = Layout(front.shape[1:], end.shape[1:], front_axis=front_axis, end_axis=end_axis)
+    assert layout.channels == (4, 5)
+    assert layout.kinds == ("windows", "windows")
+    assert layout.description == "per-token linear"
+    transform = Transform(layout)
+    weight, bias = weights(transform)
+    torch.testing.assert_close(transform(front), arranged(x @ weight.T + bias, end_axis))
+    assert layout.rows(layout.arrange(front)).shape == (2 * 18, 4)
+
+
+def test_usual_axes_are_the_same_as_none_given():
+    assert Layout(MAP, TOKENS) == Layout(MAP, TOKENS, front_axis=0, end_axis=1)
+    assert Layout(VECTOR, VECTOR) == Layout(VECTOR, VECTOR, front_axis=0, end_axis=0)
+    assert Layout((2, 3, 4, 5), (2, 3, 4, 5)) == Layout((2, 3, 4, 5), (2, 3, 4, 5), front_axis=3, end_axis=3)
+    assert Layout((4, 4, 4), (4, 4, 4)) != Layout((4, 4, 4), (4, 4, 4), front_axis=2)
+
+
 # -- resizing -----------------------------------------------------------------------------------------------
 
 
@@ -222,15 +304,47 @@ def test_on_rows_of_channels_a_transform_is_a_matrix(front, end, options):
 # -- refused layouts ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shape", [(), (2, 3, 4, 5)])
 @pytest.mark.parametrize("side", ["front", "end"])
-def test_values_of_other_shapes_are_refused(shape, side):
-    shapes = {"front": MAP, "end": MAP, side: shape}
+@pytest.mark.parametrize("flatten", [True, False])
+def test_one_number_for_each_image_is_refused(side, flatten):
+    shapes = {"front": MAP, "end": MAP, side: ()}
     with refused(
-        f"the {side} layer's value for one image has shape {shape}; a stitch takes (channels,), "
-        "(tokens, width) or (channels, height, width)."
+        f"the {side} layer has one number for each image; a stitch takes (channels,), (tokens, width), "
+        "(channels, height, width), or more."
     ):
-        Layout(**shapes)
+        Layout(**shapes, flatten=flatten)
+
+
+@pytest.mark.parametrize("other", [VECTOR, TOKENS, MAP])
+def test_windows_are_stitched_to_nothing_else(other):
+    windows = (2, 3, 4, 5)
+    for front, end in ((windows, other), (other, windows)):
+        with pytest.raises(
+            ValueError, match="channel by channel: flatten=True maps every value to every value"
+        ):
+            Layout(front, end, resize=True)
+        assert Layout(front, end, flatten=True).channels == (math.prod(front), math.prod(end))
+
+
+def test_windows_of_other_positions_are_refused():
+    with refused(
+        "windows of (2, 3, 4) and (2, 4, 4) positions do not match: flatten=True maps every value to every "
+        "value."
+    ):
+        Layout((2, 3, 4, 5), (2, 4, 4, 6), resize=True)
+    with refused(
+        "windows of (2, 3, 4) and (3, 4, 5) positions do not match: flatten=True maps every value to every "
+        "value."
+    ):
+        Layout((2, 3, 4, 5), (2, 3, 4, 5), end_axis=0)
+
+
+def test_maps_of_other_sizes_are_told_by_their_positions_wherever_their_channels_are():
+    with refused(
+        "maps of 3 × 5 and 2 × 5 positions do not match: resize=True resizes the front's, flatten=True maps "
+        "every value to every value."
+    ):
+        Layout((3, 5, 4), (4, 2, 5), front_axis=2)
 
 
 @pytest.mark.parametrize(
