@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 
-.PHONY: figures test test-browser lab app bench refresh lint zoo
+.PHONY: figures test test-architectures test-browser lab app bench refresh lint zoo
 
 figures: $(READY)  ## run every notebook headless; figures and tables go to figures/digits/
 	$(BIN)/repsim run --jobs $(JOBS)
@@ -13,6 +13,9 @@ test: $(READY) lint  ## run the tests, then every notebook against its stored ou
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) tests
 	REPSIM_HOME=$$(mktemp -d) TQDM_DISABLE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p no:cacheprovider \
 		-n $(JOBS) --dist loadfile --nbval-lax --nbval-current-env notebooks
+
+test-architectures: $(READY)  ## check the package on the field's architectures; takes half an hour
+	$(BIN)/python tests/architectures --jobs $(JOBS)
 
 test-browser: $(READY)  ## open the explorer in a real browser
 	@command -v chromium >/dev/null || { echo "There is no Chromium here. This installs it: apt-get install chromium"; exit 1; }
