@@ -1,7 +1,8 @@
-"""The map of every layer with every layer: its time beside that of a plain sketch, and torch-cka's.
+"""The map of every layer with every layer: its time beside a plain sketch's, pytorch-cka's and torch-cka's.
 
 The reference is the bare forward passes and, for each layer and batch, one full float32 product FFᵀ of its
-features, made by a hook. Memory is measured in fresh processes, at two numbers of images.
+features, made by a hook. pytorch-cka makes one such product too, which it does not centre: what comes of that
+is shown beside its time. Memory is measured in fresh processes, at two numbers of images.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import io
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 
 import torch
 from measuring import THREADS, Row, best_times, show
@@ -20,11 +22,13 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from repsim.graphs import trace
 from repsim.layer_maps import layer_cka
+from repsim.measures import MEASURES
 from repsim.models import build_model
 
 SHAPE = (3, 32, 32)
 IMAGES, BATCH, REPEATS = 1024, 256, 5
 MANY = 8192
+DRAWS = 5
 SUBSET = 8  # of the layers, for torch-cka, whose loops go over every pair of them
 
 
@@ -61,6 +65,43 @@ def forward_with_products(model: nn.Module, images: Tensor, layers: list[str]) -
 
 def our_map(model: nn.Module, images: Tensor, layers: list[str]) -> None:
     layer_cka(model, model, images, layers_a=layers, layers_b=layers, batch_size=BATCH, progress=False)
+
+
+def pytorch_cka_map(model: nn.Module, images: Tensor, layers: list[str]) -> None:
+    """By pytorch-cka: of one model given twice, it makes one Gram matrix for each layer and batch."""
+    from cka import compute_cka  # the import name of pytorch-cka; that of torch-cka is torch_cka
+
+    loader = DataLoader(TensorDataset(images), batch_size=BATCH)
+    compute_cka(model, model, loader, layers=layers, device="cpu", progress=False)
+
+
+def cka_off_center() -> list[str]:
+    """CKA of 256 × 64 float32 features of mean 5 and spread 0.1: with themselves, and beside float64."""
+    from cka import cka_from_features
+
+    def features() -> Tensor:
+        return 5 + 0.1 * torch.randn(256, 64, generator=generator)
+
+    generator = torch.Generator().manual_seed(0)
+    pairs = [(features(), features()) for _ in range(DRAWS)]
+    ours = MEASURES["cka_debiased"]
+
+    def theirs(x: Tensor, y: Tensor) -> float:
+        return cka_from_features(x, y).item()
+
+    def line(
+        name: str, measure: Callable[[Tensor, Tensor], float], pairs: list[tuple[Tensor, Tensor]]
+    ) -> str:
+        return f"  {name}: " + ", ".join(f"{measure(x, y):.3f}" for x, y in pairs)
+
+    return [
+        f"CKA of {DRAWS} float32 matrices, 256 × 64, mean 5 and spread 0.1, with themselves and others:",
+        line("ours", ours, [(x, x) for x, _ in pairs]),
+        line("pytorch-cka", theirs, [(x, x) for x, _ in pairs]),
+        line("with others, ours in float64", ours, [(x.double(), y.double()) for x, y in pairs]),
+        line("with others, ours", ours, pairs),
+        line("with others, pytorch-cka", theirs, pairs),
+    ]
 
 
 def torch_cka_seconds(model: nn.Module, images: Tensor, layers: list[str]) -> float:
@@ -112,16 +153,18 @@ def main() -> None:
             "forward": lambda: forward(model, images),
             "sketch": lambda: forward_with_products(model, images, layers),
             "ours": lambda: our_map(model, images, layers),
+            "pytorch-cka": lambda: pytorch_cka_map(model, images, layers),
         },
         REPEATS,
     )
-    ours, sketch = seconds["ours"], seconds["sketch"]
+    ours, sketch, peer = seconds["ours"], seconds["sketch"], seconds["pytorch-cka"]
     theirs = torch_cka_seconds(model, images, layers)
     rows = [
         Row("forward passes alone", f"{seconds['forward']:.2f} s"),
         Row("forward passes and one FFᵀ per layer", f"{sketch:.2f} s"),
         Row("layer_cka ÷ that", f"{ours:.2f} s", ours / sketch, at_most=1.0),
         Row("layer_cka ÷ forward alone", f"{ours:.2f} s", ours / seconds["forward"]),
+        Row("pytorch-cka ÷ layer_cka", f"{peer:.2f} s", peer / ours, at_least=1.0),
         Row("torch-cka ÷ layer_cka", f"{theirs:.0f} s", theirs / ours, at_least=60),
         Row(f"peak memory, {IMAGES:,} images", f"{few:.0f} MB"),
         Row(f"peak memory, {MANY:,} images ÷ that", f"{many:.0f} MB", many / few, at_most=1.2),
@@ -131,6 +174,7 @@ def main() -> None:
         f"torch-cka is extrapolated: one batch and {SUBSET} × {SUBSET} pairs of evenly spaced layers",
         f"are timed, then scaled to {IMAGES // BATCH} batches and {len(layers)} × {len(layers)} pairs.",
         "Memory is what the call adds to a process that holds model and images, in a process of its own.",
+        *cka_off_center(),
     ]
     show(f"Linear CKA of {len(layers)} layers of WRN-28-1, {IMAGES:,} images, batch {BATCH}", rows, notes)
 

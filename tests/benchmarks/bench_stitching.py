@@ -20,8 +20,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from measuring import THREADS, Row, show
 
 from repsim import store, zoo
-from repsim.attacks import perturb, seeded
+from repsim.attacks import perturb
 from repsim.data import load_data
+from repsim.devices import seeded
 from repsim.graphs import trace
 from repsim.stitching import StitchOptions, fit_stitch, make_transform
 from repsim.training import accuracy
