@@ -36,7 +36,7 @@ def restored(network: nn.Module) -> Iterator[None]:
                 del vars(module)[name]
             vars(module).update(own)
         for value, before in zip(held, contents, strict=True):
-            if value != before:
+            if _identities(value) != _identities(before):
                 value.clear()
                 (value.extend if isinstance(value, list) else value.update)(before)
         for module, own in buffers:
@@ -54,6 +54,12 @@ def restored(network: nn.Module) -> Iterator[None]:
 def _own_attributes(module: nn.Module) -> dict[str, object]:
     """What a module has beyond what every module has."""
     return {name: value for name, value in vars(module).items() if name not in OF_EVERY_MODULE}
+
+
+def _identities(held: list | dict | set) -> list[tuple]:
+    """Which objects are held; they are not compared, since tensors give no single answer to that."""
+    pairs = held.items() if isinstance(held, dict) else enumerate(held)
+    return [(key, id(each)) for key, each in pairs]
 
 
 def frozen(network: nn.Module) -> nn.Module:

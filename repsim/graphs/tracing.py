@@ -56,7 +56,8 @@ def trace(network: nn.Module, image_shape: Sequence[int], layout: Layout | None 
 
 def _traced(network: nn.Module, image_shape: Sequence[int], layout: Layout | None) -> LayerGraph:
     reason = NetworkTracer(network).obstacle()
-    device, dtype = device_of(network), image_dtype(network, image_shape)
+    with restored(network):
+        device, dtype = device_of(network), image_dtype(network, image_shape)
     # by its operations alone; and where it asks for sizes on the way, with those of a few images at hand
     for counts in [] if reason else [(), (FEW, MORE)]:
         examples = [trial_images(count, image_shape, device, dtype) for count in counts]

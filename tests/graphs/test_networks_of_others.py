@@ -708,6 +708,25 @@ def test_a_network_keeps_nothing_of_being_tried_out():
     torch.testing.assert_close(capture(graph, images(), "fc")["fc"], expected.detach())
 
 
+def test_a_network_that_keeps_its_last_values_has_those_of_before():
+    class Keeps(Net):
+        def __init__(self):
+            super().__init__()
+            self.last, self.all = {}, []
+
+        def forward(self, x):
+            x = self.a(x)
+            self.last["a"], self.all[:] = x, [x]
+            return self.fc(self.r(x).mean((2, 3)))
+
+    network = make(Keeps)
+    network(images(4))
+    kept = network.last["a"]
+    assert trace(network, SHAPE).how == "traced"
+    assert network.last["a"] is kept
+    assert network.all[0] is kept
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 def test_noise_of_one_shape_is_no_constant(seed):
     class Noise(Net):
