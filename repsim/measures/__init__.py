@@ -1,7 +1,9 @@
 """Similarity measures: pure functions of two representations, or of two tables of predictions."""
 
 from repsim.measures.comparing import compare, compare_many
+from repsim.measures.intervals import interval
 from repsim.measures.measure import Measure
+from repsim.measures.permutation_tests import permutation_test
 from repsim.measures.predictions import (
     PREDICTION_MEASURES,
     PredictionMeasure,
@@ -12,7 +14,6 @@ from repsim.measures.predictions import (
     error_overlap,
 )
 from repsim.measures.registry import MEASURES, find_measure
-from repsim.measures.uncertainty import interval, permutation_test
 
 __all__ = [
     "MEASURES",

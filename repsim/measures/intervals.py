@@ -1,4 +1,4 @@
-"""How sure a value is: intervals over the choice of inputs, and tests against chance.
+"""How sure a value is: intervals over the choice of inputs.
 
 A bootstrap that draws rows with replacement is wrong for these measures: the copies of a row are each other's
 neighbours, at distance 0, and look like agreement of the two representations.
@@ -15,8 +15,9 @@ from scipy import stats
 from torch import Tensor
 
 from repsim.arrays import Values
-from repsim.measures.measure import Measure, count_option, number_option, represent_pair
-from repsim.measures.predictions import Labels, PredictionMeasure, prediction_pair
+from repsim.measures.measure import Measure, count_option, number_option
+from repsim.measures.pairing import checked_predictions, checked_representations
+from repsim.measures.predictions import Labels, PredictionMeasure
 from repsim.measures.registry import find_any
 from repsim.measures.representation import SMALLEST, Memory, Representation
 from repsim.progress import progress_bar
@@ -35,16 +36,6 @@ class Interval(NamedTuple):
     high: float
     level: float
     method: str
-
-
-class PermutationTest(NamedTuple):
-    """A value beside its distribution when rows are paired at random."""
-
-    value: float
-    p_value: float
-    null_mean: float
-    null_sd: float
-    permutations: int
 
 
 def interval(
@@ -114,9 +105,9 @@ def interval(
     count_option("seed", seed, 0)
     generator = torch.Generator().manual_seed(seed)
     if isinstance(measure, PredictionMeasure):
-        pair = _predictions(measure, x, y, labels, pool, dtype)
+        pair = checked_predictions(measure, x, y, labels, pool, dtype)
         return _bootstrap(measure, *pair, level, resamples, generator, progress)
-    first, second = _representations(measure, x, y, labels, pool, dtype)
+    first, second = checked_representations(measure, x, y, labels, pool, dtype)
     if first.n <= SMALLEST:
         raise ValueError(f"an interval needs at least {SMALLEST + 1} inputs, got {first.n}.")
     value = measure.evaluate(first, second)
@@ -136,25 +127,6 @@ def interval(
     to_all = (first.n / drawn) ** measure.growth * math.sqrt(drawn / (first.n - drawn))
     error = float(torch.tensor(values, dtype=torch.float64).std()) * to_all
     return _around(measure, value, error, resamples - 1, level, "subsampling")
-
-
-def _representations(
-    measure: Measure, x: Values, y: Values, labels: Labels | None, pool: bool, dtype: torch.dtype
-) -> tuple[Representation, Representation]:
-    if labels is not None:
-        raise ValueError(f"labels are for prediction measures; {measure.name} compares representations.")
-    pair = represent_pair(x, y, pool=pool, dtype=dtype)
-    for caveat in measure.caveats(*pair):
-        warnings.warn(caveat, stacklevel=3)
-    return pair
-
-
-def _predictions(
-    measure: PredictionMeasure, a: Values, b: Values, labels: Labels | None, pool: bool, dtype: torch.dtype
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    if pool or dtype != torch.float64:
-        raise ValueError(f"pool and dtype are for representations; {measure.name} compares predictions.")
-    return prediction_pair(a, b, labels, measure.name if measure.needs_labels else "", ("x", "y"))
 
 
 def _around(
@@ -195,72 +167,3 @@ def _bootstrap(
         values.append(measure.evaluate(a[rows], b[rows], None if labels is None else labels[rows]))
     error = float(torch.tensor(values, dtype=torch.float64).std())
     return _around(measure, value, error, resamples - 1, level, "bootstrap")
-
-
-def permutation_test(
-    measure: str | Measure | PredictionMeasure,
-    x: Values,
-    y: Values,
-    labels: Labels | None = None,
-    *,
-    permutations: int = 199,
-    seed: int = 0,
-    pool: bool = False,
-    dtype: torch.dtype = torch.float64,
-    progress: bool = True,
-) -> PermutationTest:
-    """Whether two representations are more alike than chance makes them: the rows of the second are permuted.
-
-    Parameters
-    ----------
-    measure
-        As for `interval`.
-    permutations
-        How often; the least p-value is 1 / (permutations + 1).
-
-    Returns
-    -------
-    PermutationTest
-        The value; the share of permutations, the actual order among them, that are at least as much alike;
-        mean and standard deviation of the permuted values (the null).
-
-    Raises
-    ------
-    ValueError
-        As the measure itself.
-    """
-    measure = find_any(measure)
-    count_option("permutations", permutations, 1)
-    count_option("seed", seed, 0)
-    generator = torch.Generator().manual_seed(seed)
-    if isinstance(measure, PredictionMeasure):
-        first, second, right = _predictions(measure, x, y, labels, pool, dtype)
-
-        def evaluate(order: Tensor | None = None) -> float:
-            return measure.evaluate(
-                first, second if order is None else second[order.to(second.device)], right
-            )
-    else:
-        first, second = _representations(measure, x, y, labels, pool, dtype)
-
-        def evaluate(order: Tensor | None = None) -> float:
-            other = second if order is None else second.permuted(order.to(second.values.device))
-            return measure.evaluate(first, other)
-
-    value = evaluate()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # said once already, of the rows as they are
-        null = torch.tensor(
-            [
-                evaluate(torch.randperm(len(x), generator=generator))
-                for _ in progress_bar(
-                    range(permutations), f"permutations for {measure.name}", "permutation", progress
-                )
-            ],
-            dtype=torch.float64,
-        )
-    tie = abs(value) * torch.finfo(dtype).eps ** 0.75  # what is equal but for rounding counts as much
-    extreme = null >= value - tie if measure.orientation == "similarity" else null <= value + tie
-    p_value = (1 + int(extreme.sum())) / (1 + permutations)
-    spread = float(null.std()) if permutations > 1 else math.nan
-    return PermutationTest(value, p_value, float(null.mean()), spread, permutations)

@@ -1,0 +1,90 @@
+"""Tests against chance reject when they should, and only then."""
+
+import numpy as np
+import pytest
+import torch
+from populations import N, draw, draw_predictions, mixing
+
+from repsim.measures import MEASURES, PREDICTION_MEASURES, permutation_test
+
+
+def test_related_representations_are_told_from_chance():
+    x, y = draw("related", torch.Generator().manual_seed(0), 40)
+    for name in ("cka", "procrustes", "jaccard", "rsa"):
+        found = permutation_test(name, x, y, permutations=39, progress=False)
+        assert found.p_value == 1 / 40, name
+        better = found.value - found.null_mean
+        assert (better > 0) == (MEASURES[name].orientation == "similarity")
+
+
+@pytest.mark.parametrize("name", ["cka", "procrustes", "jaccard"])
+def test_under_the_null_p_values_are_uniform(name):
+    generator = torch.Generator().manual_seed(0)
+    values = [
+        permutation_test(
+            name, *draw("independent", generator, 20), permutations=19, seed=i, progress=False
+        ).p_value
+        for i in range(100)
+    ]
+    assert 0.4 < np.mean(values) < 0.65
+    assert np.mean(np.array(values) <= 0.1) < 0.2
+
+
+def test_what_leaves_the_value_as_it_is_counts_as_a_tie():
+    """Against labels, permutations within a class change nothing but roundings."""
+    labels = torch.eye(3, dtype=torch.float64).repeat_interleave(3, 0)
+    noise = 0.1 * torch.randn(9, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = labels @ mixing(4, 1)[:3] + noise
+    found = permutation_test("procrustes", x, labels, permutations=999, progress=False)
+    assert (
+        found.p_value > 0.5 / 280
+    )  # there are 9! / 3!³ = 1,680 ways, and 3! of them are the same by symmetry
+    generator = torch.Generator().manual_seed(0)
+    same = sum(
+        bool((labels[order] @ labels[order].T == labels @ labels.T).all())
+        for order in (torch.randperm(9, generator=generator) for _ in range(999))
+    )
+    assert found.p_value * 1000 == 1 + same
+
+
+def test_the_null_permutes_rows():
+    """Not batches of them, as the published code does (erratum 16)."""
+    x, y = draw("related", torch.Generator().manual_seed(0), 40)
+    found = permutation_test("cka_debiased", x, y, permutations=99, progress=False)
+    assert abs(found.null_mean) < 0.03
+    generator = torch.Generator().manual_seed(0)
+    by_hand = [MEASURES["cka_debiased"](x, y[torch.randperm(40, generator=generator)]) for _ in range(99)]
+    assert found.null_mean == pytest.approx(np.mean(by_hand))
+    assert found.null_sd == pytest.approx(np.std(by_hand, ddof=1))
+    assert found.permutations == 99
+
+
+def test_predictions_are_tested_against_chance_with_their_labels():
+    a, b, labels = draw_predictions(torch.Generator().manual_seed(0), 400)
+    assert permutation_test("agreement", a, b, permutations=39, progress=False).p_value == 1 / 40
+    found = permutation_test("accuracy_difference", a, b, labels, permutations=39, progress=False)
+    generator = torch.Generator().manual_seed(0)
+    measure = PREDICTION_MEASURES["accuracy_difference"]
+    by_hand = [measure(a, b[torch.randperm(400, generator=generator)], labels) for _ in range(39)]
+    assert found.null_mean == pytest.approx(np.mean(by_hand))
+    assert found.value == measure(a, b, labels)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda x, y: permutation_test("cka", x, y, torch.zeros(N, dtype=torch.long)),
+            "labels are for prediction measures; cka compares representations.",
+        ),
+        (
+            lambda x, y: permutation_test("cka", x, y, permutations=0),
+            "permutations must be a whole number of at least 1, not 0.",
+        ),
+    ],
+)
+def test_bad_input(call, message):
+    x, y = draw("related", torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        call(x, y)
+    assert message in str(caught.value)
