@@ -16,34 +16,54 @@ from torch import Tensor
 
 from repsim.measures.measure import count_option, measure, number_option
 from repsim.measures.representation import (
+    NOISE,
+    ROUNDINGS,
     SMALLEST,
     Representation,
     centered,
     kept,
     kept_pair,
+    noise,
     reduced,
     reduced_raw,
 )
 
+DECIDED = 10  # times what rounding leaves: directions this far above it move little
+
 
 class Basis(NamedTuple):
-    """Left singular vectors and singular values of a representation, to its numerical rank."""
+    """Left singular vectors and singular values of a representation, to its numerical rank.
+
+    `doubtful` singular values are so near to what rounding leaves that they may be of directions or not.
+    """
 
     vectors: Float[Tensor, "n r"]
     values: Float[Tensor, " r"]
+    doubtful: int
 
 
-@kept("n r", "r")
+@kept("n r", "r", "")
 def basis(x: Representation) -> Basis:
     """Of the centred matrix."""
     vectors, values, _ = torch.linalg.svd(reduced(x), full_matrices=False)
     rank = _rank(values, x)
-    return Basis(vectors[:, :rank], values[:rank])
+    return Basis(vectors[:, :rank], values[:rank], _count_doubtful(values, x))
 
 
 def _rank(values: Float[Tensor, " r"], x: Representation) -> int:
-    """How many singular values are more than rounding."""
-    return int((values > values[0] * max(x.n, x.width) * torch.finfo(values.dtype).eps).sum())
+    """How many singular values are more than what rounding of the data and of the decomposition leaves."""
+    return max(1, int((values > least_singular_value(x, values)).sum()))
+
+
+def _count_doubtful(values: Float[Tensor, " r"], x: Representation) -> int:
+    least = max(noise(x) / NOISE, ROUNDINGS * torch.finfo(values.dtype).eps * float(values[0]))
+    return int(((values > least) & (values < DECIDED * least_singular_value(x, values))).sum())
+
+
+def least_singular_value(x: Representation, values: Float[Tensor, " r"]) -> float:
+    """What singular values have to exceed to be those of a direction that is there."""
+    arithmetic = max(x.n, x.width) * torch.finfo(values.dtype).eps
+    return max(noise(x), float(values[0]) * arithmetic)
 
 
 @kept_pair
@@ -64,6 +84,23 @@ def warn_if_trivial(name: str, x: Representation, y: Representation, instead: st
         warnings.warn(
             f"{name} says nothing here: with {x.n} inputs, {x.width} and {y.width} units, one of the "
             f"representations is a linear map of whatever the other is; {instead}.",
+            stacklevel=2,
+        )
+
+
+def warn_if_undecided(name: str, *bases: tuple[Representation, Basis]) -> None:
+    """Say so when the rank of a representation, and with it the value, hangs on the precision of the data."""
+    doubtful = [
+        f"{own.doubtful} directions of {side.name}, beside {len(own.values)}"
+        for side, own in bases
+        if own.doubtful
+    ]
+    if doubtful:
+        digits = round(-math.log10(max(side.precision for side, _ in bases)))
+        warnings.warn(
+            f"{name} counts all directions alike, and these data, with {digits} digits, do not decide which "
+            f"there are: {' and '.join(doubtful)}, are near to what rounding leaves. Compute the features in "
+            "higher precision, or use svcca, cka or procrustes.",
             stacklevel=2,
         )
 
@@ -93,6 +130,7 @@ def cca_mean(x: Representation, y: Representation) -> Tensor:
     of next to no variance count as much as the largest.
     """
     warn_if_trivial("cca_mean", x, y, INSTEAD)
+    warn_if_undecided("cca_mean", (x, basis(x)), (y, basis(y)))
     return canonical_correlations(x, y).mean()
 
 
@@ -112,6 +150,7 @@ def cca_mean_squared(x: Representation, y: Representation) -> Tensor:
     Traps: those of `cca_mean`.
     """
     warn_if_trivial("cca_mean_squared", x, y, INSTEAD)
+    warn_if_undecided("cca_mean_squared", (x, basis(x)), (y, basis(y)))
     return canonical_correlations(x, y).square().mean()
 
 
@@ -172,6 +211,7 @@ def pwcca(x: Representation, y: Representation) -> Tensor:
     Traps: it is asymmetric (X weighs). It needs more inputs than units, as `cca_mean` does.
     """
     warn_if_trivial("pwcca", x, y, INSTEAD)
+    warn_if_undecided("pwcca", (x, basis(x)), (y, basis(y)))
     left, correlations, _ = torch.linalg.svd(overlap(x, y), full_matrices=False)
     variates = basis(x).vectors @ left
     weights = (variates.T @ centered(x)).abs().sum(1)
@@ -196,21 +236,23 @@ def eigenspace_overlap(x: Representation, y: Representation) -> Tensor:
     larger rank, so that it is the same only at full column rank.)
     """
     a, b = _column_space(x), _column_space(y)
-    greater = max(a.shape[1], b.shape[1])
+    greater = max(len(a.values), len(b.values))
     if greater >= x.n:
         warnings.warn(
             f"eigenspace_overlap says nothing here: with {x.n} inputs, {x.width} and {y.width} units span "
             "every direction there is; take more inputs than units.",
             stacklevel=2,
         )
-    return (a.T @ b).square().sum() / greater
+    warn_if_undecided("eigenspace_overlap", (x, a), (y, b))
+    return (a.vectors.T @ b.vectors).square().sum() / greater
 
 
-@kept("n r")
-def _column_space(x: Representation) -> Float[Tensor, "n r"]:
-    """An orthonormal basis of what the units span, not centred."""
+@kept("n r", "r", "")
+def _column_space(x: Representation) -> Basis:
+    """Of what the units span, not centred; of full rank, the vectors are any orthonormal ones."""
     vectors, triangle = torch.linalg.qr(reduced_raw(x))
-    rank = _rank(torch.linalg.svdvals(triangle), x)
+    values = torch.linalg.svdvals(triangle)
+    rank = _rank(values, x)
     if rank < vectors.shape[1]:
         vectors = vectors @ torch.linalg.svd(triangle, full_matrices=False).U[:, :rank]
-    return vectors
+    return Basis(vectors, values[:rank], _count_doubtful(values, x))

@@ -143,9 +143,7 @@ def _on_subsample(measure: Measure, x: Representation, y: Representation, rows: 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # said once already, of all inputs
-            return measure.evaluate(
-                *(Representation(side.values[rows], memory, side.name) for side in (x, y))
-            )
+            return measure.evaluate(*(side.subset(rows, memory) for side in (x, y)))
     except ValueError as error:
         raise ValueError(f"on a subsample of {len(rows)} of the {x.n} inputs: {error}") from error
 

@@ -21,7 +21,10 @@ from repsim.measures.hsic import (
 )
 from repsim.measures.measure import measure, number_option
 from repsim.measures.rdm import median_distance, squared_distances
-from repsim.measures.representation import Representation, centered, cross, kept, norm
+from repsim.measures.representation import Representation, centered, cross, kept, norm, product_of
+
+STEPS = 32  # products of numbers that take as long as it takes to fetch one out of order
+MOST = 8192  # inputs of which Grams are made for that: half a gigabyte each
 
 
 @measure(
@@ -41,12 +44,23 @@ def cka(x: Representation, y: Representation) -> Tensor:
     representations (0.9 is nothing unusual): use `cka_debiased` then. A few directions of large variance
     decide it alone.
     """
-    return inner_product(x, y) / (inner_product(x, x).sqrt() * inner_product(y, y).sqrt())
+    return inner_product(x, y) / (own_product(x).sqrt() * own_product(y).sqrt())
 
 
 def inner_product(x: Representation, y: Representation) -> Tensor:
-    """⟨XXᵀ, YYᵀ⟩ of both scaled to ‖X‖ = 1, from Grams only if there are more units than inputs."""
-    return by_features(x, y) if max(x.width, y.width) <= x.n else by_grams(x, y)
+    """⟨XXᵀ, YYᵀ⟩ of both scaled to ‖X‖ = 1.
+
+    From Grams if there are more units than inputs; or, of rows in another order, if putting a Gram in order
+    costs less than the product of the units.
+    """
+    in_order = y.order is not None and x.n * STEPS < x.width * y.width and x.n <= MOST
+    return by_grams(x, y) if max(x.width, y.width) > x.n or in_order else by_features(x, y)
+
+
+@kept("")
+def own_product(x: Representation) -> Tensor:
+    """⟨XXᵀ, XXᵀ⟩ at ‖X‖ = 1."""
+    return inner_product(x, x)
 
 
 def by_features(x: Representation, y: Representation) -> Tensor:
@@ -56,7 +70,7 @@ def by_features(x: Representation, y: Representation) -> Tensor:
 
 def by_grams(x: Representation, y: Representation) -> Tensor:
     """As the inner product of the Gram matrices themselves."""
-    return gram(x).flatten() @ gram(y).flatten()
+    return product_of(gram, x, y)
 
 
 @kept("n n")
@@ -92,8 +106,13 @@ def cka_debiased(x: Representation, y: Representation) -> Tensor:
 
     Traps: it may be slightly negative; the ratio of unbiased estimates is not itself unbiased.
     """
-    own_x, own_y = (unless_rounding(unbiased(one, one), inner_product(one, one)) for one in (x, y))
+    own_x, own_y = (unless_rounding(_own_unbiased(one), own_product(one)) for one in (x, y))
     return unbiased(x, y) / (own_x.sqrt() * own_y.sqrt())
+
+
+@kept("")
+def _own_unbiased(x: Representation) -> Tensor:
+    return unbiased(x, x)
 
 
 def unbiased(x: Representation, y: Representation) -> Tensor:
@@ -119,8 +138,14 @@ def cka_rbf(x: Representation, y: Representation, *, threshold: float = 1.0) -> 
     nears 1 for anything.
     """
     threshold = number_option("threshold", threshold, lambda value: value > 0, "a number above 0")
-    own = gaussian_gram(x, threshold), gaussian_gram(y, threshold)
-    return (own[0].flatten() @ own[1].flatten()) / (own[0].norm() * own[1].norm())
+    return product_of(gaussian_gram, x, y, threshold) / (
+        _gaussian_norm(x, threshold) * _gaussian_norm(y, threshold)
+    )
+
+
+@kept("")
+def _gaussian_norm(x: Representation, threshold: float) -> Float[Tensor, ""]:
+    return gaussian_gram(x, threshold).norm()
 
 
 @kept("n n")

@@ -78,7 +78,7 @@ def _standard_units(x: Representation) -> Float[Tensor, "n u"]:
     values = centered(x)
     length = values.norm(dim=0)
     level = x.values.mean(0).abs() * math.sqrt(x.n)
-    varies = length > level * ROUNDINGS * torch.finfo(values.dtype).eps
+    varies = length > level * ROUNDINGS * x.precision
     return values[:, varies] / length[varies]
 
 

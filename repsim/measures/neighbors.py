@@ -2,28 +2,50 @@
 
 An input is never its own neighbour. With `metric="cosine"` and without `center`, neighbours are those of
 the raw rows.
+
+Of neighbours that are equally near, as copies are, or all inputs to a row of zeros, it is drawn at random
+which count. Breaking such ties by row number would do it alike in both representations, and look like
+agreement. What is drawn hangs on the values themselves: it is the same at every call, the same for equal
+representations, and independent for others.
 """
 
 from __future__ import annotations
 
 import math
+import warnings
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from repsim.measures.measure import count_option, measure, one_of
 from repsim.measures.products import products
 from repsim.measures.rdm import unit_raw, unit_rows
-from repsim.measures.representation import ROUNDINGS, SMALLEST, Representation, centered, kept, kept_pair
+from repsim.measures.representation import (
+    ROUNDINGS,
+    SMALLEST,
+    Representation,
+    centered,
+    kept,
+    kept_pair,
+    marks,
+)
 
 METRICS = ("cosine", "euclidean")
 BLOCK = 512  # rows whose distances to all others are held at a time
 GATHERED = 2**18  # numbers
+FEW_TIED = 0.01  # of the inputs, of which nothing is said
 SPARE = 6  # candidates beyond k that the float32 pass hands to the float64 one
 
 
-@kept("n k", numbers_inputs=True)
+class Nearest(NamedTuple):
+    """The nearest inputs, and whether the last of them is as near as one that is left out."""
+
+    inputs: Int[Tensor, "n k"]
+    tied: Bool[Tensor, " n"]
+
+
 def neighbors(x: Representation, k: int, metric: str, center: bool) -> Int[Tensor, "n k"]:
     """The k nearest other inputs of every input, nearest first.
 
@@ -32,23 +54,81 @@ def neighbors(x: Representation, k: int, metric: str, center: bool) -> Int[Tenso
     ValueError
         k is not below the number of inputs, or the metric is unknown.
     """
+    return nearest(x, k, metric, center).inputs
+
+
+@kept("n k", "n", numbers_inputs=True)
+def nearest(x: Representation, k: int, metric: str, center: bool) -> Nearest:
+    """As `neighbors`, with where ties were broken."""
     count_option("k", k, 1, x.n - 1, f" (there are {x.n} inputs)")
     if x.n <= BLOCK:
-        return _in_order(x, metric, center)[:, :k].contiguous()
+        order, group = _in_order(x, metric, center)
+        tied = (
+            group[:, k - 1] == group[:, k] if k < x.n - 1 else torch.zeros_like(group[:, 0], dtype=torch.bool)
+        )
+        return Nearest(order[:, :k].contiguous(), tied)
     rows, penalty = _rows_and_penalty(x, metric, center)
+    draw = _Draw(x)
     blocks = torch.arange(x.n, device=rows.device).split(BLOCK)
     if rows.device.type == "cpu" and rows.dtype == torch.float64:
         rough = rows.float(), penalty.float()
-        return torch.cat([_screened(rows, penalty, *rough, block, k) for block in blocks])
-    return torch.cat([_plain(rows, penalty, block, k) for block in blocks])
+        found = [_screened(rows, penalty, *rough, block, k, draw) for block in blocks]
+    else:
+        found = [_nearest_of(_scores(rows, penalty, block), k, draw) for block in blocks]
+    return Nearest(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
 
-@kept("n k", numbers_inputs=True)
-def _in_order(x: Representation, metric: str, center: bool) -> Int[Tensor, "n k"]:
-    """All other inputs of each, nearest first: of few inputs, once for every k."""
+def warn_of_ties(k: int, metric: str, center: bool, *sides: Representation) -> None:
+    """Say so when it is drawn at random, for many inputs, which are their neighbours."""
+    for side in sides:
+        share = float(nearest(side, k, metric, center).tied.double().mean())
+        if share > FEW_TIED:
+            warnings.warn(
+                f"for {share:.0%} of the inputs the {k} nearest of {side.name} are not decided: others are "
+                "as near as the last (they are copies, rows of zeros, or of few different values), and which "
+                "of them count is drawn at random.",
+                stacklevel=3,
+            )
+
+
+class _Draw:
+    """Random numbers that hang on a representation: made only once there is a tie to break."""
+
+    def __init__(self, x: Representation):
+        self._of = x
+        self._generator: torch.Generator | None = None
+
+    def __call__(self, shape: torch.Size) -> Tensor:
+        device = self._of.values.device
+        if self._generator is None:
+            place = 2 * torch.arange(self._of.n, device=device) + 1
+            self._generator = torch.Generator(device).manual_seed(int((marks(self._of) * place).sum()))
+        return torch.rand(shape, generator=self._generator, device=device, dtype=torch.float64)
+
+
+@kept("n k", "n k", numbers_inputs=True)
+def _in_order(x: Representation, metric: str, center: bool) -> tuple[Int[Tensor, "n k"], Int[Tensor, "n k"]]:
+    """All other inputs of each, nearest first, and the numbers of their ties: once for every k."""
     rows, penalty = _rows_and_penalty(x, metric, center)
     every = torch.arange(x.n, device=rows.device)
-    return _scores(rows, penalty, every).argsort(dim=1, descending=True, stable=True)[:, :-1]
+    scores, order = _scores(rows, penalty, every).sort(dim=1, descending=True)
+    return _shuffled_ties(scores[:, :-1], order[:, :-1], _Draw(x))
+
+
+def _shuffled_ties(
+    scores: Float[Tensor, "b m"], inputs: Int[Tensor, "b m"], draw: _Draw
+) -> tuple[Int[Tensor, "b m"], Int[Tensor, "b m"]]:
+    """Inputs by falling scores, those of equal score in random order; and the numbers of their ties."""
+    steps = scores[:, :-1] - scores[:, 1:] > _tie(scores)
+    group = torch.nn.functional.pad(steps, (1, 0)).cumsum(1)
+    if not steps.all():
+        inputs = inputs.gather(1, (group + draw(group.shape)).argsort(1))
+    return inputs, group
+
+
+def _tie(scores: Tensor) -> float:
+    """What equal scores, of rows of length at most 1, differ by for rounding alone."""
+    return ROUNDINGS * torch.finfo(scores.dtype).eps
 
 
 def _rows_and_penalty(x: Representation, metric: str, center: bool) -> tuple[Tensor, Tensor]:
@@ -73,29 +153,53 @@ def _scores(rows: Tensor, penalty: Tensor, block: Tensor) -> Float[Tensor, "b n"
     return scores
 
 
-def _plain(rows: Tensor, penalty: Tensor, block: Int[Tensor, " b"], k: int) -> Int[Tensor, "b k"]:
-    return _scores(rows, penalty, block).topk(k, dim=1).indices
+def _nearest_of(scores: Float[Tensor, "b n"], k: int, draw: _Draw) -> Nearest:
+    """The k inputs of the greatest scores, ties at random."""
+    ranked, inputs = scores.topk(min(k + 1, scores.shape[1] - 1), dim=1)
+    tied = scores.new_zeros(len(scores), dtype=torch.bool)
+    if ranked.shape[1] > k:
+        tied = ranked[:, k - 1] - ranked[:, k] <= _tie(scores)
+    ranked, inputs = ranked[:, :k].clone(), inputs[:, :k].clone()
+    if tied.any():
+        of_tied, last = scores[tied], ranked[tied, -1:]
+        chance = draw(of_tied.shape).masked_fill_(of_tied > last + _tie(scores), 2)  # these are in
+        inputs[tied] = chance.masked_fill_(of_tied < last - _tie(scores), -1).topk(k, dim=1).indices
+        ranked[tied], order = of_tied.gather(1, inputs[tied]).sort(dim=1, descending=True)
+        inputs[tied] = inputs[tied].gather(1, order)
+    return Nearest(_shuffled_ties(ranked, inputs, draw)[0], tied)
 
 
 def _screened(
-    rows: Tensor, penalty: Tensor, rough_rows: Tensor, rough_penalty: Tensor, block: Int[Tensor, " b"], k: int
-) -> Int[Tensor, "b k"]:
-    """As `_plain`, with all but a few candidates ruled out in float32.
+    rows: Tensor,
+    penalty: Tensor,
+    rough_rows: Tensor,
+    rough_penalty: Tensor,
+    block: Int[Tensor, " b"],
+    k: int,
+    draw: _Draw,
+) -> Nearest:
+    """As `_nearest_of`, with all but a few candidates ruled out in float32.
 
     Candidates are ranked by their float64 scores. Where the last of the k is not ahead of every
-    non-candidate by more than float32 can err, the row is done again in float64 throughout.
+    non-candidate by more than float32 can err, or is tied, the row is done again in float64 throughout.
     """
     n, width = rows.shape
     fewer = min(k + SPARE, n - 1)
     rough, candidates = _scores(rough_rows, rough_penalty, block).topk(fewer, dim=1)
-    ranked, order = (_inner_products(rows, block, candidates) - penalty[candidates]).topk(k, dim=1)
-    nearest = candidates.gather(1, order)
+    scores = _inner_products(rows, block, candidates) - penalty[candidates]
+    ranked, order = scores.topk(min(k + 1, fewer), dim=1)
+    doubtful = torch.zeros_like(block, dtype=torch.bool)
     if fewer < n - 1:
         error = (width + 8) * torch.finfo(torch.float32).eps  # for rows of length at most 1
-        doubtful = ranked[:, -1] < rough[:, -1].double() + error
-        if doubtful.any():
-            nearest[doubtful] = _plain(rows, penalty, block[doubtful], k)
-    return nearest
+        doubtful = ranked[:, k - 1] < rough[:, -1].double() + error
+    if ranked.shape[1] > k:
+        doubtful |= ranked[:, k - 1] - ranked[:, k] <= _tie(ranked)
+    inputs, _ = _shuffled_ties(ranked[:, :k], candidates.gather(1, order[:, :k]), draw)
+    tied = torch.zeros_like(doubtful)
+    if doubtful.any():
+        again = _nearest_of(_scores(rows, penalty, block[doubtful]), k, draw)
+        inputs[doubtful], tied[doubtful] = again
+    return Nearest(inputs, tied)
 
 
 def _inner_products(
@@ -117,6 +221,12 @@ def ranks_of_shared(
     position = torch.searchsorted(ordered, of_x).clamp(max=k - 1)
     found = ordered.gather(1, position) == of_x
     return torch.where(found, place.gather(1, position) + 1, 0)
+
+
+def _shared(x: Representation, y: Representation, k: int, metric: str, center: bool) -> Int[Tensor, "n k"]:
+    """As `ranks_of_shared`, and a warning of ties."""
+    warn_of_ties(k, metric, center, x, y)
+    return ranks_of_shared(x, y, k, metric, center)
 
 
 def _invariances(metric: str = "cosine", center: bool = False, **_: object) -> str:
@@ -149,9 +259,10 @@ def jaccard(
     Use it for local structure, which `cka` and Procrustes hardly see.
 
     Traps: it depends on k and on the number of inputs: for independent representations it is about k / 2n.
+    Ties are broken at random (see `repsim.measures.neighbors`), so that many of them bring it down to that.
     With raw cosine, a large common mean makes all rows alike: use `center=True` or `metric="euclidean"`.
     """
-    return _jaccard_rows(ranks_of_shared(x, y, k, metric, center)).mean()
+    return _jaccard_rows(_shared(x, y, k, metric, center)).mean()
 
 
 def _jaccard_rows(ranks: Int[Tensor, "n k"]) -> Float[Tensor, " n"]:
@@ -181,7 +292,7 @@ def rank(
 
     Traps: it says nothing of how many neighbours are shared; `rank_jaccard` joins both.
     """
-    return _rank_rows(ranks_of_shared(x, y, k, metric, center)).mean()
+    return _rank_rows(_shared(x, y, k, metric, center)).mean()
 
 
 def _rank_rows(ranks: Int[Tensor, "n k"]) -> Float[Tensor, " n"]:
@@ -212,7 +323,7 @@ def rank_jaccard(
 
     Traps: those of both.
     """
-    ranks = ranks_of_shared(x, y, k, metric, center)
+    ranks = _shared(x, y, k, metric, center)
     return (_jaccard_rows(ranks) * _rank_rows(ranks)).mean()
 
 
@@ -235,7 +346,7 @@ def mutual_knn(
 
     Traps: those of `jaccard`; about k / n for independent representations.
     """
-    return (ranks_of_shared(x, y, k, metric, center) > 0).double().mean()
+    return (_shared(x, y, k, metric, center) > 0).double().mean()
 
 
 def _cosine_invariances(center: bool = False, **_: object) -> str:
@@ -263,17 +374,17 @@ def cknna(x: Representation, y: Representation, *, k: int = 10, center: bool = F
     Traps: it is not symmetric, as neighbourhoods are not; it can be slightly negative, and with few inputs
     exceed 1.
     """
-    shared = ranks_of_shared(x, y, k, "cosine", center) > 0
-    nearest = neighbors(x, k, "cosine", center)
-    both = _masked_hsic(nearest, *(_cosines_to(side, nearest, center) * shared for side in (x, y)))
+    shared = _shared(x, y, k, "cosine", center) > 0
+    own = neighbors(x, k, "cosine", center)
+    both = _masked_hsic(own, *(_cosines_to(side, own, center) * shared for side in (x, y)))
     return both / (_own_hsic(x, k, center) * _own_hsic(y, k, center)).sqrt()
 
 
 @kept("")
 def _own_hsic(x: Representation, k: int, center: bool) -> Float[Tensor, ""]:
-    nearest = neighbors(x, k, "cosine", center)
-    cosines = _cosines_to(x, nearest, center)
-    return _masked_hsic(nearest, cosines, cosines)
+    own = neighbors(x, k, "cosine", center)
+    cosines = _cosines_to(x, own, center)
+    return _masked_hsic(own, cosines, cosines)
 
 
 def _cosines_to(x: Representation, others: Int[Tensor, "n k"], center: bool) -> Float[Tensor, "n k"]:
@@ -315,21 +426,30 @@ def second_order_cosine(
 ) -> Tensor:
     """Mean cosine of the profiles of each input in X and in Y: its cosine distances to others.
 
-    The profile goes over the union of the k nearest neighbours in X and in Y; with `k=None` it is the whole
-    row of cosine similarities, that of the input with itself among them.
+    The profile goes over the union of the k nearest neighbours in X and in Y; with `k=None` it is the row of
+    cosine similarities to all other inputs, which is about 0 for independent, centred representations.
 
     Use it for whether neighbours keep their distances, where `jaccard` counts them only.
 
-    Traps: distances are positive, so that it is far above 0 for independent representations: use
+    Traps: distances are positive, so that with a k it is far above 0 for independent representations: use
     `permutation_test`.
     """
+    if k is not None:
+        warn_of_ties(k, "cosine", center, x, y)
     rows = [_rows(side, "cosine", center) for side in (x, y)]
     blocks = torch.arange(x.n, device=x.values.device).split(BLOCK)
     if k is None:
-        profiles = ([side[block] @ side.T for side in rows] for block in blocks)
+        profiles = ([_to_others(side, block) for side in rows] for block in blocks)
     else:
         profiles = _distance_profiles(rows, [neighbors(side, k, "cosine", center) for side in (x, y)], blocks)
     return torch.cat([_cosines(a, b) for a, b in profiles]).mean()
+
+
+def _to_others(rows: Float[Tensor, "n d"], block: Int[Tensor, " b"]) -> Float[Tensor, "b n"]:
+    """Cosines with all inputs; 0 with itself, whose 1 in both would be agreement."""
+    cosines = rows[block] @ rows.T
+    cosines[torch.arange(len(block), device=rows.device), block] = 0
+    return cosines
 
 
 def _cosines(a: Float[Tensor, "b m"], b: Float[Tensor, "b m"]) -> Float[Tensor, " b"]:

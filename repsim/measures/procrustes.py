@@ -15,9 +15,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from repsim.measures import angles
-from repsim.measures.cca import basis, more_than_units, overlap, warn_if_trivial
+from repsim.measures.cca import basis, more_than_units, overlap, warn_if_trivial, warn_if_undecided
 from repsim.measures.measure import measure, number_option
 from repsim.measures.representation import (
+    ROUNDINGS,
     SMALLEST,
     Representation,
     cross,
@@ -27,11 +28,30 @@ from repsim.measures.representation import (
     reduced_raw,
 )
 
+LOST = 1e-12  # as a share of a sum of singular values
+
 
 @kept_pair
 def _nuclear(x: Representation, y: Representation) -> Float[Tensor, ""]:
     """‖XᵀY‖*: the greatest inner product of X with a rotated Y."""
-    return torch.linalg.svdvals(cross(x, y)).sum()
+    return nuclear_norm(cross(x, y))
+
+
+def nuclear_norm(matrix: Float[Tensor, "r s"]) -> Float[Tensor, ""]:
+    """The sum of the singular values.
+
+    As roots of the eigenvalues of MᵀM, which take half of the time; where these have lost digits, of small
+    singular values, from M itself.
+    """
+    if matrix.dtype == torch.float64:
+        squares = torch.linalg.eigvalsh(
+            matrix @ matrix.T if len(matrix) < len(matrix.T) else matrix.T @ matrix
+        )
+        error = ROUNDINGS * torch.finfo(squares.dtype).eps * squares[-1]
+        values = squares.clamp(min=error).sqrt()
+        if (error / values).sum() < LOST * values.sum():
+            return values.sum()
+    return torch.linalg.svdvals(matrix).sum()
 
 
 def _cosine(x: Representation, y: Representation) -> Float[Tensor, ""]:
@@ -162,6 +182,8 @@ def shape_metric(x: Representation, y: Representation, *, alpha: float = 0.5) ->
     alpha = number_option("alpha", alpha, lambda value: 0 <= value <= 1, "a number from 0 to 1")
     if alpha == 0:
         warn_if_trivial("shape_metric(alpha=0)", x, y, "use alpha > 0")
+    if alpha < 1:
+        warn_if_undecided(f"shape_metric(alpha={alpha:g})", (x, basis(x)), (y, basis(y)))
     own_x, own_y = (alpha * basis(side).values + (1 - alpha) for side in (x, y))
     own_x, own_y = own_x / own_x.norm(), own_y / own_y.norm()
     cosine = torch.linalg.svdvals(own_x[:, None] * overlap(x, y) * own_y).sum()

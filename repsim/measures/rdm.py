@@ -15,7 +15,15 @@ from torch import Tensor
 
 from repsim.measures.hsic import cosine_without_each, recenter_, u_centered_product, unless_rounding
 from repsim.measures.measure import measure, number_option, one_of
-from repsim.measures.representation import ROUNDINGS, Representation, centered, kept, pairs
+from repsim.measures.representation import (
+    ROUNDINGS,
+    Representation,
+    centered,
+    kept,
+    pairs,
+    product_of,
+    square,
+)
 
 RDMS = ("correlation", "euclidean", "cosine", "gaussian")
 COMPARISONS = ("pearson", "spearman", "kendall", "cosine", "whitened_cosine")
@@ -103,15 +111,28 @@ def rsa(
     one_of("rdm", rdm, RDMS)
     one_of("compare", compare, COMPARISONS)
     number_option("width", width, lambda value: value >= 0, "a number of at least 0")
-    if compare in ("spearman", "kendall"):
-        a, b = rdm_ranks(x, rdm, width), rdm_ranks(y, rdm, width)
-        if compare == "spearman":
-            return _correlation(a, b)
-        return float(kendalltau(a.cpu().numpy(), b.cpu().numpy()).statistic)
+    if compare == "kendall":
+        a, b = (rdm_ranks(side, rdm, width).cpu().numpy() for side in (x, y))
+        return float(kendalltau(a, b).statistic)
     if compare == "whitened_cosine":
-        return _cosine(_double_centered_rdm(x, rdm, width), _double_centered_rdm(y, rdm, width))
-    a, b = pairs(dissimilarities(x, rdm, width)), pairs(dissimilarities(y, rdm, width))
-    return _correlation(a, b) if compare == "pearson" else _cosine(a, b)
+        return product_of(_double_centered_rdm, x, y, rdm, width)
+    if y.order is not None:
+        return product_of(_square_of_comparable, x, y, rdm, compare, width) / 2
+    return _comparable(x, rdm, compare, width) @ _comparable(y, rdm, compare, width)
+
+
+@kept("pairs")
+def _comparable(x: Representation, rdm: str, compare: str, width: float) -> Float[Tensor, " pairs"]:
+    """Dissimilarities or ranks, of length 1 and but for `cosine` centred: their product is the value."""
+    values = rdm_ranks(x, rdm, width) if compare == "spearman" else pairs(dissimilarities(x, rdm, width))
+    if compare != "cosine":
+        values = values - values.mean()
+    return values / values.norm()
+
+
+@kept("n n")
+def _square_of_comparable(x: Representation, rdm: str, compare: str, width: float) -> Float[Tensor, "n n"]:
+    return square(_comparable(x, rdm, compare, width), x.n)
 
 
 @kept("n n")
@@ -132,7 +153,7 @@ def _centered_rows(x: Representation) -> Float[Tensor, "n d"]:
     values = x.values
     mean = values.mean(1, keepdim=True)
     rows = values - mean
-    level = mean.abs() * ROUNDINGS * torch.finfo(values.dtype).eps
+    level = mean.abs() * ROUNDINGS * x.precision
     constant = rows.abs().amax(1, keepdim=True) <= level
     if constant.all():
         raise ValueError(
@@ -150,12 +171,13 @@ def rdm_ranks(x: Representation, rdm: str, width: float) -> Float[Tensor, " pair
     """
     # a Gaussian only grows with the distance, until it is 1 to rounding
     matrix = squared_distances(x) if rdm == "gaussian" else dissimilarities(x, rdm, width)
-    return average_ranks(_rounded(pairs(matrix)))
+    return average_ranks(_rounded(pairs(matrix), x.precision))
 
 
-def _rounded(values: Float[Tensor, " m"]) -> Float[Tensor, " m"]:
+def _rounded(values: Float[Tensor, " m"], precision: float) -> Float[Tensor, " m"]:
     """To three quarters of their digits, counted from the largest; small whole numbers stay what they are."""
-    digits = math.floor(-0.75 * math.log2(torch.finfo(values.dtype).eps))
+    # sums over many units of half precision have more digits than these
+    digits = math.floor(-0.75 * math.log2(min(precision, torch.finfo(torch.float32).eps)))
     largest = float(values.abs().max())
     step = 2.0 ** (math.frexp(largest)[1] - digits)
     return (values / step).round() if step else values
@@ -175,15 +197,8 @@ def average_ranks(values: Float[Tensor, " m"]) -> Float[Tensor, " m"]:
 
 @kept("n n")
 def _double_centered_rdm(x: Representation, rdm: str, width: float) -> Float[Tensor, "n n"]:
-    return recenter_(dissimilarities(x, rdm, width).clone(), "biased")
-
-
-def _cosine(a: Tensor, b: Tensor) -> Tensor:
-    return (a.flatten() @ b.flatten()) / a.norm() / b.norm()
-
-
-def _correlation(a: Tensor, b: Tensor) -> Tensor:
-    return _cosine(a - a.mean(), b - b.mean())
+    matrix = recenter_(dissimilarities(x, rdm, width).clone(), "biased")
+    return matrix / matrix.norm()
 
 
 @measure(
@@ -222,7 +237,13 @@ def distance_correlation(x: Representation, y: Representation) -> Tensor:
     Traps: it is biased upwards, and near 1 with many units for anything; then use
     `distance_correlation_unbiased`. Some libraries report its square.
     """
-    return _cosine(_double_centered_distances(x), _double_centered_distances(y)).clamp(min=0).sqrt()
+    cosine = product_of(_double_centered_distances, x, y) / (_centered_norm(x) * _centered_norm(y))
+    return cosine.clamp(min=0).sqrt()
+
+
+@kept("")
+def _centered_norm(x: Representation) -> Float[Tensor, ""]:
+    return _double_centered_distances(x).norm()
 
 
 @kept("n n")
@@ -252,10 +273,19 @@ def distance_correlation_unbiased(x: Representation, y: Representation) -> Tenso
 
     Traps: compare it with the square of `distance_correlation`, not with that itself.
     """
-    a, b = _double_centered_distances(x), _double_centered_distances(y)
-    own_a, own_b = (unless_rounding(_u_product(one, one), one.square().sum()) for one in (a, b))
-    return _u_product(a, b) / (own_a.sqrt() * own_b.sqrt())
+    own_x, own_y = (unless_rounding(_own_u_product(one), _centered_norm(one).square()) for one in (x, y))
+    return _u_product(x, y) / (own_x.sqrt() * own_y.sqrt())
 
 
-def _u_product(a: Float[Tensor, "n n"], b: Float[Tensor, "n n"]) -> Float[Tensor, ""]:
-    return u_centered_product(a.flatten() @ b.flatten(), a.diagonal(), b.diagonal())
+@kept("")
+def _own_u_product(x: Representation) -> Float[Tensor, ""]:
+    return _u_product(x, x)
+
+
+def _u_product(x: Representation, y: Representation) -> Float[Tensor, ""]:
+    return u_centered_product(product_of(_double_centered_distances, x, y), _diagonal(x), _diagonal(y))
+
+
+@kept("n")
+def _diagonal(x: Representation) -> Float[Tensor, " n"]:
+    return _double_centered_distances(x).diagonal().clone()

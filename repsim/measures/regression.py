@@ -8,7 +8,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from repsim.measures.cca import basis, more_than_units, overlap, warn_if_trivial
+from repsim.measures.cca import (
+    basis,
+    least_singular_value,
+    more_than_units,
+    overlap,
+    warn_if_trivial,
+    warn_if_undecided,
+)
 from repsim.measures.measure import count_option, measure, number_option
 from repsim.measures.representation import SMALLEST, Representation, norm, reduced
 
@@ -57,6 +64,8 @@ def linear_regression(
         return _held_out(x, y, ridge, folds, seed)
     if not ridge and len(basis(y).values) >= y.n - 1:
         warn_if_trivial("linear_regression", x, y, "use folds, or ridge")
+    if not ridge:
+        warn_if_undecided("linear_regression", (y, basis(y)))
     shrink = basis(y).values.square()
     shrink = shrink / (shrink + ridge)
     explained = (basis(y).vectors.T @ reduced(x)).square().sum(1)
@@ -71,18 +80,19 @@ def _held_out(x: Representation, y: Representation, ridge: float, folds: int, se
         seen = torch.ones(x.n, dtype=torch.bool, device=order.device)
         seen[fold] = False
         mean_target, mean_source = target[seen].mean(0), source[seen].mean(0)
-        weights = _fit(source[seen] - mean_source, target[seen] - mean_target, ridge)
+        weights = _fit(y, source[seen] - mean_source, target[seen] - mean_target, ridge)
         rest = target[fold] - mean_target
         errors = errors + (rest - (source[fold] - mean_source) @ weights).square().sum()
         totals = totals + rest.square().sum()
     return 1 - errors / totals
 
 
-def _fit(source: Float[Tensor, "m s"], target: Float[Tensor, "m t"], ridge: float) -> Float[Tensor, "s t"]:
-    """Least squares of least norm."""
+def _fit(
+    y: Representation, source: Float[Tensor, "m s"], target: Float[Tensor, "m t"], ridge: float
+) -> Float[Tensor, "s t"]:
+    """Least squares of least norm, from some of the inputs of Y."""
     left, values, right = torch.linalg.svd(source, full_matrices=False)
-    least = values[0] * max(source.shape) * torch.finfo(values.dtype).eps
-    gain = torch.where(values > least, values / (values**2 + ridge), 0)
+    gain = torch.where(values > least_singular_value(y, values), values / (values**2 + ridge), 0)
     return right.T @ (gain[:, None] * (left.T @ target))
 
 
@@ -113,6 +123,7 @@ def gulp(x: Representation, y: Representation, *, lam: float = 0.0) -> Tensor:
     number_option("lam", lam, lambda value: value >= 0, "a number of at least 0")
     if not lam:
         warn_if_trivial("gulp(lam=0)", x, y, "use lam > 0, such as 0.1")
+        warn_if_undecided("gulp(lam=0)", (x, basis(x)), (y, basis(y)))
     own_x, own_y = (_shrinkage(side, lam) for side in (x, y))
     shared = own_x @ overlap(x, y).square() @ own_y
     return own_x @ own_x + own_y @ own_y - 2 * shared

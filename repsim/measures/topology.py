@@ -11,7 +11,7 @@ from ripser import ripser
 from torch import Tensor
 
 from repsim.measures.measure import count_option, measure
-from repsim.measures.neighbors import few_neighbors, neighbors
+from repsim.measures.neighbors import few_neighbors, neighbors, warn_of_ties
 from repsim.measures.rdm import distances
 from repsim.measures.representation import ROUNDINGS, Representation, kept
 
@@ -101,6 +101,7 @@ def imd(x: Representation, y: Representation, *, k: int = 5, probes: int = 100, 
     """
     count_option("probes", probes, 1)
     count_option("seed", seed, 0)
+    warn_of_ties(k, "euclidean", False, x, y)
     weight = torch.exp(-2 * (TIMES + 1 / TIMES)).to(x.values)
     return (weight * (_heat_trace(x, k, probes, seed) - _heat_trace(y, k, probes, seed)).abs()).max()
 
