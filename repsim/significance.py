@@ -4,11 +4,15 @@ What is independent is a model. A mean over pairs is therefore taken apart into 
 jackknife pseudo-value: with k models, −(k − 1) times the mean of the pairs without the model, but for a
 constant. Their mean is the mean over pairs, and their spread is what the choice of models makes of it,
 each pair counted once however often it stands in a table.
+
+The tests are of exchangeable units: models trained independently and in the same way. Fine-tuned from one
+another, or checkpoints of one training, they are not, and p-values come out too small.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -17,15 +21,44 @@ import pandas as pd
 
 PERMUTATIONS = 9999
 ROUNDING = 1e-12  # beside the numbers themselves
+ALPHA = 0.05
+PAIRED_UNITS = 6  # the least with which a p-value can be below ALPHA: 2 / 2⁶
+EXCHANGED_UNITS = 7  # likewise, of both groups: 1 / 21 (2 + 5) or 1 / 35 (3 + 4); of 3 + 3 it is 2 / 20
 
 
 class Test(NamedTuple):
-    """A difference, and how often chance makes one as large; `units` are what was permuted."""
+    """A difference, and how often chance makes one as large.
+
+    Attributes
+    ----------
+    value
+        The mean difference.
+    p_value
+        The share of rearrangements with a difference at least as large, either way.
+    units
+        How many were rearranged.
+    permutations
+        In how many ways, beside the one that was found.
+    least_p_value
+        What the p-value of so many units can be at least, where none are tied.
+    needed
+        The least number of units with which it can be below 5 %.
+    """
 
     value: float
     p_value: float
     units: int
     permutations: int
+    least_p_value: float
+    needed: int
+
+    @property
+    def lacking(self) -> str:
+        """What to know where no difference, however large, is significant at 5 %; else empty."""
+        if self.least_p_value <= ALPHA:
+            return ""
+        least = f"with {self.units} networks the least p-value is {self.least_p_value:.2g}"
+        return f"{least}: at least {self.needed} networks are needed."
 
 
 def unordered(table: pd.DataFrame) -> pd.Series:
@@ -113,29 +146,32 @@ def paired_test(differences: Sequence[float] | pd.Series, seed: int = 0) -> Test
     Parameters
     ----------
     differences
-        One for each independent unit: the pseudo-value of a model (`of_models`). Of pairs that share models
-        the p-value comes out too small.
+        One for each independent unit: the pseudo-value of a model (`of_models`), whose sign chance could as
+        well have turned. Of pairs that share models the p-value comes out too small.
     """
     values = _finite(differences)
+    least = 2 / 2 ** len(values)  # all signs turned make as large a mean
     if 2 ** len(values) <= PERMUTATIONS + 1:
         signs = np.array(list(itertools.product((1, -1), repeat=len(values))))
     else:
+        least = 1 / (PERMUTATIONS + 1)
         drawn = np.random.default_rng(seed).choice((1, -1), (PERMUTATIONS, len(values)))
         signs = np.concatenate([np.ones((1, len(values)), int), drawn])
-    return _test(values.mean(), (signs * values).mean(1), len(values))
+    return _test(values.mean(), (signs * values).mean(1), len(values), least, PAIRED_UNITS)
 
 
 def exchange_test(
     first: Sequence[float] | pd.Series, second: Sequence[float] | pd.Series, seed: int = 0
 ) -> Test:
-    """Whether two groups differ in their means: units are exchanged between them.
+    """Whether two groups differ in their means: units are exchanged (all ways, or 9,999 of them).
 
     What is compared is Welch's t, so that groups of different spread do no harm (Janssen, 1997).
 
     Parameters
     ----------
     first, second
-        One for each independent unit: pseudo-values of models (`of_models`).
+        One for each independent unit, which chance could as well have put into the other group:
+        pseudo-values of models (`of_models`).
 
     Raises
     ------
@@ -146,11 +182,26 @@ def exchange_test(
     if min(len(a), len(b)) < 2:
         raise ValueError(f"each group needs at least 2 units, got {len(a)} and {len(b)}.")
     pooled = np.concatenate([a, b])
-    orders = np.random.default_rng(seed).random((PERMUTATIONS, len(pooled))).argsort(1)
-    shuffled = pooled[np.concatenate([np.arange(len(pooled))[None], orders])]
+    ways = math.comb(len(pooled), len(a))
+    least = (2 if len(a) == len(b) else 1) / ways  # groups of one size may change places
+    if ways <= PERMUTATIONS + 1:
+        orders = _partitions(len(pooled), len(a))
+    else:
+        least = 1 / (PERMUTATIONS + 1)
+        drawn = np.random.default_rng(seed).random((PERMUTATIONS, len(pooled))).argsort(1)
+        orders = np.concatenate([np.arange(len(pooled))[None], drawn])
+    shuffled = pooled[orders]
     null = _welch(shuffled[:, : len(a)], shuffled[:, len(a) :])
-    found = _test(null[0], null, len(pooled))
+    found = _test(null[0], null, len(pooled), least, EXCHANGED_UNITS)
     return found._replace(value=float(a.mean() - b.mean()))
+
+
+def _partitions(count: int, first: int) -> np.ndarray:
+    """All ways to part so many units into two groups, one in each row; the first keeps their order."""
+    chosen = np.array(list(itertools.combinations(range(count), first)))
+    is_second = np.ones((len(chosen), count), dtype=bool)
+    np.put_along_axis(is_second, chosen, values=False, axis=1)
+    return is_second.argsort(1, kind="stable")
 
 
 def _welch(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -163,12 +214,12 @@ def _welch(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.divide(difference, spread, out=largest, where=varies)
 
 
-def _test(value: float, null: np.ndarray, units: int) -> Test:
+def _test(value: float, null: np.ndarray, units: int, least: float, needed: int) -> Test:
     """The first row of the null is what was found."""
     finite = np.abs(null[np.isfinite(null)])
     tie = ROUNDING * finite.max(initial=0.0)  # what is equal but for rounding counts as much
     extreme = np.abs(null) >= abs(value) - tie
-    return Test(float(value), float(extreme.mean()), units, len(null) - 1)
+    return Test(float(value), float(extreme.mean()), units, len(null) - 1, least, needed)
 
 
 def _finite(values: Sequence[float] | pd.Series) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 A claim's effect and direction are written down before its result is seen. The interval is over
 independently trained models: whatever is measured many times on one model (images, layers, pairs) is first
-reduced to one number per model.
+reduced to one number per model. Models of one group are to be trained alike: what fine-tunes of one network,
+or checkpoints of one training, have in common is no evidence, and makes intervals too short.
 """
 
 from __future__ import annotations
@@ -49,17 +50,32 @@ class Claim:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim's effect on our models, with its 95 % interval."""
+    """A claim's effect on our models, with its 95 % interval.
+
+    Attributes
+    ----------
+    claim, value
+        The claim, and its effect.
+    low, high
+        The ends of the interval: NaN where there are too few models for one.
+    models
+        How many there are, of each kind.
+    needed
+        How many models an interval needs; said where there is none.
+    """
 
     claim: Claim
     value: float
     low: float
     high: float
     models: str
+    needed: str
 
     @property
     def verdict(self) -> str:
         """`holds` or `does not hold` where the interval excludes 0, else `inconclusive`.
+
+        With too few models for an interval it is how many are needed.
 
         A claim that there is a difference either way cannot be refuted by an interval around 0.
         """
@@ -67,7 +83,7 @@ class Verdict:
             return "holds"
         if self.high < 0:
             return "holds" if self.claim.either_way else "does not hold"
-        return "inconclusive"
+        return self.needed if math.isnan(self.low) else "inconclusive"
 
 
 def contrast(claim: Claim, groups: Sequence[Values], weights: Sequence[float]) -> Verdict:
@@ -94,7 +110,9 @@ def contrast(claim: Claim, groups: Sequence[Values], weights: Sequence[float]) -
             parts = zip(errors, groups, strict=True)
             freedom = error**2 / sum(part**2 / (len(group) - 1) for part, group in parts)
             low, high = _interval(effect, math.sqrt(error), freedom)
-    return Verdict(claim, float(effect), float(low), float(high), " + ".join(str(len(g)) for g in groups))
+    models = " + ".join(str(len(group)) for group in groups)
+    needed = _needed(2, "networks of each kind" if len(groups) > 1 else "networks")
+    return Verdict(claim, float(effect), float(low), float(high), models, needed)
 
 
 def difference(claim: Claim, larger: Values, smaller: Values) -> Verdict:
@@ -131,25 +149,29 @@ def both(claim: Claim, first: Verdict, second: Verdict) -> Verdict:
     (intersection–union, Berger 1982).
     """
     ends = [min(getattr(first, end), getattr(second, end)) for end in ("value", "low", "high")]
-    if any(math.isnan(verdict.low) for verdict in (first, second)):
+    unknown = [verdict for verdict in (first, second) if math.isnan(verdict.low)]
+    if unknown:
         ends[1:] = math.nan, math.nan
+    needed = "; ".join(dict.fromkeys(verdict.needed for verdict in unknown))
     models = first.models if first.models == second.models else f"{first.models}; {second.models}"
-    return Verdict(claim, *ends, models)
+    return Verdict(claim, *ends, models, needed)
 
 
-def mean(claim: Claim, values: Values) -> Verdict:
+def mean(claim: Claim, values: Values, noun: str = "networks") -> Verdict:
     """The claim that a quantity is above 0: the t interval of its mean.
 
     Parameters
     ----------
     values
         One per independently trained model, or per pair of models that shares none with another pair.
+    noun
+        What the values are of.
     """
     x = _values(values)
     low = high = math.nan
     if len(x) > 1:
         low, high = _interval(x.mean(), x.std(ddof=1) / math.sqrt(len(x)), len(x) - 1)
-    return Verdict(claim, float(x.mean()), low, high, str(len(x)))
+    return Verdict(claim, float(x.mean()), low, high, str(len(x)), _needed(2, noun))
 
 
 def slope(claim: Claim, x: Values, y: Values) -> Verdict:
@@ -160,10 +182,13 @@ def slope(claim: Claim, x: Values, y: Values) -> Verdict:
     if np.ptp(x) == 0:
         raise ValueError("a slope needs at least two different values of x.")
     low = high = math.nan
-    line = stats.linregress(x, y)
+    offsets, rises = x - x.mean(), y - y.mean()
+    value = offsets @ rises / (offsets @ offsets)
     if len(x) > 2:
-        low, high = _interval(line.slope, line.stderr, len(x) - 2)
-    return Verdict(claim, float(line.slope), low, high, str(len(x)))
+        rest = rises - value * offsets
+        error = math.sqrt(rest @ rest / (len(x) - 2) / (offsets @ offsets))
+        low, high = _interval(value, error, len(x) - 2)
+    return Verdict(claim, float(value), low, high, str(len(x)), _needed(3, "networks"))
 
 
 def jackknife(
@@ -191,7 +216,8 @@ def jackknife(
         without = _values([statistic(units[:i] + units[i + 1 :]) for i in range(count)])
         error = math.sqrt((count - 1) / count * ((without - without.mean()) ** 2).sum())
         low, high = _interval(effect, error, count - 1)
-    return Verdict(claim, float(_values([effect])[0]), low, high, f"{count} {noun}")
+    value = float(_values([effect])[0])
+    return Verdict(claim, value, low, high, f"{count} {noun}", _needed(3, noun))
 
 
 def verdict_table(verdicts: Iterable[Verdict]) -> pd.DataFrame:
@@ -211,6 +237,10 @@ def verdict_table(verdicts: Iterable[Verdict]) -> pd.DataFrame:
         for verdict in verdicts
     ]
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _needed(count: int, noun: str) -> str:
+    return f"at least {count} {noun} are needed"
 
 
 def _values(values: Values) -> np.ndarray:

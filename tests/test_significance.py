@@ -268,23 +268,31 @@ def test_exchanging_is_a_permutation_test_of_welchs_t(sizes, shift):
         (a, b), welch, vectorized=True, n_resamples=np.inf, alternative="greater"
     )
     found = exchange_test(list(a), list(b))
-    assert found.p_value == pytest.approx(expected.pvalue, abs=0.015)  # 9,999 of all ways
+    assert found.p_value == pytest.approx(expected.pvalue)
     assert found.value == pytest.approx(a.mean() - b.mean())
-    assert (found.units, found.permutations) == (sum(sizes), significance.PERMUTATIONS)
+    assert (found.units, found.permutations) == (sum(sizes), math.comb(sum(sizes), sizes[0]) - 1)
 
 
-def test_which_group_comes_first_makes_no_difference_but_for_the_sign():
-    a, b = np.random.default_rng(3).normal(size=(2, 5))
-    there, back = exchange_test(list(a), list(b)), exchange_test(list(b), list(a))
+@pytest.mark.parametrize("sizes", [(5, 5), (3, 6)])
+def test_which_group_comes_first_makes_no_difference_but_for_the_sign(sizes):
+    draws = np.random.default_rng(3)
+    a, b = (list(draws.normal(size=size)) for size in sizes)
+    there, back = exchange_test(a, b), exchange_test(b, a)
     assert back.value == -there.value
-    assert back.p_value == pytest.approx(there.p_value, abs=0.02)
+    assert back.p_value == there.p_value
 
 
-def test_an_exchange_is_the_same_every_time_and_another_with_another_seed():
-    a, b = np.random.default_rng(3).normal(size=(2, 6))
-    assert exchange_test(list(a), list(b)) == exchange_test(list(a), list(b))
-    other = exchange_test(list(a), list(b), seed=1)
-    assert other.p_value != exchange_test(list(a), list(b)).p_value
+@pytest.mark.parametrize(("sizes", "all_ways"), [((7, 8), True), ((8, 8), False), ((2, 141), False)])
+def test_of_few_units_all_exchanges_are_tried_and_of_many_they_are_drawn(sizes, all_ways):
+    draws = np.random.default_rng(3)
+    a, b = (list(draws.normal(size=size)) for size in sizes)
+    found = exchange_test(a, b)
+    assert found == exchange_test(a, b)
+    other = exchange_test(a, b, seed=1)
+    assert (other.p_value == found.p_value) == all_ways
+    assert other.p_value == pytest.approx(found.p_value, abs=0.02)
+    drawn = significance.PERMUTATIONS
+    assert found.permutations == (math.comb(sum(sizes), sizes[0]) - 1 if all_ways else drawn)
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.5, 0.1, 1e-3, 8.0])
@@ -292,7 +300,7 @@ def test_groups_that_vary_in_nothing_but_their_means_are_as_far_apart_as_can_be(
     """Of 20 ways to part six units into three and three, two are as these, whatever they are measured in."""
     found = exchange_test([scale] * 3, [0.0] * 3)
     assert found.value == pytest.approx(scale)
-    assert found.p_value == pytest.approx(0.1, abs=0.015)
+    assert found.p_value == 0.1
 
 
 def test_units_that_are_all_the_same_do_not_differ():
@@ -307,6 +315,48 @@ def test_a_p_value_is_no_matter_of_scale_or_place(first, second):
     usual = exchange_test(a, b).p_value
     assert exchange_test([4 * value for value in a], [4 * value for value in b]).p_value == usual
     assert exchange_test([value / 8 for value in a], [value / 8 for value in b]).p_value == usual
+
+
+# -- the least p-value --------------------------------------------------------------------------------------
+
+
+def apart(*sizes):
+    """Groups that are as far apart as can be, of units no two of which are equal."""
+    return [[float(100 * place + at) for at in range(size)] for place, size in enumerate(sizes)]
+
+
+@pytest.mark.parametrize("count", range(1, 8))
+def test_no_signs_make_a_smaller_p_value_than_the_least(count):
+    [values] = apart(count)
+    found = paired_test([1 + value for value in values])
+    assert found.p_value == found.least_p_value
+    smaller = found.least_p_value <= significance.ALPHA
+    assert smaller == (count >= found.needed)
+    assert bool(found.lacking) != smaller
+
+
+@pytest.mark.parametrize("sizes", list(itertools.product(range(2, 7), repeat=2)))
+def test_no_exchange_makes_a_smaller_p_value_than_the_least(sizes):
+    """Reached by groups that do not overlap, whichever is larger."""
+    found = exchange_test(*apart(*sizes))
+    assert found.p_value == found.least_p_value
+    smaller = found.least_p_value <= significance.ALPHA
+    assert smaller == (sum(sizes) >= found.needed)
+    assert bool(found.lacking) != smaller
+
+
+def test_what_is_said_of_too_few_units():
+    said = "with 5 networks the least p-value is 0.062: at least 6 networks are needed."
+    assert paired_test([1.0, 2.0, 3.0, 4.0, 5.0]).lacking == said
+    said = "with 6 networks the least p-value is 0.1: at least 7 networks are needed."
+    assert exchange_test([1.0, 2.0, 3.0], [4.0, 5.0, 6.0]).lacking == said
+    assert exchange_test([0.5] * 3, [0.5] * 3).lacking == said  # whatever was found
+
+
+def test_the_least_p_value_of_many_units_is_that_of_the_draws():
+    least = 1 / (significance.PERMUTATIONS + 1)
+    assert paired_test([1.0] * 40).least_p_value == least
+    assert exchange_test(*apart(8, 8)).least_p_value == least
 
 
 # -- right about chance -------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from repsim.verdicts import (
 )
 
 CLAIM = Claim("larger is larger", "[C]", "mean of one − mean of the other", "WRN-28-10, CIFAR-10")
+NEEDED = "at least 2 networks of each kind are needed"
 
 
 def numbers(count, mean=0.0, spread=1.0, seed=0):
@@ -72,11 +73,11 @@ def test_what_is_said(shift, word):
         (-0.1, 0.1, "inconclusive"),
         (-0.2, 0.0, "inconclusive"),
         (-0.2, -0.01, "does not hold"),
-        (math.nan, math.nan, "inconclusive"),
+        (math.nan, math.nan, NEEDED),
     ],
 )
 def test_an_interval_that_touches_zero_decides_nothing(low, high, word):
-    assert Verdict(CLAIM, (low + high) / 2, low, high, "5 + 5").verdict == word
+    assert Verdict(CLAIM, (low + high) / 2, low, high, "5 + 5", NEEDED).verdict == word
 
 
 @pytest.mark.parametrize(
@@ -87,7 +88,7 @@ def test_one_model_of_a_kind_decides_nothing(larger, smaller):
     assert verdict.value == pytest.approx(np.mean(larger) - np.mean(smaller))
     assert math.isnan(verdict.low)
     assert math.isnan(verdict.high)
-    assert verdict.verdict == "inconclusive"
+    assert verdict.verdict == NEEDED
 
 
 @pytest.mark.parametrize(("larger", "word"), [(1.0, "holds"), (0.5, "inconclusive"), (0.25, "does not hold")])
@@ -142,11 +143,17 @@ def test_what_is_said_of_a_slope(y, word):
     assert slope(CLAIM, [0.0, 1.0, 2.0, 3.0], y).verdict == word
 
 
+def test_models_that_do_not_differ_have_a_slope_of_no_length():
+    verdict = slope(CLAIM, [0.0, 1.0, 2.0], [0.5, 0.5, 0.5])
+    assert verdict.low == verdict.value == verdict.high == 0.0
+
+
 def test_two_models_have_a_slope_without_an_interval():
     verdict = slope(CLAIM, [0.0, 0.5], [0.2, 0.7])
     assert verdict.value == pytest.approx(1.0)
     assert math.isnan(verdict.low)
-    assert verdict.verdict == "inconclusive"
+    assert verdict.verdict == "at least 3 networks are needed"
+    assert not math.isnan(slope(CLAIM, [0.0, 0.5, 0.6], [0.2, 0.7, 0.9]).low)
 
 
 def test_intervals_cover_the_true_slope():
@@ -222,7 +229,8 @@ def test_one_model_in_any_group_decides_nothing():
     assert verdict.value == pytest.approx(0.0)
     assert math.isnan(verdict.low)
     assert math.isnan(verdict.high)
-    assert verdict.verdict == "inconclusive"
+    assert verdict.verdict == NEEDED
+    assert contrast(CLAIM, [[1.0]], [1]).verdict == mean(CLAIM, [1.0]).verdict
 
 
 def test_groups_that_do_not_vary_have_a_contrast_of_no_length():
@@ -322,11 +330,11 @@ EITHER = Claim(
         (-0.1, 0.1, "inconclusive"),
         (0.0, 0.2, "inconclusive"),
         (-0.2, 0.0, "inconclusive"),
-        (math.nan, math.nan, "inconclusive"),
+        (math.nan, math.nan, NEEDED),
     ],
 )
 def test_a_difference_either_way_holds_whichever_it_is(low, high, word):
-    assert Verdict(EITHER, (low + high) / 2, low, high, "5 + 5").verdict == word
+    assert Verdict(EITHER, (low + high) / 2, low, high, "5 + 5", NEEDED).verdict == word
 
 
 def test_a_claim_has_a_direction_unless_it_says_so():
@@ -393,7 +401,8 @@ def test_a_mean_has_its_t_interval(shift):
 
 def test_one_value_decides_nothing():
     verdict = mean(CLAIM, [5.0])
-    assert (verdict.value, verdict.verdict) == (5.0, "inconclusive")
+    assert (verdict.value, verdict.verdict) == (5.0, "at least 2 networks are needed")
+    assert mean(CLAIM, [5.0], "pairs").verdict == "at least 2 pairs are needed"
     assert math.isnan(verdict.low)
 
 
@@ -507,7 +516,7 @@ def test_fewer_than_three_units_have_no_interval(units):
     assert found.value == sum(units)
     assert math.isnan(found.low)
     assert math.isnan(found.high)
-    assert found.verdict == "inconclusive"
+    assert found.verdict == "at least 3 architectures are needed"
     assert found.models == f"{len(units)} architectures"
 
 
@@ -556,10 +565,13 @@ def test_a_claim_of_two_effects_takes_both(first, second, word):
 def test_a_claim_of_two_effects_one_of_which_is_not_known_decides_nothing():
     known, unknown = mean(CLAIM, [-1.0, -1.1, -0.9]), mean(CLAIM, [2.0])
     found = both(CLAIM, unknown, known)
-    assert found.verdict == "inconclusive"
+    assert found.verdict == both(CLAIM, unknown, unknown).verdict == "at least 2 networks are needed"
     assert math.isnan(found.low)
     assert math.isnan(found.high)
     assert found.models == "1; 3"
+    few = slope(CLAIM, [0.0, 1.0], [0.0, 1.0])
+    said = "at least 2 networks are needed; at least 3 networks are needed"
+    assert both(CLAIM, unknown, few).verdict == said
 
 
 @pytest.mark.parametrize(

@@ -142,8 +142,8 @@ def _joined(batches: list[Tensor], argument: str) -> Tensor:
 
 def _batches(source: ImageSource, argument: str) -> Iterator[tuple[Tensor, object]]:
     """Checked images, and whatever labels they come with."""
-    if isinstance(source, Tensor | np.ndarray | Mapping):
-        source = [source]
+    if isinstance(source, Mapping) or hasattr(source, "__array__"):
+        source = [source]  # arrays of others are refused as such, not row by row
     elif not isinstance(source, Iterable):
         raise TypeError(
             f"{argument} must be a tensor or a NumPy array, (n, c, h, w), or batches of them, such as a "
@@ -183,7 +183,8 @@ def _checked(images: object, argument: str) -> Tensor:
     images = tensor_of(images, argument)
     shape = tuple(images.shape)
     if len(shape) != 4:
-        alone = f"; of one image, {argument}[None]" if len(shape) == 3 else ""
+        alone = f"; of one image, {argument}[None], of a list of them torch.stack({argument})"
+        alone = alone if len(shape) == 3 else ""
         raise ValueError(f"{argument} must be (n, c, h, w), found shape {shape}{alone}.")
     if shape[3] in (1, 3) and min(shape[1:3]) > shape[3]:
         raise ValueError(

@@ -110,7 +110,8 @@ REFUSED = {
     ),
     "one image": (
         IMAGES[0],
-        r"images must be \(n, c, h, w\), found shape \(3, 6, 5\); of one image, images\[None\].",
+        r"images must be \(n, c, h, w\), found shape \(3, 6, 5\); of one image, images\[None\], "
+        r"of a list of them torch.stack\(images\).",
     ),
     "loader of single images": (DataLoader(PAIRS, batch_size=None), "of one image, images"),
     "none": (IMAGES[:0], "images are empty: there is no image."),

@@ -500,16 +500,3 @@ def test_rows_that_are_alike_in_one_representation_are_no_copies():
     MEASURES["cka"](silent, FINE)
     with pytest.warns(UserWarning, match=r"^29 of the 60 inputs have the rows of others"):
         MEASURES["cka"](silent, silent)
-
-
-def test_masked_arrays_are_refused():
-    masked = np.ma.masked_greater(FINE.numpy(), 5)
-    message = "must not be a NumPy masked array, whose mask would be lost: leave out the rows with masked"
-    for call in (
-        lambda: MEASURES["cka"](FINE, masked),
-        lambda: compare_many({"a": masked, "b": FINE}, "cka", progress=False),
-        lambda: interval("agreement", masked, FINE, progress=False),
-        lambda: permutation_test("cka", masked, FINE, progress=False),
-    ):
-        with pytest.raises(TypeError, match=re.escape(message)):
-            call()

@@ -95,13 +95,13 @@ def test_bad_values(bad, complaint):
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(("bad", "kind"), parameters(BAD_TYPES))
 def test_bad_types(bad, kind):
-    expected = f"must be a torch tensor or a NumPy array of real numbers, not {kind}."
+    expected = f"must be a torch tensor or a NumPy array of real numbers, not {kind}"
     with pytest.raises(TypeError) as caught:
         CKA(bad, X)
-    assert str(caught.value) == f"x {expected}"
+    assert str(caught.value).startswith(f"x {expected}")
     with pytest.raises(TypeError) as caught:
         CKA(X, bad)
-    assert str(caught.value) == f"y {expected}"
+    assert str(caught.value).startswith(f"y {expected}")
 
 
 def test_rows_must_be_of_the_same_inputs():
