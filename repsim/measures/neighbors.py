@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 from repsim.measures.measure import count_option, measure, one_of
 from repsim.measures.products import products
@@ -33,6 +35,7 @@ from repsim.measures.representation import (
 )
 
 METRICS = ("cosine", "euclidean")
+Draw = Callable[[torch.Size], Tensor]  # numbers from 0 to 1
 BLOCK = 512  # rows whose distances to all others are held at a time
 GATHERED = 2**18  # numbers
 FEW_TIED = 0.01  # of the inputs, of which nothing is said
@@ -67,14 +70,13 @@ def nearest(x: Representation, k: int, metric: str, center: bool) -> Nearest:
             group[:, k - 1] == group[:, k] if k < x.n - 1 else torch.zeros_like(group[:, 0], dtype=torch.bool)
         )
         return Nearest(order[:, :k].contiguous(), tied)
-    rows, penalty = _rows_and_penalty(x, metric, center)
-    draw = _Draw(x)
-    blocks = torch.arange(x.n, device=rows.device).split(BLOCK)
-    if rows.device.type == "cpu" and rows.dtype == torch.float64:
-        rough = rows.float(), penalty.float()
-        found = [_screened(rows, penalty, *rough, block, k, draw) for block in blocks]
+    search = _search(x, metric, center)
+    blocks = torch.arange(x.n, device=search.rows.device).split(BLOCK)
+    if search.rows.device.type == "cpu" and search.rows.dtype == torch.float64:
+        rough = search.rows.float(), search.penalty.float()
+        found = [_screened(search, rough, block, k) for block in blocks]
     else:
-        found = [_nearest_of(_scores(rows, penalty, block), k, draw) for block in blocks]
+        found = [search.nearest(block, k) for block in blocks]
     return Nearest(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
 
@@ -106,29 +108,64 @@ class _Draw:
         return torch.rand(shape, generator=self._generator, device=device, dtype=torch.float64)
 
 
+class _Search(NamedTuple):
+    """Rows whose inner products, less the penalty of the other, fall with distance."""
+
+    rows: Float[Tensor, "n d"]
+    penalty: Float[Tensor, " n"]
+    lengths: Float[Tensor, " n"]
+    draw: Draw
+
+    def scores(self, block: Int[Tensor, " b"]) -> Float[Tensor, "b n"]:
+        """What falls with distance: cosine, or (‖a‖² − ‖a − b‖²) / 2; −∞ for the input itself."""
+        return _scores(self.rows, self.penalty, block)
+
+    def tie(self, block: Int[Tensor, " b"], inputs: Int[Tensor, "b m"]) -> Float[Tensor, "b m"]:
+        """What the score of each of the inputs may differ by from an equal one for rounding alone."""
+        own, other = self.lengths[block, None], self.lengths[inputs]
+        return ROUNDINGS * torch.finfo(own.dtype).eps * other * torch.maximum(own, other)
+
+    def shuffled(
+        self, block: Int[Tensor, " b"], scores: Float[Tensor, "b m"], inputs: Int[Tensor, "b m"]
+    ) -> tuple[Int[Tensor, "b m"], Int[Tensor, "b m"]]:
+        """Inputs by falling scores, those of equal score in random order; and the numbers of their ties."""
+        steps = scores[:, :-1] - scores[:, 1:] > self.tie(block, inputs)[:, 1:]
+        group = pad(steps, (1, 0)).cumsum(1)
+        if not steps.all():
+            inputs = inputs.gather(1, (group + self.draw(group.shape)).argsort(1))
+        return inputs, group
+
+    def nearest(self, block: Int[Tensor, " b"], k: int) -> Nearest:
+        """Of each row in the block, the k inputs of the greatest scores."""
+        scores = self.scores(block)
+        ranked, inputs = scores.topk(min(k + 1, len(self.rows) - 1), dim=1)
+        tied = torch.zeros_like(block, dtype=torch.bool)
+        if ranked.shape[1] > k:
+            tied = ranked[:, k - 1] - ranked[:, k] <= self.tie(block, inputs)[:, k]
+        tie = self.tie(block, inputs)[tied, k - 1 : k]
+        ranked, inputs = ranked[:, :k].clone(), inputs[:, :k].clone()
+        if tied.any():
+            of_tied, last = scores[tied], ranked[tied, -1:]
+            chance = self.draw(of_tied.shape).masked_fill_(of_tied > last + tie, 2)  # these are in
+            chosen = chance.masked_fill_(of_tied < last - tie, -1).topk(k, dim=1).indices
+            ranked[tied], order = of_tied.gather(1, chosen).sort(dim=1, descending=True)
+            inputs[tied] = chosen.gather(1, order)
+        return Nearest(self.shuffled(block, ranked, inputs)[0], tied)
+
+
+def _search(x: Representation, metric: str, center: bool) -> _Search:
+    rows, penalty = _rows_and_penalty(x, metric, center)
+    lengths = (2 * penalty).sqrt() if metric == "euclidean" else torch.ones_like(penalty)
+    return _Search(rows, penalty, lengths, _Draw(x))
+
+
 @kept("n k", "n k", numbers_inputs=True)
 def _in_order(x: Representation, metric: str, center: bool) -> tuple[Int[Tensor, "n k"], Int[Tensor, "n k"]]:
     """All other inputs of each, nearest first, and the numbers of their ties: once for every k."""
-    rows, penalty = _rows_and_penalty(x, metric, center)
-    every = torch.arange(x.n, device=rows.device)
-    scores, order = _scores(rows, penalty, every).sort(dim=1, descending=True)
-    return _shuffled_ties(scores[:, :-1], order[:, :-1], _Draw(x))
-
-
-def _shuffled_ties(
-    scores: Float[Tensor, "b m"], inputs: Int[Tensor, "b m"], draw: _Draw
-) -> tuple[Int[Tensor, "b m"], Int[Tensor, "b m"]]:
-    """Inputs by falling scores, those of equal score in random order; and the numbers of their ties."""
-    steps = scores[:, :-1] - scores[:, 1:] > _tie(scores)
-    group = torch.nn.functional.pad(steps, (1, 0)).cumsum(1)
-    if not steps.all():
-        inputs = inputs.gather(1, (group + draw(group.shape)).argsort(1))
-    return inputs, group
-
-
-def _tie(scores: Tensor) -> float:
-    """What equal scores, of rows of length at most 1, differ by for rounding alone."""
-    return ROUNDINGS * torch.finfo(scores.dtype).eps
+    search = _search(x, metric, center)
+    every = torch.arange(x.n, device=search.rows.device)
+    scores, order = search.scores(every).sort(dim=1, descending=True)
+    return search.shuffled(every, scores[:, :-1], order[:, :-1])
 
 
 def _rows_and_penalty(x: Representation, metric: str, center: bool) -> tuple[Tensor, Tensor]:
@@ -147,59 +184,34 @@ def _rows(x: Representation, metric: str, center: bool) -> Float[Tensor, "n d"]:
 
 
 def _scores(rows: Tensor, penalty: Tensor, block: Tensor) -> Float[Tensor, "b n"]:
-    """What falls with distance: cosine, or (‖a‖² − ‖a − b‖²) / 2; −∞ for the input itself."""
     scores = products(rows[block], rows) - penalty
     scores[torch.arange(len(block), device=rows.device), block] = -torch.inf
     return scores
 
 
-def _nearest_of(scores: Float[Tensor, "b n"], k: int, draw: _Draw) -> Nearest:
-    """The k inputs of the greatest scores, ties at random."""
-    ranked, inputs = scores.topk(min(k + 1, scores.shape[1] - 1), dim=1)
-    tied = scores.new_zeros(len(scores), dtype=torch.bool)
-    if ranked.shape[1] > k:
-        tied = ranked[:, k - 1] - ranked[:, k] <= _tie(scores)
-    ranked, inputs = ranked[:, :k].clone(), inputs[:, :k].clone()
-    if tied.any():
-        of_tied, last = scores[tied], ranked[tied, -1:]
-        chance = draw(of_tied.shape).masked_fill_(of_tied > last + _tie(scores), 2)  # these are in
-        inputs[tied] = chance.masked_fill_(of_tied < last - _tie(scores), -1).topk(k, dim=1).indices
-        ranked[tied], order = of_tied.gather(1, inputs[tied]).sort(dim=1, descending=True)
-        inputs[tied] = inputs[tied].gather(1, order)
-    return Nearest(_shuffled_ties(ranked, inputs, draw)[0], tied)
-
-
-def _screened(
-    rows: Tensor,
-    penalty: Tensor,
-    rough_rows: Tensor,
-    rough_penalty: Tensor,
-    block: Int[Tensor, " b"],
-    k: int,
-    draw: _Draw,
-) -> Nearest:
-    """As `_nearest_of`, with all but a few candidates ruled out in float32.
+def _screened(search: _Search, rough: tuple[Tensor, Tensor], block: Int[Tensor, " b"], k: int) -> Nearest:
+    """As the search itself finds them, with all but a few candidates ruled out in float32.
 
     Candidates are ranked by their float64 scores. Where the last of the k is not ahead of every
     non-candidate by more than float32 can err, or is tied, the row is done again in float64 throughout.
     """
-    n, width = rows.shape
+    n, width = search.rows.shape
     fewer = min(k + SPARE, n - 1)
-    rough, candidates = _scores(rough_rows, rough_penalty, block).topk(fewer, dim=1)
-    scores = _inner_products(rows, block, candidates) - penalty[candidates]
+    rough_scores, candidates = _scores(*rough, block).topk(fewer, dim=1)
+    scores = _inner_products(search.rows, block, candidates) - search.penalty[candidates]
     ranked, order = scores.topk(min(k + 1, fewer), dim=1)
-    doubtful = torch.zeros_like(block, dtype=torch.bool)
+    inputs = candidates.gather(1, order)
+    again = torch.zeros_like(block, dtype=torch.bool)
     if fewer < n - 1:
         error = (width + 8) * torch.finfo(torch.float32).eps  # for rows of length at most 1
-        doubtful = ranked[:, k - 1] < rough[:, -1].double() + error
+        again = ranked[:, k - 1] < rough_scores[:, -1].double() + error
     if ranked.shape[1] > k:
-        doubtful |= ranked[:, k - 1] - ranked[:, k] <= _tie(ranked)
-    inputs, _ = _shuffled_ties(ranked[:, :k], candidates.gather(1, order[:, :k]), draw)
-    tied = torch.zeros_like(doubtful)
-    if doubtful.any():
-        again = _nearest_of(_scores(rows, penalty, block[doubtful]), k, draw)
-        inputs[doubtful], tied[doubtful] = again
-    return Nearest(inputs, tied)
+        again |= ranked[:, k - 1] - ranked[:, k] <= search.tie(block, inputs)[:, k]
+    found, _ = search.shuffled(block, ranked[:, :k], inputs[:, :k])
+    tied = torch.zeros_like(again)
+    if again.any():
+        found[again], tied[again] = search.nearest(block[again], k)
+    return Nearest(found, tied)
 
 
 def _inner_products(
