@@ -110,13 +110,18 @@ def make_optimizer(settings: Settings, parameters: Iterable[nn.Parameter]) -> to
 def make_schedule(
     settings: Settings, optimizer: torch.optim.Optimizer, batches: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
-    """The learning rate over all steps, of which an epoch has `batches`."""
+    """The learning rate over all steps, of which an epoch has `batches`.
+
+    `thirds` divides it by 10 before the first epoch of which 1/3 or more of all come earlier, and again where
+    it is 2/3: of 4 epochs, before the third and the fourth (after Balogh & Jelasity, 2023).
+    """
     total = settings.epochs * batches
     schedules = torch.optim.lr_scheduler
     if settings.schedule == "onecycle":
         return schedules.OneCycleLR(optimizer, settings.learning_rate, total_steps=total + 1)
-    drops = [max(1, total // 3), max(1, 2 * total // 3)] if settings.schedule == "thirds" else []
-    return schedules.MultiStepLR(optimizer, drops, gamma=0.1)
+    parts = (1, 2) if settings.schedule == "thirds" else ()
+    drops = [batches * math.ceil(part * settings.epochs / 3) for part in parts]
+    return schedules.MultiStepLR(optimizer, [step for step in drops if step < total], gamma=0.1)
 
 
 def batches_of(settings: Settings, count: int) -> int:

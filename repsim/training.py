@@ -88,7 +88,8 @@ class Recipe:
     beta
         TRADES' weight of robustness against accuracy; 6 as its authors use.
     schedule
-        Of the learning rate: `onecycle`; `thirds`, divided by 10 at 1/3 and at 2/3; or `constant`.
+        Of the learning rate: `onecycle`; `thirds`, divided by 10 where 1/3, and where 2/3, of the epochs are
+        done, between two epochs; or `constant`.
     optimizer
         `sgd` (Nesterov momentum 0.9) or `adam`; `onecycle` moves the momentum too, 0.95 → 0.85 → 0.95.
     seed, data_seed
@@ -194,6 +195,8 @@ class Recipe:
         del made_by["save_every"]
         if not self.origin:  # networks that are trained here have none
             del made_by["origin"]
+        if self.schedule == "thirds" and self.epochs % 3:  # which once fell within an epoch
+            made_by["thirds"] = "between epochs"
         return artifacts.address(made_by)
 
     @property

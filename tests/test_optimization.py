@@ -1,5 +1,6 @@
 """What one batch loses, by the labels or by any other task; optimizers, schedules, batches; divergence."""
 
+import dataclasses
 import re
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from repsim import optimization
+from repsim import artifacts, optimization
 from repsim.attacks import Attack
 from repsim.models import build_model
 from repsim.optimization import (
@@ -242,25 +243,46 @@ def rates(schedule, epochs, batches, *, rate=0.1, optimizer="sgd"):
     return found
 
 
-@pytest.mark.parametrize(("epochs", "batches"), [(3, 4), (30, 2), (1, 12), (6, 1)])
+def published_rates(epochs):
+    """The rule of Balogh & Jelasity's code, which looks at its list of drops before each epoch (from 0)."""
+    left, rate, found = [0.333, 0.666], 0.1, []
+    for epoch in range(epochs):
+        if left and epoch / epochs >= left[0]:
+            rate, left = rate / 10, left[1:]
+        found.append(rate)
+    return found
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_thirds_divide_by_ten_at_one_third_and_two_thirds(epochs, batches, optimizer):
-    third = epochs * batches // 3
-    expected = [0.1] * third + [0.01] * third + [0.001] * third
+@pytest.mark.parametrize("batches", [1, 5])
+@pytest.mark.parametrize("epochs", [1, 2, 3, 4, 5, 6, 7, 20, 30, 301])
+def test_thirds_divide_the_rate_before_the_epochs_of_the_published_code(epochs, batches, optimizer):
+    expected = [rate for rate in published_rates(epochs) for _ in range(batches)]
     assert rates("thirds", epochs, batches, optimizer=optimizer) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(("epochs", "batches"), [(1, 1), (2, 1), (1, 2), (1, 4), (5, 1), (7, 3)])
-def test_thirds_of_any_number_of_steps_begin_at_the_full_rate_and_fall_twice_at_most(epochs, batches):
-    found = rates("thirds", epochs, batches)
-    total = epochs * batches
-    assert found[0] == pytest.approx(0.1)
-    assert found == sorted(found, reverse=True)
-    for step, rate in enumerate(found):  # a drop comes at the third itself, or at the step within which it is
-        drops = sum(step + 1 > share * total for share in (1 / 3, 2 / 3))
-        assert any(rate == pytest.approx(0.1 * 0.1**count) for count in range(drops + 1))
-    if total >= 3:
-        assert found[-1] == pytest.approx(0.001)
+def test_thirds_never_divide_the_rate_within_an_epoch():
+    assert rates("thirds", 4, 2) == pytest.approx([0.1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+    assert rates("thirds", 2, 2) == pytest.approx([0.1, 0.1, 0.01, 0.01])
+    assert rates("thirds", 1, 12) == pytest.approx([0.1] * 12)
+
+
+@pytest.mark.parametrize("options", [{}, {"schedule": "thirds", "epochs": 30}, {"schedule": "constant"}])
+def test_networks_whose_training_is_what_it_was_are_where_they_were(options):
+    assert recipe(**options).address == former_address(recipe(**options))
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 4, 20])
+def test_networks_whose_rate_fell_within_an_epoch_are_not_taken_for_others(epochs):
+    now = recipe(schedule="thirds", epochs=epochs)
+    assert now.address != former_address(now)
+
+
+def former_address(recipe):
+    """Where a network trained here was stored when thirds were counted in steps."""
+    made_by = dataclasses.asdict(recipe)
+    del made_by["save_every"], made_by["origin"]
+    return artifacts.address(made_by)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])

@@ -15,7 +15,7 @@ from repsim.data import Augmentation, ImageSource, images_and_labels
 from repsim.devices import device_of, evaluating, seeded
 from repsim.graphs import LayerGraph
 from repsim.labels import LabelSource, as_labels
-from repsim.optimization import batches_of, check_finite, make_optimizer, make_schedule, objective
+from repsim.optimization import check_finite, make_optimizer, make_schedule, objective
 from repsim.progress import progress_bar
 from repsim.stitching.kept import Budget, kept_activations
 from repsim.stitching.network import (
@@ -155,7 +155,7 @@ def _penalty(
     def penalty(images: Tensor, value: Tensor | None = None) -> Tensor | float:
         total = 0.0
         if options.l1:
-            total = total + options.l1 * stitched.transform.weight.abs().sum()
+            total = total + options.l1 * stitched.transform.weight.abs().mean()
         if own is not None:
             if value is None:
                 with evaluating(stitched.beginning):  # BatchNorm has seen this batch
@@ -185,7 +185,7 @@ def _train(
 ) -> list[dict[str, float]]:
     device = labels.device
     optimizer = make_optimizer(options, stitched.transform.parameters())
-    batches = batches_of(options, len(labels))
+    batches = max(1, len(labels) // options.batch_size)
     scheduler = make_schedule(options, optimizer, batches)
     history = []
     bar = progress_bar(range(options.epochs), "stitch", "epoch", progress)

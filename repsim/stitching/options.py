@@ -61,14 +61,17 @@ class StitchOptions:
         `hard`, the labels; `soft_1` and `soft_2`, the front's and the end's probabilities; `soft_12`, the
         mean of these two losses; `soft_1_plus_2`, one loss on their averaged logits.
     temperature
-        Of soft targets: all logits are divided by it, and the loss multiplied by its square, so that
-        gradients keep their scale (Hinton et al., 2015).
+        Of soft targets: all logits are divided by it. The loss is not multiplied by its square T², as Hinton
+        et al. (2015) do, so that gradients fall with T². What they minimise is minimised with `l1`,
+        `cka_weight` and `weight_decay` divided by T², and, by `sgd`, a `learning_rate` times T².
     epochs, batch_size, learning_rate, optimizer, weight_decay
-        Of training; `optimizer` is `adam`, or `sgd` with Nesterov momentum 0.9.
+        Of training; `optimizer` is `adam`, or `sgd` with Nesterov momentum 0.9. Of each epoch the images that
+        do not fill a last batch are left out, others each time; all are seen where there is one batch only.
     schedule
-        `thirds`: the learning rate is divided by 10 at 1/3 and at 2/3; `constant`; or `onecycle`.
+        `thirds`: the learning rate is divided by 10 where 1/3, and where 2/3, of the epochs are done, between
+        two epochs; `constant`; or `onecycle`.
     l1
-        Weight of the sum of the transform's absolute weights in the loss.
+        Weight in the loss of the mean absolute value of the transform's weights.
     cka_weight
         The loss is increased by `cka_weight` × linear CKA of the transform's values with the end's own ones:
         above 0 it drives them apart, below 0 together.

@@ -10,6 +10,8 @@ from repsim.data import Dataset
 from repsim.stitching.options import StitchOptions
 from repsim.store import TrainedModel
 
+VERSION = 2  # of task losses; 1 was before `l1`, `temperature`, `thirds` and batches meant what they do now
+
 
 @dataclass(frozen=True)
 class StitchRecipe:
@@ -69,7 +71,10 @@ class StitchRecipe:
     @property
     def address(self) -> str:
         """Equal for recipes that make equal stitches."""
-        return artifacts.address(dataclasses.asdict(self))
+        made_by = dataclasses.asdict(self)
+        if not self.options.is_direct:  # a direct match is what it always was
+            made_by["version"] = VERSION
+        return artifacts.address(made_by)
 
     @property
     def title(self) -> str:

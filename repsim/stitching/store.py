@@ -242,7 +242,11 @@ def _measure(stored: Stitch, evaluation: Evaluation, rank: int) -> dict[str, obj
 
 
 def stored_stitches(dataset: str) -> list[Stitch]:
-    """All stitches of a data set (by its slug), the user's own and the packed ones."""
+    """All stitches of a data set (by its slug), the user's own and the packed ones.
+
+    Those that were fitted when their recipe's options meant something else are at another address, and no
+    longer stitches of it.
+    """
     recipes: dict[str, dict] = {}
     for folder in reversed(paths.stitches()):
         pack = folder / dataset / f"{PACK}.json.gz"
@@ -251,8 +255,12 @@ def stored_stitches(dataset: str) -> list[Stitch]:
             recipes |= {address: record["recipe"] for address, record in packed.items()}
         own = sorted((folder / dataset).glob("*.json"))
         recipes |= {path.stem: artifacts.read_json(path)["recipe"] for path in own}
-    found = [StitchRecipe(**{**r, "options": StitchOptions(**r["options"])}) for r in recipes.values()]
-    return list(filter(None, map(find_stitch, found)))
+    found = {
+        address: StitchRecipe(**{**recipe, "options": StitchOptions(**recipe["options"])})
+        for address, recipe in recipes.items()
+    }
+    current = [recipe for address, recipe in found.items() if recipe.address == address]
+    return list(filter(None, map(find_stitch, current)))
 
 
 def pack(dataset: str) -> Path:

@@ -18,6 +18,8 @@ def make_task(options: StitchOptions, multilabel: bool) -> Task:
     """The loss of logits for targets as `make_targets` gives them.
 
     With several soft targets for each image, (n, targets, classes), it is the mean of the losses for each.
+    All logits are divided by the temperature T, and the loss is not multiplied by T²: its gradients fall with
+    that.
     Multi-label data have a binary cross-entropy, the mean over classes, in place of the cross-entropy.
     """
     temperature = options.temperature
@@ -33,7 +35,7 @@ def make_task(options: StitchOptions, multilabel: bool) -> Task:
         wanted = targets / temperature
         wanted = wanted.sigmoid() if multilabel else wanted.softmax(-1)
         losses = [one(logits / temperature, each, reduction) for each in wanted.unbind(1)]
-        return temperature**2 * sum(losses) / len(losses)
+        return sum(losses) / len(losses)
 
     return task
 

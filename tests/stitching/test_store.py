@@ -1,6 +1,7 @@
 """Stitches are saved before they are measured, rebuilt exactly, packed, and never read when damaged."""
 
 import dataclasses
+import gzip
 import json
 import pickle
 import re
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from repsim import paths, zoo
-from repsim.artifacts import DamagedArtifact, read_tensors
+from repsim.artifacts import DamagedArtifact, address, read_tensors
 from repsim.attacks import Attack
 from repsim.data import load_data
 from repsim.stitching import Evaluation, StitchOptions, StitchRecipe, find_stitch, obtain_stitch
@@ -389,6 +390,33 @@ def test_a_recipe_that_differs_in_any_field_has_another_address(tiny_data):
     assert {*changes, "beta", "ridge"} == {field.name for field in dataclasses.fields(StitchOptions)}
     addresses = {each.address for each in (recipe, *others)}
     assert len(addresses) == 1 + len(others)
+
+
+def former_address(recipe):
+    """Where a stitch was stored before options meant what they do in the published code."""
+    return address(dataclasses.asdict(recipe))
+
+
+@pytest.mark.parametrize("method", ["least_squares", "pseudo_inverse", "orthogonal"])
+def test_a_direct_match_is_where_it_was(tiny_data, method):
+    recipe = recipe_on(tiny_data, method=method)
+    assert recipe.address == former_address(recipe)
+
+
+def test_a_stitch_of_a_task_loss_from_before_is_not_taken_for_what_its_options_mean_now(
+    tiny_data, shared, fits
+):
+    recipe = recipe_on(tiny_data)
+    obtain_stitch(recipe, shared)
+    for path in list(folder().glob(f"{recipe.address}.*")):  # as if it had been fitted then
+        path.rename(path.with_name(path.name.replace(recipe.address, former_address(recipe))))
+    assert find_stitch(recipe) is None
+    assert stored_stitches("digits") == []
+    obtain_stitch(recipe, shared)
+    assert len(fits) == 2
+    assert [each.recipe for each in stored_stitches("digits")] == [recipe]
+    records = json.loads(gzip.decompress(pack("digits").read_bytes()))
+    assert list(records["stitches"]) == [recipe.address]
 
 
 def test_a_recipe_names_its_donors_their_weights_and_the_images(tiny_data):

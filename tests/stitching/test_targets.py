@@ -96,8 +96,7 @@ def test_soft_targets_by_hand(logits, donors, temperature):
     front, end = (donor.logits.detach() for donor in donors)
 
     def by_hand(donor):
-        wanted = probabilities(donor, temperature)
-        return temperature**2 * cross_entropy(logits, wanted, temperature)
+        return cross_entropy(logits, probabilities(donor, temperature), temperature)
 
     expected = {
         "soft_1": by_hand(front),
@@ -138,8 +137,8 @@ def test_the_best_answer_to_a_donor_is_its_own(donors, targets):
 
 
 @pytest.mark.parametrize("multilabel", [False, True])
-def test_gradients_keep_their_scale_whatever_the_temperature(logits, donors, multilabel):
-    """At high temperature the gradient tends to that of the squared difference, which has no temperature."""
+def test_gradients_fall_with_the_square_of_the_temperature(logits, donors, multilabel):
+    """Times T², the gradient at high T is that of the squared difference, which has no temperature."""
 
     def gradient(temperature):
         options = StitchOptions(targets="soft_2", temperature=temperature)
@@ -152,7 +151,7 @@ def test_gradients_keep_their_scale_whatever_the_temperature(logits, donors, mul
         expected = difference / 4 / 3 / 5
     else:
         expected = (difference - difference.mean(1, keepdim=True)) / 3 / 5
-    torch.testing.assert_close(gradient(1000.0), expected, rtol=0.02, atol=1e-3)
+    torch.testing.assert_close(1000**2 * gradient(1000.0), expected, rtol=0.02, atol=1e-3)
     assert (gradient(1.0) - expected).abs().max() > 0.01
 
 
@@ -207,8 +206,7 @@ def test_several_soft_labels_by_hand(logits, donors, temperature):
     front, end = (donor.logits.detach() for donor in donors)
 
     def by_hand(donor):
-        wanted = chances(donor, temperature)
-        return temperature**2 * binary_cross_entropy(logits, wanted, temperature)
+        return binary_cross_entropy(logits, chances(donor, temperature), temperature)
 
     expected = {
         "soft_1": by_hand(front),
