@@ -125,7 +125,7 @@ def main() -> None:
             rows.append(Row(quantity, f"{now:.3f} s", before / now, at_least=least))
             rows.append(Row("… peak memory", f"{memory:.0f} MiB", memory / memory_before, at_most=1.05))
     notes = [
-        f"Ratios of time: commit {BEFORE} ÷ now; of memory: now ÷ {BEFORE}. Intervals of 40 subsamples, tests",
+        f"Ratios of time: commit {BEFORE} ÷ now; of memory: now ÷ {BEFORE}. Intervals of 40 samples, tests",
         "of 40 permutations; the least of three runs each.",
     ]
     show("The measures beside an earlier commit", rows, notes)
