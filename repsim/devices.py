@@ -41,7 +41,9 @@ def resolve_device(device: str) -> torch.device:
         raise ValueError(messages.unknown("device", device, DEVICES)) from error
     if found.type == "cuda" and (found.index or 0) >= (there := torch.cuda.device_count()):
         known = f"cuda:0 to cuda:{there - 1}" if there > 1 else "cuda:0" if there else "none"
-        raise ValueError(f"there is no device {device!r} here (of CUDA: {known}); 'auto' takes what there is.")
+        raise ValueError(
+            f"there is no device {device!r} here (of CUDA: {known}); 'auto' takes what there is."
+        )
     return found
 
 

@@ -1,4 +1,4 @@
-"""Everything on the device that there is: skipped without a GPU, unless asked for with `-m gpu`, on the CPU."""
+"""On the device that there is: without a GPU skipped, or run on the CPU where asked for with `-m gpu`."""
 
 from contextlib import contextmanager
 from functools import cache

@@ -62,7 +62,9 @@ def test_a_measure_is_the_same_of_more_units_than_inputs(device, name, identical
     options = SMALL.get(name, {})
     expected = MEASURES[name](x, y, **options)
     # of what is identical, an angle is the difference of two vectors, which is rounding
-    assert MEASURES[name](x.to(device), y.to(device), **options) == near(expected, 1e-6 if identical else EXACT)
+    assert MEASURES[name](x.to(device), y.to(device), **options) == near(
+        expected, 1e-6 if identical else EXACT
+    )
 
 
 @pytest.mark.parametrize("name", ["jaccard", "rank", "cknna", "second_order_cosine", "imd"])
@@ -130,11 +132,11 @@ def test_measures_of_sets_of_predictions_are_the_same(device):
 
 def test_what_is_wrong_is_said_of_numbers_that_are_there(device):
     x, y = (each.to(device) for each in pair())
-    with pytest.raises(ValueError, match="x has values up to 1.0e\\+200, whose squares do not fit"):
+    with pytest.raises(ValueError, match=r"x has values up to 1.0e\+200, whose squares do not fit"):
         MEASURES["cka"](torch.full_like(x, 1e200), y)
     with pytest.raises(ValueError, match="y does not vary"):
         MEASURES["cka"](x, torch.ones_like(y))
-    with pytest.raises(ValueError, match="not finite .* in 1 of its rows"):
+    with pytest.raises(ValueError, match=r"not finite .* in 1 of its rows"):
         MEASURES["cka"](x, torch.where(torch.arange(60, device=device)[:, None] == 3, torch.nan, y))
     with pytest.warns(UserWarning, match="1 of the 60 inputs have the rows of others"):
         MEASURES["cka"](torch.cat([x[:1], x[:-1]]), torch.cat([y[:1], y[:-1]]))
