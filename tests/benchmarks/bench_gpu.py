@@ -44,7 +44,7 @@ MAP_IMAGES = 512
 BATCH = 128
 STEPS = 7  # of the attack in training
 BATCHES = 8  # trained on, timed together
-LAYER = "layer2.1.relu2"
+LAYER, MODULE = "layer2.1.relu_1", "layer2.1"  # the output of a block, and what computes it
 ATTACK = Attack(8 / 255, steps=20)
 # a forward pass of ResNet-18 with the CIFAR stem on one image, two operations for each product
 RESNET18_FLOPS = 2 * 0.5564e9
@@ -382,8 +382,8 @@ def plain_stitch(front: nn.Module, end: nn.Module, images: Tensor, labels: Tenso
     transform = nn.Conv2d(128, 128, 1).to(GPU)
     taken: list[Tensor] = []
     hooks = [
-        front.get_submodule(LAYER).register_forward_hook(lambda m, i, output: taken.append(output)),
-        end.get_submodule(LAYER).register_forward_hook(lambda m, i, output: transform(taken.pop())),
+        front.get_submodule(MODULE).register_forward_hook(lambda m, i, output: taken.append(output)),
+        end.get_submodule(MODULE).register_forward_hook(lambda m, i, output: transform(taken.pop())),
     ]
     optimizer = torch.optim.Adam(transform.parameters(), options.learning_rate)
     for _ in range(options.epochs):
