@@ -10,7 +10,7 @@ figures: $(READY)  ## run every notebook headless; figures and tables go to figu
 	$(BIN)/repsim run --jobs $(JOBS)
 
 test: $(READY) lint  ## run the tests, then every notebook against its stored outputs
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu" -n $(JOBS) tests
 	REPSIM_HOME=$$(mktemp -d) TQDM_DISABLE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p no:cacheprovider \
 		-n $(JOBS) --dist loadfile --nbval-lax --nbval-current-env notebooks
 
