@@ -25,16 +25,24 @@ def test_layers_are_printed(capsys, committed):
     assert "layer2.0.relu2" in capsys.readouterr().out
 
 
-def test_a_notebook_runs(capsys, tmp_path, device):
+PARAMETERS = 'device: str = "auto"  # auto, cpu, cuda'
+WORK = """
+from repsim.data import load_data
+from repsim.layer_maps import layer_cka
+from repsim.store import stored_model
+model = stored_model("{name}", device)
+assert model.graph.device.type == device
+layer_cka(model.graph, model.graph, load_data("digits").test.images[:50], progress=False)
+"""
+
+
+def test_a_notebook_runs(capsys, tmp_path, device, committed):
     pytest.importorskip("papermill")
-    values = {"device": device.type, "seeds": 2, "test_size": 200, "architectures": "[resnet_tiny]"}
-    values |= {"kinds": "[ridge]", "epsilons": "['0', '0.1']", "attack_steps": 2, "attacked": 50}
-    given = [word for name, value in values.items() for word in ("-p", name, str(value))]
-    done = main(["run", str(NOTEBOOKS / "06_probes.ipynb"), *given, "--out", str(tmp_path)])
-    assert done == 0, capsys.readouterr().out
-    (path,) = tmp_path.glob("*.ipynb")
-    cells = nbformat.read(path, as_version=4).cells
-    assert not [cell for cell in cells if any(o.output_type == "error" for o in cell.get("outputs", []))]
+    parameters = nbformat.v4.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]})
+    work = nbformat.v4.new_code_cell(WORK.format(name=committed(where="cpu").name))
+    nbformat.write(nbformat.v4.new_notebook(cells=[parameters, work]), tmp_path / "own.ipynb")
+    given = ["-p", "device", device.type, "--out", str(tmp_path / "out")]
+    assert main(["run", str(tmp_path / "own.ipynb"), *given]) == 0, capsys.readouterr().out
 
 
 def test_a_notebook_refuses_a_device_that_is_not_there(capsys, tmp_path):
