@@ -4,13 +4,13 @@ BIN := .venv/bin
 READY := .venv/.ready
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 
-.PHONY: figures test test-architectures test-browser lab app bench refresh lint zoo
+.PHONY: figures test test-architectures test-browser gpu lab app bench refresh lint zoo
 
 figures: $(READY)  ## run every notebook headless; figures and tables go to figures/digits/
 	$(BIN)/repsim run --jobs $(JOBS)
 
 test: $(READY) lint  ## run the tests, then every notebook against its stored outputs
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu" -n $(JOBS) tests
 	REPSIM_HOME=$$(mktemp -d) TQDM_DISABLE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p no:cacheprovider \
 		-n $(JOBS) --dist loadfile --nbval-lax --nbval-current-env notebooks
 
@@ -20,6 +20,10 @@ test-architectures: $(READY)  ## check the package on the field's architectures;
 test-browser: $(READY)  ## open the explorer in a real browser
 	@command -v chromium >/dev/null || { echo "There is no Chromium here. This installs it: apt-get install chromium"; exit 1; }
 	$(BIN)/python -m pytest -m browser tests/browser
+
+gpu: $(READY)  ## check the package on a GPU, and time it there
+	$(BIN)/python -m pytest -m gpu tests/gpu
+	$(BIN)/python tests/benchmarks/bench_gpu.py
 
 lab: $(READY)  ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab notebooks

@@ -14,18 +14,37 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from repsim import messages
+
+DEVICES = ("auto", "cpu", "cuda")  # as they are usually asked for
+
 _modes_lock = threading.Lock()
 _modes: WeakKeyDictionary[nn.Module, list] = WeakKeyDictionary()  # module → [who evaluates it, mode before]
 _random_lock = threading.RLock()
 
 
 def resolve_device(device: str) -> torch.device:
-    """`auto` is the accelerator where there is one, else the CPU."""
-    if device != "auto":
-        return torch.device(device)
-    if not torch.accelerator.is_available():
-        return torch.device("cpu")
-    return torch.accelerator.current_accelerator()
+    """`auto` is the accelerator where there is one, else the CPU.
+
+    Raises
+    ------
+    ValueError
+        Torch knows no such device, or there is none here.
+    """
+    if device == "auto":
+        if not torch.accelerator.is_available():
+            return torch.device("cpu")
+        return torch.accelerator.current_accelerator()
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(messages.unknown("device", device, DEVICES)) from error
+    if found.type == "cuda" and (found.index or 0) >= (there := torch.cuda.device_count()):
+        known = f"cuda:0 to cuda:{there - 1}" if there > 1 else "cuda:0" if there else "none"
+        raise ValueError(
+            f"there is no device {device!r} here (of CUDA: {known}); 'auto' takes what there is."
+        )
+    return found
 
 
 def device_of(network: nn.Module) -> torch.device:

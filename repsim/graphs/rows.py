@@ -66,8 +66,9 @@ def alike(a: Tensor, b: Tensor) -> bool:
     if not a.is_floating_point():
         return torch.equal(a, b)
     eps = torch.finfo(a.dtype).eps
-    if a.is_cuda and a.dtype == torch.float32 and torch.backends.cudnn.allow_tf32:
-        eps = 2**-16  # convolutions round their inputs to 10 bits of mantissa there
+    coarse = torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32
+    if a.is_cuda and a.dtype == torch.float32 and coarse:
+        eps = 2**-16  # convolutions, or products, round their inputs to 10 bits of mantissa there
     a, b = a.double(), b.double()
     off = (a - b).abs()
     off[a.isnan() & b.isnan() | (a == b)] = 0  # infinite ones, too

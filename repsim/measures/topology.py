@@ -119,7 +119,8 @@ def _heat_trace(x: Representation, k: int, probes: int, seed: int) -> Float[Tens
     everyone = torch.arange(n, device=row.device)
     places = torch.stack([torch.cat([row, everyone]), torch.cat([column, everyone])])
     values = torch.cat([weights, torch.ones_like(degree)])
-    laplacian = torch.sparse_coo_tensor(places, values, (n, n), check_invariants=False)  # else torch warns
+    with torch.sparse.check_sparse_tensor_invariants(False):  # else torch warns, 2.11 whatever the call says
+        laplacian = torch.sparse_coo_tensor(places, values, (n, n))
     if probes >= n:
         start = torch.eye(n, dtype=degree.dtype, device=row.device)
     else:
