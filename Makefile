@@ -2,9 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+PEERS := $(patsubst tests/peers/%.txt,.peers/%/.ready,$(wildcard tests/peers/*.txt))
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 
-.PHONY: figures test test-architectures test-browser lab app bench refresh lint zoo
+.PHONY: figures test test-architectures test-browser test-peers lab app bench refresh lint zoo
 
 figures: $(READY)  ## run every notebook headless; figures and tables go to figures/digits/
 	$(BIN)/repsim run --jobs $(JOBS)
@@ -20,6 +21,9 @@ test-architectures: $(READY)  ## check the package on the field's architectures;
 test-browser: $(READY)  ## open the explorer in a real browser
 	@command -v chromium >/dev/null || { echo "There is no Chromium here. This installs it: apt-get install chromium"; exit 1; }
 	$(BIN)/python -m pytest -m browser tests/browser
+
+test-peers: $(PEERS)  ## compare measures with packages of others, each in an environment of its own
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m peers tests/peers
 
 lab: $(READY)  ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab notebooks
@@ -45,3 +49,9 @@ $(READY): requirements.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	touch $(READY)
+
+# What a peer needs and the main environment has comes from there: PYTHONPATH puts the peer's folder first.
+.peers/%/.ready: tests/peers/%.txt | $(READY)
+	rm -rf .peers/$*
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target .peers/$* -r $<
+	touch $@
