@@ -2,17 +2,21 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+PEERS := $(patsubst tests/peers/%.txt,.peers/%/.ready,$(wildcard tests/peers/*.txt))
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 
-.PHONY: figures test test-architectures test-browser gpu lab app bench refresh lint zoo
+.PHONY: figures test test-all test-architectures test-browser test-peers gpu lab app bench refresh lint zoo
 
 figures: $(READY)  ## run every notebook headless; figures and tables go to figures/digits/
 	$(BIN)/repsim run --jobs $(JOBS)
 
 test: $(READY) lint  ## run the tests, then every notebook against its stored outputs
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu" -n $(JOBS) tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) tests
 	REPSIM_HOME=$$(mktemp -d) TQDM_DISABLE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p no:cacheprovider \
 		-n $(JOBS) --dist loadfile --nbval-lax --nbval-current-env notebooks
+
+test-all: test  ## the same, and then the tests that take long
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n $(JOBS) tests
 
 test-architectures: $(READY)  ## check the package on the field's architectures; takes half an hour
 	$(BIN)/python tests/architectures --jobs $(JOBS)
@@ -20,6 +24,9 @@ test-architectures: $(READY)  ## check the package on the field's architectures;
 test-browser: $(READY)  ## open the explorer in a real browser
 	@command -v chromium >/dev/null || { echo "There is no Chromium here. This installs it: apt-get install chromium"; exit 1; }
 	$(BIN)/python -m pytest -m browser tests/browser
+
+test-peers: $(PEERS)  ## compare measures with packages of others, each in an environment of its own
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m peers tests/peers
 
 gpu: $(READY)  ## check the package on a GPU, and time it there
 	$(BIN)/python -m pytest -m gpu tests/gpu
@@ -49,3 +56,9 @@ $(READY): requirements.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	touch $(READY)
+
+# What a peer needs and the main environment has comes from there: PYTHONPATH puts the peer's folder first.
+.peers/%/.ready: tests/peers/%.txt | $(READY)
+	rm -rf .peers/$*
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target .peers/$* -r $<
+	touch $@

@@ -252,7 +252,8 @@ def _invert_batch(
                 gone_loss, gone = gone_loss + state["loss"][leaving].double().sum(), gone + len(number)
                 state = {name: rows[~leaving] for name, rows in state.items()}
                 if not len(state["number"]):
-                    mean_loss[iteration:], converged[iteration:] = mean_loss[iteration], converged[iteration]
+                    for curve in (mean_loss, converged):
+                        curve[iteration:] = curve[iteration].clone()  # CUDA copies nothing onto itself
                     advance(settings.iterations - iteration)
                     break
         state["image"] = _moved(state, settings, iteration)
