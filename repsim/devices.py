@@ -54,6 +54,20 @@ def device_of(network: nn.Module) -> torch.device:
     return torch.device("cpu") if held is None else held.device
 
 
+@contextmanager
+def without_tf32() -> Iterator[None]:
+    """Products and convolutions of float32 in float32, where a GPU may round their inputs to TF32."""
+    flags = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = [each.allow_tf32 for each in flags]
+    try:
+        for each in flags:
+            each.allow_tf32 = False
+        yield
+    finally:
+        for each, allowed in zip(flags, before, strict=True):
+            each.allow_tf32 = allowed
+
+
 def training_format(device: torch.device) -> torch.memory_format:
     """How weights and images lie in memory while a network is trained, by this thread.
 

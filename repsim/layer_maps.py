@@ -111,7 +111,7 @@ def layer_cka(
         count += n
         weight = n * hsic_scale(n, estimator)
         stacks = [
-            _gram_stack(*side, seen, estimator, pool)
+            _gram_stack(*side, seen, estimator, pool, sides[0][0].device)
             for side, seen in zip(sides, (batch[0], batch[-1]), strict=False)
         ]
         total += weight * (stacks[0] @ stacks[-1].T).cpu()
@@ -336,11 +336,16 @@ class _Coming:
 
 
 def _gram_stack(
-    graph: LayerGraph, layers: list[str], images: Tensor, estimator: Estimator, pool: bool
+    graph: LayerGraph,
+    layers: list[str],
+    images: Tensor,
+    estimator: Estimator,
+    pool: bool,
+    device: torch.device,
 ) -> Float[Tensor, "layers pairs"]:
     """One recentred Gram matrix per layer, each laid flat, in float64."""
     n = len(images)
-    stack = torch.empty(len(layers), n * n, dtype=torch.float64, device=graph.device)
+    stack = torch.empty(len(layers), n * n, dtype=torch.float64, device=device)
     axes = {name: graph.channel_axis(name) if pool else None for name in layers}
     rows = dict(zip(layers, stack, strict=True))
 

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from repsim import messages
-from repsim.devices import device_of, evaluating
+from repsim.devices import device_of, evaluating, without_tf32
 from repsim.graphs.channels import ChannelAxes
 from repsim.graphs.penultimate import is_affine_of_alone
 from repsim.graphs.rows import Rows, alike
@@ -413,7 +413,7 @@ class LayerGraph(ABC):
     def _is_classified(self, name: str) -> bool:
         """Whether logits go with a layer's value when images exchange it, and are in the middle with it."""
         value = self.values[name].rows.of(self._heads[name])
-        with evaluating(self.network), torch.no_grad():
+        with evaluating(self.network), torch.no_grad(), without_tf32():
             ending = self._ending(name)
             return is_affine_of_alone(ending.rest, value, ending.context(self.trial_images(FEW)))
 
