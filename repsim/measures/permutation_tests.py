@@ -41,6 +41,11 @@ def permutation_test(
 ) -> PermutationTest:
     """Whether two representations are more alike than chance makes them: the rows of the second are permuted.
 
+    Rows have to be exchangeable, as independently drawn inputs are: the test asks whether it matters which is
+    which. Where neighbouring rows are alike for another reason (frames of a video, steps of a walk, inputs
+    sorted by class, several versions of one image), it rejects for any two representations that show this.
+    Then take one row of each such group, or permute groups yourself.
+
     Parameters
     ----------
     measure

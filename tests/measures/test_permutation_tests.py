@@ -5,7 +5,9 @@ import pytest
 import torch
 from populations import N, draw, draw_predictions, mixing
 
-from repsim.measures import MEASURES, PREDICTION_MEASURES, permutation_test
+from repsim.measures import MEASURES, PREDICTION_MEASURES, find_measure, permutation_test
+from repsim.measures.procrustes import nuclear_norm
+from repsim.measures.rdm import COMPARISONS
 
 
 def test_related_representations_are_told_from_chance():
@@ -88,3 +90,43 @@ def test_bad_input(call, message):
     with pytest.raises(ValueError) as caught:  # noqa: PT011
         call(x, y)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("walk", [False, True])
+def test_rows_have_to_be_exchangeable(walk):
+    """Two random walks that know nothing of each other are told from chance, as the docstring says."""
+    generator = torch.Generator().manual_seed(0)
+    steps = [torch.randn(60, 3, generator=generator, dtype=torch.float64) for _ in range(2)]
+    x, y = (side.cumsum(0) if walk else side for side in steps)
+    assert (permutation_test("cka", x, y, permutations=39, progress=False).p_value <= 0.05) == walk
+
+
+PERMUTED = ["cka", "cka_debiased", "cka_rbf", "cka_angular", "distance_correlation", "jaccard", "procrustes"]
+OF_RDMS = [f"rsa(rdm={rdm!r}, compare={by!r})" for rdm in ("euclidean", "correlation") for by in COMPARISONS]
+
+
+@pytest.mark.parametrize("widths", [(5, 4), (90, 80)])
+@pytest.mark.parametrize("name", [*PERMUTED, *OF_RDMS, "distance_correlation_unbiased"])
+def test_what_is_reordered_is_what_would_be_computed(name, widths):
+    """Though matrices of pairs are read in order rather than made again, of few units and of many."""
+    x, y = (
+        torch.randn(70, d, generator=torch.Generator().manual_seed(d), dtype=torch.float64) for d in widths
+    )
+    found = permutation_test(name, x, y, permutations=3, progress=False)
+    generator = torch.Generator().manual_seed(0)
+    orders = [torch.randperm(70, generator=generator) for _ in range(3)]
+    by_hand = [find_measure(name)(x, y[order]) for order in orders]
+    assert found.null_mean == pytest.approx(np.mean(by_hand), rel=1e-9, abs=1e-12)
+    assert found.null_sd == pytest.approx(np.std(by_hand, ddof=1), rel=1e-6)
+
+
+def test_nuclear_norms_of_small_singular_values():
+    """Roots of eigenvalues would be off by 1e-8 where singular values are small: then they are not taken."""
+    generator = torch.Generator().manual_seed(0)
+    turn = torch.linalg.qr(torch.randn(30, 30, generator=generator, dtype=torch.float64)).Q
+    for values in (torch.linspace(1, 2, 30), 10.0 ** -torch.linspace(0, 14, 30), torch.eye(30)[0]):
+        values = values.double()
+        for matrix in (turn * values, (turn * values)[:, :20].T @ turn):
+            assert float(nuclear_norm(matrix)) == pytest.approx(
+                float(torch.linalg.svdvals(matrix).sum()), rel=2e-12
+            )
