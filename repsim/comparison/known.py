@@ -9,7 +9,7 @@ from types import TracebackType
 
 from repsim import artifacts, paths
 
-VERSION = 1  # one more whenever a value would come out differently from the same images and weights
+VERSION = 2  # one more whenever a value would come out differently from the same images and weights
 SAVE_EVERY = 5.0  # seconds: what a kill can lose
 
 
