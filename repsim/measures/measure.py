@@ -144,6 +144,7 @@ class Measure:
             flattened. Torch tensors on any device (all is computed on that of `x`), or NumPy arrays.
         pool
             Average feature maps over positions, and tokens over the sequence, rather than flatten them.
+            Channels are taken to come first: values (n, h, w, c) are to be averaged beforehand.
         dtype
             Precision to compute in.
         options

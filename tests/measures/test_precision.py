@@ -171,7 +171,7 @@ def test_float32_networks_give_what_they_give_in_float64():
 @pytest.mark.parametrize("architecture", ["resnet_tiny", "vgg_tiny", "mlp", "wrn_tiny", "resnet_tiny_deep"])
 def test_all_measures_of_float32_networks(architecture):
     images = load_data("digits").test.images[:300]
-    names = [name for name in MEASURES if name != "rtd"] + OF_RANK[-1:]
+    names = [name for name in MEASURES if name != "rtd"] + [OF_RANK[-1], "rtd(trials=1, points=60)"]
     check(differences(digits_networks(architecture), images, names), 0.05)
 
 
@@ -180,3 +180,14 @@ def test_all_measures_of_a_float32_resnet18():
     images = torch.rand(300, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     names = [name for name in MEASURES if name not in ("rtd", "imd")]
     check(differences([random_resnet18(seed) for seed in (0, 1)], images, names), 0.2)
+
+
+def test_whole_numbers_are_exact_or_refused():
+    x = 2**30 + torch.arange(40).view(20, 2) ** 2
+    assert MEASURES["cka"](x, normal(20, 3)) == pytest.approx(
+        MEASURES["cka"](x - 2**30, normal(20, 3)), rel=1e-12
+    )
+    with pytest.raises(
+        ValueError, match=r"x has whole numbers up to 107\d+, which torch.float32 does not hold"
+    ):
+        MEASURES["cka"](x, normal(20, 3), dtype=torch.float32)
