@@ -57,8 +57,9 @@ def draw(population, generator, n=N):
 
     `related` share four directions, `wide` ones in more units. `relu` are rectified, with a fifth of the rows
     of each dead; `sparse` have a tenth of their units active; `one_hot` are classes, of which a fifth are
-    drawn anew on either side. Rows of `t3` (related) and `t3_independent` are scaled by Student's t of 3 degrees of
-    freedom, the same on both sides; `exponentials` are those of related Gaussian units of variance 1.
+    drawn anew on either side. Rows of `t3` (related) and `t3_independent` are scaled by Student's t of 3
+    degrees of freedom, the same on both sides; `exponentials` are those of related Gaussian units of
+    variance 1.
     """
 
     def normal(*shape):
