@@ -18,23 +18,13 @@ from repsim.measures import MEASURES, PREDICTION_MEASURES, interval
 from repsim.measures.registry import find_any
 
 N = 80
-TRUTHS, DRAWS, RESAMPLES = 400, 150, 40
+TRUTHS, DRAWS, RESAMPLES = 400, 120, 40
 COLUMNS = ("measure", "population", "n", "truth", "coverage", "width", "warned")
 # Slow ones see fewer inputs; the square of the last is a mean with heavy tails, and needs more.
 SIZES = {"rtd": 20, "imd": 40, "rsm_norm_difference": 320}
 CHEAPER = {"imd": "imd(probes=10)", "rtd": "rtd(points=1000)", "gulp": "gulp(lam=0.1)"}
-POPULATIONS = (
-    "related",
-    "independent",
-    "wide",
-    "relu",
-    "sparse",
-    "one_hot",
-    "t3",
-    "t3_independent",
-    "exponentials",
-)
 HEAVY = ("t3", "t3_independent", "exponentials")
+POPULATIONS = ("related", "independent", "wide", "relu", "sparse", "one_hot", *HEAVY)
 IN_MANY = ("cka", "cka_debiased", "procrustes", "linear_regression", "jaccard")  # asked at 400 inputs, too
 # classes, how far the right class is ahead, how many times as large logits are, and the share of class 1
 PREDICTIONS = {
@@ -160,14 +150,15 @@ def coverage(name, population, n):
 def all_cases():
     """Every measure on every population, with how many inputs."""
     cases = []
-    for population in POPULATIONS:
-        heavy = population in HEAVY
-        for name in MEASURES:
-            cases.append((CHEAPER.get(name, name), population, SIZES.get(name, 150 if heavy else N)))
-        cases += [(name, population, 400) for name in IN_MANY if heavy]
     for population in PREDICTIONS:
         sizes = (150, 400) if population.startswith("accurate") else (150,)
         cases += [(name, population, n) for n in sizes for name in PREDICTION_MEASURES]
+    for population in HEAVY:
+        cases += [(CHEAPER.get(name, name), population, SIZES.get(name, 150)) for name in MEASURES]
+        cases += [(name, population, 400) for name in IN_MANY]
+    for population in POPULATIONS:
+        if population not in HEAVY:
+            cases += [(CHEAPER.get(name, name), population, SIZES.get(name, N)) for name in MEASURES]
     return cases
 
 

@@ -27,9 +27,9 @@ from repsim.measures.representation import SMALLEST, Memory, Representation
 from repsim.progress import progress_bar
 
 EVEN_SHARE, UNEVEN_SHARE = 0.75, 0.5  # of the inputs in a subsample
-EVEN = 25  # degrees of freedom; with fewer, the inputs are uneven in what they add
+EVEN = 25  # degrees of freedom; with fewer, inputs are uneven in what they add to a variance
 FEW = 10  # degrees of freedom; with fewer, a few inputs decide
-LEAST_FREEDOM = 4  # with fewer, t says more about its own tails than about the inputs
+LEAST_FREEDOM = 4  # with fewer, even the variance of a t variance is infinite
 SAMPLES = 100  # drawn for the mean of a ratio of counts
 COUNTED = ("agreement", "disagreement", "cohen_kappa", "accuracy_difference", "normalized_disagreement")
 
@@ -78,9 +78,7 @@ def interval(
     level
         Of confidence.
     resamples
-        How many values are computed to see how they vary, at most: of representations half of them with a
-        group of inputs left out (one input, if there are no more inputs than that) and half on subsamples,
-        of means over rows of predictions all with groups left out; how often shares are drawn for Dirichlet.
+        How many values are computed, at most, to see how they vary; see the notes.
     seed
         Of what is drawn.
     pool, dtype
@@ -90,38 +88,41 @@ def interval(
 
     Notes
     -----
-    - *Jackknife* (debiased measures; means over rows of predictions): the spread of the values without each
-      input or each group of them (Tukey, 1958), times Student's t. Its degrees of freedom are those of the
-      spread itself, by the kurtosis of what the inputs add (Satterthwaite, 1946): where few inputs
-      make up the spread it is itself unsure, and the interval is the wider. Debiased measures have a formula.
-      Means over rows of predictions are never negative, and their spread grows with them: their interval is
-      taken on the scale of their square root, as for rare events (Bartlett, 1936).
-    - *Subsampling* without replacement (all other measures of representations): beside the jackknife of
-      groups, the spread on subsamples of ¾ of the inputs, rescaled to all of them; the delete-d jackknife of
-      Shao & Wu (1989). On average neither variance is too small for any statistic, smooth or not (Efron &
-      Stein, 1981), so that the lesser is taken: where the jackknife is far too wide, as for measures of
-      neighbours, subsamples are less so. All errs on the wide side.
-    - Where inputs are uneven in what they add (fewer than 25 degrees of freedom), representations get
-      subsamples of half of the inputs instead (McCarthy, 1969), which tell what values are like without the
-      largest: the spread on each side is theirs on that side, or that of the jackknife if it is more.
+    - *Subsampling* without replacement (most measures of representations) takes the lesser of two spreads:
+      that of the values with a group of inputs left out, for each of as many groups as half the `resamples`
+      (a jackknife), and that on subsamples of ¾ of the inputs, rescaled to all of them (the delete-d jackknife
+      of Shao & Wu, 1989). On average neither variance is too small for any statistic, smooth or not (Efron &
+      Stein, 1981), and for neighbours and truncated spectra one is far too large. It errs on the wide side.
+    - *Jackknife* (debiased measures; `jensen_shannon`, `jensen_shannon_similarity` and `surrogate_churn`): the
+      spread of the values without each input or group of inputs (Tukey, 1958). Debiased measures have a
+      formula. The others are means of numbers that are never negative, mostly next to 0: their interval is
+      taken on the scale of the root of the distance from complete agreement, on which spread does not grow
+      with the mean (Bartlett, 1936). It has no width where all predictions are the same number by number.
+    - Both take Student's t with the degrees of freedom that the jackknife's variance has by the kurtosis of
+      what the inputs add to it (Satterthwaite, 1946), though at least 4: where a few inputs make up the
+      spread, it is unsure, and the interval is wider. With fewer than 25 (or a quarter of the groups),
+      subsamples are of half the inputs (McCarthy, 1969), which show what values are like without the largest:
+      the interval then reaches to each side as far as their spread on that side says, or the jackknife's if
+      that is larger.
     - *Jeffreys* (`agreement`, `disagreement`, `cohen_kappa`): the equal-tailed interval of a share under a
-      Beta(½, ½) prior, from 0 where nothing and to 1 where everything was counted (Brown, Cai & DasGupta,
-      2001); for kappa at the chance agreement that was found. If all inputs agree it still has a width: the
-      truth is within 2.5 / n.
+      Beta(½, ½) prior, from 0 where none was counted and to 1 where all were (Brown, Cai & DasGupta, 2001). If
+      all inputs agree, it reaches down to 1 − 2.5 / n. For kappa it is that of agreement, at the chance
+      agreement that was found; of unrelated predictions of rare classes it is up to three times too wide.
     - *Agresti–Min* (`accuracy_difference`): the difference of two paired shares after half an input is added
-      to each of the four kinds (Agresti & Min, 2005), and from it its absolute value: from 0 if it may
+      to each of the four kinds (Agresti & Min, 2005), and of its ends the absolute values: from 0 where it may
       have either sign.
-    - *Dirichlet* (`normalized_disagreement`, a ratio of counts that may be 0 / 0): shares of the kinds of
-      inputs drawn under Jeffreys' prior, and the hull of the equal-tailed intervals of the ratio of the
-      shares and of its mean over as many inputs.
+    - *Dirichlet* (`normalized_disagreement`, a ratio of counts that may be 0 / 0): shares of the five kinds of
+      inputs that it counts are drawn under Jeffreys' prior, as often as `resamples`; the hull of the
+      equal-tailed intervals of the ratio of these shares and of its mean over as many inputs.
     - Measures that draw at random (`rtd` of fewer points than inputs, `imd` of fewer probes) come out too
       wide, as their own noise is taken for that of the inputs: give them all points, or more probes.
 
     Warns
     -----
     UserWarning
-        A few of the inputs decide the value (fewer than 10 degrees of freedom), as in populations of heavy
-        tails: others of their kind may be missing among these inputs, and no method could know.
+        A few of the inputs decide (fewer than 10 degrees of freedom, or a quarter of the groups), as
+        in populations of heavy tails: what is rare there may be missing among these inputs, and no method
+        could know. `tests/coverages.csv` has how often intervals are too narrow then.
 
     Returns
     -------
@@ -282,7 +283,7 @@ def _spread_of_predictions(
     for group in progress_bar(groups, f"groups left out for {measure.name}", "group", progress):
         rows = _but(group, len(a)).to(a.device)
         values.append(measure.evaluate(a[rows], b[rows], None if labels is None else labels[rows]))
-    return _jackknife(torch.tensor(values), [len(group) for group in groups])
+    return _jackknife(values, [len(group) for group in groups])
 
 
 def _around_root(measure: PredictionMeasure, value: float, below: float, above: float) -> tuple[float, float]:
