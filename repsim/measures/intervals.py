@@ -29,7 +29,7 @@ from repsim.progress import progress_bar
 EVEN_SHARE, UNEVEN_SHARE = 0.75, 0.5  # of the inputs in a subsample
 EVEN = 25  # degrees of freedom; with fewer, inputs are uneven in what they add to a variance
 FEW = 10  # degrees of freedom; with fewer, a few inputs decide
-LEAST_FREEDOM = 4  # with fewer, even the variance of a t variance is infinite
+LEAST_FREEDOM = 4  # t of fewer has no fourth moment, which degrees of freedom are found by
 SAMPLES = 100  # drawn for the mean of a ratio of counts
 COUNTED = ("agreement", "disagreement", "cohen_kappa", "accuracy_difference", "normalized_disagreement")
 
@@ -90,29 +90,30 @@ def interval(
     -----
     - *Subsampling* without replacement (most measures of representations) takes the lesser of two spreads:
       that of the values with a group of inputs left out, for each of as many groups as half the `resamples`
-      (a jackknife), and that on subsamples of ¾ of the inputs, rescaled to all of them (the delete-d jackknife
-      of Shao & Wu, 1989). On average neither variance is too small for any statistic, smooth or not (Efron &
-      Stein, 1981), and for neighbours and truncated spectra one is far too large. It errs on the wide side.
-    - *Jackknife* (debiased measures; `jensen_shannon`, `jensen_shannon_similarity` and `surrogate_churn`): the
-      spread of the values without each input or group of inputs (Tukey, 1958). Debiased measures have a
+      (a jackknife), and that on subsamples of ¾ of the inputs, rescaled to all of them (the delete-d
+      jackknife of Shao & Wu, 1989). On average neither variance is too small for any statistic, smooth or
+      not (Efron & Stein, 1981), and for neighbours and truncated spectra one is far too large. It errs on
+      the wide side.
+    - *Jackknife* (debiased measures; `jensen_shannon`, `jensen_shannon_similarity` and `surrogate_churn`):
+      the spread of the values without each input or group of inputs (Tukey, 1958). Debiased measures have a
       formula. The others are means of numbers that are never negative, mostly next to 0: their interval is
       taken on the scale of the root of the distance from complete agreement, on which spread does not grow
       with the mean (Bartlett, 1936). It has no width where all predictions are the same number by number.
     - Both take Student's t with the degrees of freedom that the jackknife's variance has by the kurtosis of
       what the inputs add to it (Satterthwaite, 1946), though at least 4: where a few inputs make up the
       spread, it is unsure, and the interval is wider. With fewer than 25 (or a quarter of the groups),
-      subsamples are of half the inputs (McCarthy, 1969), which show what values are like without the largest:
-      the interval then reaches to each side as far as their spread on that side says, or the jackknife's if
-      that is larger.
+      subsamples are of half the inputs (McCarthy, 1969), which show what values are like without the
+      largest: the interval then reaches to each side as far as their spread on that side says, or the
+      jackknife's if that is larger.
     - *Jeffreys* (`agreement`, `disagreement`, `cohen_kappa`): the equal-tailed interval of a share under a
-      Beta(½, ½) prior, from 0 where none was counted and to 1 where all were (Brown, Cai & DasGupta, 2001). If
-      all inputs agree, it reaches down to 1 − 2.5 / n. For kappa it is that of agreement, at the chance
+      Beta(½, ½) prior, from 0 where none was counted and to 1 where all were (Brown, Cai & DasGupta, 2001).
+      If all inputs agree, it reaches down to 1 − 2.5 / n. For kappa it is that of agreement, at the chance
       agreement that was found; of unrelated predictions of rare classes it is up to three times too wide.
-    - *Agresti–Min* (`accuracy_difference`): the difference of two paired shares after half an input is added
-      to each of the four kinds (Agresti & Min, 2005), and of its ends the absolute values: from 0 where it may
-      have either sign.
-    - *Dirichlet* (`normalized_disagreement`, a ratio of counts that may be 0 / 0): shares of the five kinds of
-      inputs that it counts are drawn under Jeffreys' prior, as often as `resamples`; the hull of the
+    - *Agresti–Min* (`accuracy_difference`): the difference of two paired shares after half an input is
+      added to each of the four kinds (Agresti & Min, 2005), and of its ends the absolute values: from 0
+      where it may have either sign.
+    - *Dirichlet* (`normalized_disagreement`, a ratio of counts that may be 0 / 0): shares of the five kinds
+      of inputs that it counts are drawn under Jeffreys' prior, as often as `resamples`; the hull of the
       equal-tailed intervals of the ratio of these shares and of its mean over as many inputs.
     - Measures that draw at random (`rtd` of fewer points than inputs, `imd` of fewer probes) come out too
       wide, as their own noise is taken for that of the inputs: give them all points, or more probes.
@@ -133,8 +134,8 @@ def interval(
     Raises
     ------
     ValueError
-        As the measure itself; fewer than 5 inputs, or 2 of predictions; or too few for the measure in a
-        subsample.
+        As the measure itself; fewer than 5 inputs, or 2 for the jackknife of predictions; or too few for the
+        measure in a subsample.
     """
     measure = find_any(measure)
     number_option("level", level, lambda value: 0 < value < 1, "a share between 0 and 1")
@@ -142,11 +143,11 @@ def interval(
     count_option("seed", seed, 0)
     if isinstance(measure, PredictionMeasure):
         tables = checked_predictions(measure, x, y, labels, pool, dtype)
-        _check_enough(len(tables[0]), 2)
         value = measure.evaluate(*tables)
         if measure.name in COUNTED:
             low, high, method = _of_counts(measure, *tables, level, resamples, seed)
         else:
+            _check_enough(len(tables[0]), 2)
             spread, method = _spread_of_predictions(measure, *tables, resamples, seed, progress), "jackknife"
             low, high = _around_root(measure, value, *_reach(measure, spread, len(tables[0]), level))
     else:
@@ -189,7 +190,8 @@ def _reach(
             "freedom): others of their kind may be missing, and its interval may be too narrow.",
             stacklevel=3,
         )
-    quantile = float(stats.t.ppf((1 + level) / 2, max(spread.freedom, LEAST_FREEDOM)))
+    freedom = max(spread.freedom, min(LEAST_FREEDOM, spread.groups - 1))
+    quantile = float(stats.t.ppf((1 + level) / 2, freedom))
     return quantile * spread.below, quantile * spread.above
 
 

@@ -264,7 +264,10 @@ def test_values_grow_with_inputs_as_declared(name):
         ),
         (lambda x, y: interval("cka", x, y[:-1]), "x and y must have one row for each of the same inputs"),
         (lambda x, y: interval("cka", x[:4], y[:4]), "an interval needs at least 5 inputs, got 4."),
-        (lambda x, y: interval("agreement", x[:1], y[:1]), "an interval needs at least 2 inputs, got 1."),
+        (
+            lambda x, y: interval("jensen_shannon", x[:1], y[:1]),
+            "an interval needs at least 2 inputs, got 1.",
+        ),
         (
             lambda x, y: interval("cka", x, y, torch.zeros(N, dtype=torch.long)),
             "labels are for prediction measures; cka compares representations.",
