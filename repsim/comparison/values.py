@@ -216,24 +216,24 @@ def _beside(
 ) -> dict[str, object]:
     """A value's interval and its null, as far as they are asked for."""
     found: dict[str, object] = _nothing_beside(asked)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the value's note says what there is to say
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         if asked.intervals:
             try:
                 ends = interval(measure, x, y, labels, progress=False)
                 found |= {"low": ends.low, "high": ends.high}
             except ValueError as error:
-                found["note"] = f"no interval: {error}"
+                warnings.warn(f"no interval: {error}", stacklevel=1)
         if asked.permutations:
             test = permutation_test(measure, x, y, labels, permutations=asked.permutations, progress=False)
             found |= {name: getattr(test, name) for name in NULL}
-    return found
+    return {**found, "notes": dict.fromkeys(str(warning.message) for warning in caught)}
 
 
 def _joined(row: dict[str, object], beside: dict[str, object]) -> dict[str, object]:
-    """A row and what is beside it, with the notes of both."""
-    notes = [str(note) for note in (row["note"], beside.get("note")) if note]
-    return {**row, **beside, "note": "; ".join(notes)}
+    """A row and what is beside it, with the notes of both; what is said of the value is said once."""
+    notes = [note for note in beside.pop("notes") if note not in row["note"]]
+    return {**row, **beside, "note": "; ".join([*filter(None, [row["note"]]), *notes])}
 
 
 def _nothing_beside(asked: Asked) -> dict[str, float]:

@@ -487,7 +487,7 @@ def test_copies_of_inputs_are_said(dtype):
         MEASURES["uniformity_difference"](x, y, dtype=dtype)
     for ask in (interval, permutation_test):
         with pytest.warns(UserWarning, match=f"^{re.escape(COPIES)}"):
-            ask("cka", x, y, progress=False)
+            ask("cka_rbf", x, y, progress=False)
     table = compare_many({"a": x, "b": y}, "cka", dtype=dtype, progress=False)
     assert table["note"].item().startswith(COPIES)
 
