@@ -94,6 +94,7 @@ def warn_if_undecided(name: str, *bases: tuple[Representation, Basis]) -> None:
         f"{own.doubtful} directions of {side.name}, beside {len(own.values)}"
         for side, own in bases
         if own.doubtful
+        and not side.half  # of half precision, `Measure.caveats` says what is not to be trusted
     ]
     if doubtful:
         digits = round(-math.log10(max(side.precision for side, _ in bases)))

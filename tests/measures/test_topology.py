@@ -271,6 +271,7 @@ def test_imd_of_fewer_probes_is_near():
     assert errors[1] < 0.6 * errors[0]
 
 
+@pytest.mark.filterwarnings("ignore:.* are not decided")  # points of a circle have two neighbours as near
 def test_imd_is_seeded():
     x, y = on_circle(60), random(60, 5)
     value = imd(x, y, probes=20, seed=3)
@@ -299,7 +300,7 @@ def test_imd_depends_on_k():
     assert imd(x, y, k=39) == pytest.approx(0, abs=1e-12)  # all are joined in both
 
 
-@pytest.mark.filterwarnings("ignore:.* inputs have the rows of others")
+@pytest.mark.filterwarnings("ignore:.* inputs have the rows of others", "ignore:.* are not decided")
 @pytest.mark.parametrize("probes", [10, 100])
 def test_imd_with_copies(probes):
     x = np.repeat(random(5, 3), 8, axis=0)
