@@ -19,7 +19,6 @@ from repsim.measures import angles
 from repsim.measures.cca import basis, more_than_units, overlap, warn_if_trivial, warn_if_undecided
 from repsim.measures.measure import measure, number_option
 from repsim.measures.representation import (
-    ROUNDINGS,
     SMALLEST,
     Representation,
     cross,
@@ -29,7 +28,8 @@ from repsim.measures.representation import (
     reduced_raw,
 )
 
-LOST = 1e-12  # as a share of a sum of singular values
+FEW_ROUNDINGS = 4  # of the largest, by which an eigenvalue is off
+LOST = 1e-11  # as a share of a sum of singular values
 
 
 @kept_pair
@@ -46,9 +46,9 @@ def nuclear_norm(matrix: Float[Tensor, "r s"]) -> Float[Tensor, ""]:
     """
     if matrix.dtype == torch.float64:
         squares = _eigenvalues_of_square(matrix if len(matrix) >= len(matrix.T) else matrix.T)
-        error = ROUNDINGS * torch.finfo(squares.dtype).eps * squares[-1]
+        error = FEW_ROUNDINGS * torch.finfo(squares.dtype).eps * squares[-1]
         values = squares.clamp(min=error).sqrt()
-        if (error / values).sum() < LOST * values.sum():
+        if (error / (2 * values)).sum() < LOST * values.sum():
             return values.sum()
     return torch.linalg.svdvals(matrix).sum()
 

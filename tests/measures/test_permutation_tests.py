@@ -128,5 +128,5 @@ def test_nuclear_norms_of_small_singular_values():
         values = values.double()
         for matrix in (turn * values, (turn * values)[:, :20].T @ turn):
             assert float(nuclear_norm(matrix)) == pytest.approx(
-                float(torch.linalg.svdvals(matrix).sum()), rel=2e-12
+                float(torch.linalg.svdvals(matrix).sum()), rel=1e-11
             )
