@@ -232,7 +232,8 @@ def _beside(
 
 def _joined(row: dict[str, object], beside: dict[str, object]) -> dict[str, object]:
     """A row and what is beside it, with the notes of both; what is said of the value is said once."""
-    notes = [note for note in beside.pop("notes") if note not in row["note"]]
+    beside = dict(beside)
+    notes = [note for note in beside.pop("notes", ()) if note not in row["note"]]
     return {**row, **beside, "note": "; ".join([*filter(None, [row["note"]]), *notes])}
 
 

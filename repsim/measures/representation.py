@@ -158,7 +158,7 @@ def represent(
         raise ValueError(f"{name} has values that are not finite (NaN or infinite) in {bad} of its rows.")
     precision = precision_of(given.to(matrix.device), dtype)
     greatest = matrix.abs().max()
-    if not given.is_floating_point() and greatest * torch.finfo(dtype).eps > 1:
+    if not given.is_floating_point() and greatest * torch.finfo(dtype).eps > 2:
         raise ValueError(
             f"{name} has whole numbers up to {greatest:.0f}, which {dtype} does not hold exactly: compute in "
             "torch.float64, or rescale them."

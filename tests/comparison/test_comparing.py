@@ -730,7 +730,7 @@ def test_what_a_network_gives_are_logits_whatever_they_look_like(noisy):
 
 
 def test_a_value_and_its_interval_may_both_have_a_note():
-    row = values._joined({"value": 0.5, "note": "one"}, {"low": math.nan, "note": "other"})
+    row = values._joined({"value": 0.5, "note": "one"}, {"low": math.nan, "notes": ["other", "one"]})
     assert row == {"value": 0.5, "note": "one; other", "low": math.nan}
     assert values._joined({"note": "one"}, {"low": 0.1}) == {"note": "one", "low": 0.1}
 

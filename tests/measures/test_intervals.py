@@ -72,7 +72,8 @@ def test_the_committed_table_is_of_every_measure_and_population():
     assert {name for name, _, _ in table} == {*MEASURES, *PREDICTION_MEASURES}
 
 
-@pytest.mark.filterwarnings("ignore:.* inputs have the rows of others")  # as a bootstrap draws them
+# as a bootstrap draws them
+@pytest.mark.filterwarnings("ignore:.* inputs have the rows of others", "ignore:.* are not decided")
 @pytest.mark.parametrize("name", ["cka_debiased", "jaccard"])
 def test_a_naive_bootstrap_of_rows_would_miss_altogether(name):
     x, y = draw("independent", torch.Generator().manual_seed(3), 300)
