@@ -307,7 +307,8 @@ def test_imd_with_copies(probes):
     y = np.concatenate([np.zeros((30, 3)), random(10, 3)])
     for a, b in [(x, y), (y, x), (x, random(40, 3))]:
         assert 0 <= imd(a, b, probes=probes) < np.exp(-4)
-    # which of the copies are neighbours is drawn for each: the graphs are alike, and not the same
+    assert imd(x, x.copy(), probes=100) == pytest.approx(0, abs=1e-12)
+    # of others, which of the copies are neighbours is drawn for each: the graphs are alike, and not the same
     assert imd(x, 2 * x, probes=100) < 0.1 * imd(x, random(40, 3), probes=100)
 
 
