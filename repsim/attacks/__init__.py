@@ -1,6 +1,5 @@
 """An attack's norm, ε and steps → adversarial inputs, on any device."""
 
-from repsim.attacks.epsilons import epsilon_text, parse_epsilon
 from repsim.attacks.gabor import Gabor
 from repsim.attacks.gradient import STEPS, Attack, fgsm, perturb
 from repsim.attacks.jpeg import JPEG
@@ -8,6 +7,7 @@ from repsim.attacks.naming import ATTACKS, make_attack, read_attacks
 from repsim.attacks.published import APGD, AutoAttack, autoattack
 from repsim.attacks.running import AnyAttack, Norm, run_attack
 from repsim.attacks.snow import Snow
+from repsim.support.epsilons import epsilon_text, parse_epsilon
 
 __all__ = [
     "APGD",

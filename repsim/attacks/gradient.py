@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from repsim._compat import import_robustness
-from repsim.attacks.epsilons import epsilon_text, parse_epsilon
 from repsim.attacks.running import GradientAttack, Norm
+from repsim.support.compat import import_robustness
+from repsim.support.epsilons import epsilon_text, parse_epsilon
 
 _attack_steps = import_robustness("attack_steps")
 STEPS = {"linf": _attack_steps.LinfStep, "l2": _attack_steps.L2Step}

@@ -6,14 +6,14 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
-from repsim import messages
-from repsim.attacks.epsilons import parse_epsilon
 from repsim.attacks.gabor import Gabor
 from repsim.attacks.gradient import Attack, fgsm
 from repsim.attacks.jpeg import JPEG
 from repsim.attacks.published import APGD, AutoAttack
 from repsim.attacks.running import NORMS, AnyAttack, Norm
 from repsim.attacks.snow import Snow
+from repsim.support import messages
+from repsim.support.epsilons import parse_epsilon
 
 ATTACKS: dict[str, Callable[..., AnyAttack]] = {
     "pgd": Attack,

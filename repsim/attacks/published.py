@@ -17,12 +17,12 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
-from repsim import messages
-from repsim.attacks.epsilons import epsilon_text
 from repsim.attacks.running import AnyAttack, Loss, Norm, check_gradient, run_attack
 from repsim.data import ImageSource
-from repsim.devices import device_of, seeded
-from repsim.labels import LabelSource, label_loss
+from repsim.support import messages
+from repsim.support.devices import device_of, seeded
+from repsim.support.epsilons import epsilon_text
+from repsim.support.labels import LabelSource, label_loss
 
 NORM_NAMES = {"linf": "Linf", "l2": "L2"}
 TARGETS = 9  # wrong classes that targeted attacks aim at, the likeliest first

@@ -11,12 +11,12 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from repsim import messages
-from repsim.attacks.epsilons import epsilon_text, parse_epsilon
 from repsim.data import ImageSource, images_and_labels
-from repsim.devices import device_of, evaluating, seeded
-from repsim.labels import LabelSource, as_labels, label_loss
 from repsim.models.wrappers import Classifier, warn_of_batch_statistics
+from repsim.support import messages
+from repsim.support.devices import device_of, evaluating, seeded
+from repsim.support.epsilons import epsilon_text, parse_epsilon
+from repsim.support.labels import LabelSource, as_labels, label_loss
 
 Norm = Literal["linf", "l2"]
 NORMS = ("linf", "l2")

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from repsim import paths
 from repsim.data.splits import Split
 from repsim.data.streaming import StreamedSplit
+from repsim.support import paths
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from repsim._compat import torchvision
 from repsim.data.dataset import Augmentation, Request, Source, register
 from repsim.data.embedded import as_split
 from repsim.data.splits import Split
 from repsim.data.streaming import Frame, ImageFiles, StreamedSplit
+from repsim.support.compat import torchvision
 
 DIGITS = tuple("0123456789")
 CROP_AND_FLIP = Augmentation(crop=4, flip=True)  # as all published training on CIFAR has it

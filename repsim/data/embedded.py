@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from repsim import synthetic
+from repsim.data import synthetic
 from repsim.data.dataset import Request, Source, register
 from repsim.data.splits import Split, from_bytes
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import torch
 
-from repsim._compat import torchvision
 from repsim.data.dataset import PHOTOGRAPHS, Request, Source, register, shift_and_flip
 from repsim.data.downloads import WHERE, obtain
 from repsim.data.streaming import Frame, ImageFiles, StreamedSplit, frame_photo
-from repsim.progress import progress_bar
+from repsim.support.compat import torchvision
+from repsim.support.progress import progress_bar
 
 IMAGE_SUFFIXES = torchvision.datasets.folder.IMG_EXTENSIONS
 IMAGENET_SIZE = 224

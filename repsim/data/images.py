@@ -10,9 +10,9 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from repsim.arrays import tensor_of
 from repsim.data.splits import Split
-from repsim.labels import LabelSource, as_labels, label_tensor
+from repsim.support.arrays import tensor_of
+from repsim.support.labels import LabelSource, as_labels, label_tensor
 
 # Images themselves; a mapping that holds them; or batches of either, alone or first in a tuple.
 ImageSource = Shaped[Tensor, "..."] | Shaped[np.ndarray, "..."] | Mapping | Iterable

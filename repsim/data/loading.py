@@ -9,14 +9,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from repsim import messages, paths
-from repsim._compat import torchvision
 from repsim.data.dataset import LOADERS, Augmentation, Dataset, Request
 from repsim.data.folders import load_folder
 from repsim.data.indices import read_rows
 from repsim.data.packing import load_pack
 from repsim.data.splits import Rows, Split, to_bytes
 from repsim.data.streaming import IN_MEMORY, StreamedSplit
+from repsim.support import messages, paths
+from repsim.support.compat import torchvision
 
 WITH_PATH = {"folder:": load_folder, "packed:": load_pack}
 ESTIMATED = 2000  # images from which mean and deviation of a streamed split are estimated

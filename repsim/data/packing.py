@@ -24,8 +24,6 @@ import pandas as pd
 import torch
 from PIL import Image as Pictures
 
-from repsim import artifacts
-from repsim._compat import torchvision
 from repsim.data.dataset import PHOTOGRAPHS, Augmentation, Request, Source, shift_and_flip
 from repsim.data.folders import IMAGENET_SIZE, split_folder
 from repsim.data.streaming import (
@@ -36,7 +34,9 @@ from repsim.data.streaming import (
     decode,
     frame_photo,
 )
-from repsim.progress import progress_bar
+from repsim.support import artifacts
+from repsim.support.compat import torchvision
+from repsim.support.progress import progress_bar
 
 BATCH = 256  # images written at once: what an interrupted run has to do again
 COLUMNS = ("split", "name", "label", "height", "width", "sha256")

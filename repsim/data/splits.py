@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from repsim.labels import Labels
+from repsim.support.labels import Labels
 
 Rows = Int[Tensor, " m"]
 

@@ -21,9 +21,9 @@ from jaxtyping import Float, UInt8
 from PIL import Image as Pictures
 from torch import Tensor
 
-from repsim._compat import torchvision
 from repsim.data.splits import Choosable, Rows, Split, from_bytes
-from repsim.labels import Labels
+from repsim.support.compat import torchvision
+from repsim.support.labels import Labels
 
 Image = UInt8[Tensor, "c h w"]
 IN_MEMORY = 6 * 2**30  # bytes: splits that take more as float32 are read while they are used

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import pandas as pd
 import torch
 
-from repsim.arrays import Values
 from repsim.measures.measure import Measure, check_rows, represent_pair
 from repsim.measures.predictions import PredictionMeasure
 from repsim.measures.registry import MEASURES, find_measure
 from repsim.measures.representation import Memory, Representation, represent
-from repsim.messages import unknown
-from repsim.progress import progress_bar
+from repsim.support.arrays import Values
+from repsim.support.messages import unknown
+from repsim.support.progress import progress_bar
 
 # One measure or several, by name (with options: "jaccard(k=20)") or themselves; or "all".
 Measures = str | Measure | PredictionMeasure | Sequence[str | Measure | PredictionMeasure]

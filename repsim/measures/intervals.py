@@ -18,13 +18,13 @@ from jaxtyping import Bool, Int
 from scipy import stats
 from torch import Tensor
 
-from repsim.arrays import Values
 from repsim.measures.measure import Measure, count_option, number_option
 from repsim.measures.pairing import checked_predictions, checked_representations
 from repsim.measures.predictions import Labels, PredictionMeasure
 from repsim.measures.registry import find_any
 from repsim.measures.representation import SMALLEST, Memory, Representation
-from repsim.progress import progress_bar
+from repsim.support.arrays import Values
+from repsim.support.progress import progress_bar
 
 EVEN_SHARE, UNEVEN_SHARE = 0.75, 0.5  # of the inputs in a subsample
 EVEN = 25  # degrees of freedom; with fewer, inputs are uneven in what they add to a variance

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from repsim.arrays import Values
 from repsim.measures.representation import SMALLEST, Memory, Representation, count_copies, represent
-from repsim.messages import unknown
+from repsim.support.arrays import Values
+from repsim.support.messages import unknown
 
 TRANSFORMATIONS = ("orthogonal", "permutation", "scale", "translation", "linear")
 IMPLIED = {"linear": {"orthogonal", "permutation", "scale"}, "orthogonal": {"permutation"}}

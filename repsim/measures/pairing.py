@@ -7,10 +7,10 @@ import warnings
 import torch
 from torch import Tensor
 
-from repsim.arrays import Values
 from repsim.measures.measure import Measure, represent_pair
 from repsim.measures.predictions import Labels, PredictionMeasure, prediction_pair
 from repsim.measures.representation import Representation
+from repsim.support.arrays import Values
 
 
 def checked_representations(

@@ -9,12 +9,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from repsim.arrays import Values
 from repsim.measures.measure import Measure, count_option
 from repsim.measures.pairing import checked_predictions, checked_representations
 from repsim.measures.predictions import Labels, PredictionMeasure
 from repsim.measures.registry import find_any
-from repsim.progress import progress_bar
+from repsim.support.arrays import Values
+from repsim.support.progress import progress_bar
 
 
 class PermutationTest(NamedTuple):

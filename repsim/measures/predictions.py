@@ -14,7 +14,6 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from repsim.arrays import Values, tensor_of
 from repsim.measures.measure import (
     Orientation,
     changed_options,
@@ -23,6 +22,7 @@ from repsim.measures.measure import (
     label_of,
     number_option,
 )
+from repsim.support.arrays import Values, tensor_of
 
 SUMS_TO_ONE = 5e-3  # how far a row of bfloat16 probabilities may be off
 

@@ -19,7 +19,7 @@ from repsim.measures import (
 )
 from repsim.measures.measure import Measure
 from repsim.measures.predictions import PREDICTION_MEASURES, PredictionMeasure
-from repsim.messages import unknown
+from repsim.support.messages import unknown
 
 Found = TypeVar("Found", Measure, PredictionMeasure, Measure | PredictionMeasure)
 

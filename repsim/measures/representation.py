@@ -17,8 +17,8 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from repsim.arrays import Values, tensor_of
 from repsim.measures.products import product_in_order
+from repsim.support.arrays import Values, tensor_of
 
 SMALLEST = 4  # inputs: the unbiased HSIC divides by n (n − 3)
 HALF = (torch.bfloat16, torch.float16)

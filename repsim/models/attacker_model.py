@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from repsim._compat import import_robustness
+from repsim.support.compat import import_robustness
 
 _attacker, _custom = import_robustness("attacker"), import_robustness("tools.custom_modules")
 

@@ -9,8 +9,8 @@ from functools import cache
 
 from torch import Tensor, nn
 
-from repsim import messages
-from repsim._compat import import_robustbench, import_robustness, torchvision
+from repsim.support import messages
+from repsim.support.compat import import_robustbench, import_robustness, torchvision
 
 ImageShape = tuple[int, int, int]
 

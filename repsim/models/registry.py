@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from repsim import messages
-from repsim._compat import torchvision
-from repsim.devices import seeded
 from repsim.models import libraries
 from repsim.models.layers import with_normalization, without_inplace
 from repsim.models.residual import cifar_resnet, preact_resnet18, wide_resnet
 from repsim.models.small import MLP, VGG, LeNet, Tiny10, vision_transformer
+from repsim.support import messages
+from repsim.support.compat import torchvision
+from repsim.support.devices import seeded
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from repsim._compat import torchvision
+from repsim.support.compat import torchvision
 
 
 class VGG(nn.Module):

@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from repsim.devices import device_of, evaluating
 from repsim.models.attacker_model import unwrapped
+from repsim.support.devices import device_of, evaluating
 
 INSIDE = ("_orig_mod", "module")  # where torch.compile keeps the network; where all the others do
 # by the names of their classes: not all builds of torch have them

@@ -15,10 +15,10 @@ from networks import IMAGES, build, randomize
 from torch import Tensor, nn
 from watching import AFFINE, Watched, channel_axis, cka, rows_first, watch
 
-from repsim.graphs import LayerGraph, Observer, capture, trace
-from repsim.layer_maps import as_matrix, layer_cka
+from repsim.activations import LayerGraph, Observer, capture, trace
 from repsim.models import logits_of
-from repsim.stitching.network import kind_of_stitch, make_transform, stitch
+from repsim.studies.cka_maps.layer_maps import as_matrix, layer_cka
+from repsim.studies.stitching.network import kind_of_stitch, make_transform, stitch
 
 FEW = 4  # images, where 8 are not needed
 VALUES, STITCHES, MAPPED = 40, 5, 8  # layers, spread over depth

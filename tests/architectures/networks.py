@@ -13,7 +13,7 @@ import torch
 import transformers_networks
 from torch import Tensor, nn
 
-from repsim._compat import torchvision
+from repsim.support.compat import torchvision
 
 LIBRARIES = ("torchvision", "timm", "transformers")
 SIDES = (64, 96, 128, 192, 224, 256)

@@ -17,8 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from measuring import THREADS, Row, show
 
-from repsim.exploring import Scenes, Setting
-from repsim.widgets import Explorer
+from repsim.explorer import Explorer, Scenes, Setting
 
 WARM, COLD, HELD = 0.2, 1.5, 0.02  # seconds
 PATIENCE = 300.0

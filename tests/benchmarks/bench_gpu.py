@@ -24,18 +24,18 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from measuring import Row, show
 
+from repsim.activations import trace
 from repsim.attacks import Attack, run_attack
 from repsim.data import Augmentation, Dataset, Split
-from repsim.devices import laid_out, lay_out
-from repsim.graphs import trace
-from repsim.inversion import Reader, invert
-from repsim.layer_maps import layer_cka
 from repsim.measures import MEASURES
 from repsim.models import build_model
-from repsim.optimization import objective
-from repsim.probing import ProbeOptions, fit_probe
-from repsim.stitching import StitchOptions, fit_stitch
-from repsim.training import Recipe, train
+from repsim.studies.cka_maps.layer_maps import layer_cka
+from repsim.studies.inversion import Reader, invert
+from repsim.studies.probing import ProbeOptions, fit_probe
+from repsim.studies.stitching import StitchOptions, fit_stitch
+from repsim.support.devices import laid_out, lay_out
+from repsim.training.loop import Recipe, train
+from repsim.training.optimization import objective
 
 GPU, CPU = torch.device("cuda"), torch.device("cpu")
 SIZES = ((10_000, 512), (2_000, 8_192))

@@ -24,12 +24,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from measuring import THREADS, Row, show
 
-from repsim import zoo
-from repsim._compat import import_robustness
 from repsim.data import load_data
-from repsim.inversion import Pairs, Reader, invert
 from repsim.models import build_model
-from repsim.store import obtain_all
+from repsim.studies.inversion import Pairs, Reader, invert
+from repsim.support.compat import import_robustness
+from repsim.training import zoo
+from repsim.training.model_store import obtain_all
 
 REPEATS = 2
 PUBLISHED_BATCH = 32

@@ -20,10 +20,10 @@ from measuring import THREADS, Row, best_times, show
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from repsim.graphs import trace
-from repsim.layer_maps import layer_cka
+from repsim.activations import trace
 from repsim.measures import MEASURES
 from repsim.models import build_model
+from repsim.studies.cka_maps.layer_maps import layer_cka
 
 SHAPE = (3, 32, 32)
 IMAGES, BATCH, REPEATS = 1024, 256, 5

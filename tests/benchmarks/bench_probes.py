@@ -21,11 +21,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from measuring import THREADS, Row, show
 
-from repsim import zoo
+from repsim.activations import Observer, trace
 from repsim.data import load_data
-from repsim.graphs import Observer, trace
-from repsim.probing import ProbeOptions, fit_probe
-from repsim.store import obtain_all
+from repsim.studies.probing import ProbeOptions, fit_probe
+from repsim.training import zoo
+from repsim.training.model_store import obtain_all
 
 REPEATS = 3
 NETWORKS = 10

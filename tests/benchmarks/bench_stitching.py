@@ -19,13 +19,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from measuring import THREADS, Row, show
 
-from repsim import store, zoo
+from repsim.activations import trace
 from repsim.attacks import perturb
 from repsim.data import load_data
-from repsim.devices import seeded
-from repsim.graphs import trace
-from repsim.stitching import StitchOptions, fit_stitch, make_transform
-from repsim.training import accuracy
+from repsim.studies.stitching import StitchOptions, fit_stitch, make_transform
+from repsim.support.devices import seeded
+from repsim.training import model_store, zoo
+from repsim.training.loop import accuracy
 
 ARCHITECTURE = "resnet_tiny_deep"  # 20 layers, 9 blocks
 LEVEL = 0.1
@@ -92,7 +92,7 @@ def sweep(fit, layers):
 torch.set_num_threads(THREADS)
 data = load_data("digits")
 recipes = zoo.recipes(data, [ARCHITECTURE], [0.0, LEVEL], range(1))
-models = [store.obtain(recipe, data, device="cpu") for recipe in recipes]
+models = [model_store.obtain(recipe, data, device="cpu") for recipe in recipes]
 front, end = (trace(model.network, data.image_shape) for model in models)
 layers = front.select("blocks")
 

@@ -10,8 +10,8 @@ import torch
 from measuring import THREADS, Row, best_times, show
 from torch import fx, nn
 
-from repsim._compat import NodePathTracer, torchvision
-from repsim.graphs import trace
+from repsim.activations import trace
+from repsim.support.compat import NodePathTracer, torchvision
 
 SHAPE = (3, 224, 224)
 IMAGES, REPEATS = 5, 5

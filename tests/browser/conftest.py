@@ -15,7 +15,7 @@ import nbformat
 import pytest
 from playwright import sync_api
 
-from repsim.parameters import is_tagged
+from repsim.cli.parameters import is_tagged
 
 sync_api.expect.set_options(timeout=90_000)
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

@@ -16,8 +16,8 @@ from image_files import (
     write_svhn,
 )
 
-from repsim._compat import torchvision
 from repsim.data import Augmentation, Split, StreamedSplit, as_images, load_data, streaming
+from repsim.support.compat import torchvision
 
 datasets = torchvision.datasets
 

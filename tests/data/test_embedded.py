@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from repsim import data
 from repsim.data import Augmentation, Split, as_images, load_data, stratified
-from repsim.synthetic import TWO_FEATURES, read_outline, read_texture, two_features
+from repsim.data.synthetic import TWO_FEATURES, read_outline, read_texture, two_features
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ from image_files import md5, pack_tar, picture, write_imagenet
 from PIL import Image
 
 from repsim import data
-from repsim._compat import torchvision
 from repsim.data import Augmentation, UnreadableImage, load_data, pack_images, streaming
 from repsim.data.folders import WOOF
+from repsim.support.compat import torchvision
 
 
 def counts(split):

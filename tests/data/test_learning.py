@@ -7,17 +7,17 @@ import pandas as pd
 import pytest
 import torch
 
-from repsim import store
-from repsim._compat import torchvision
 from repsim.attacks import Attack
-from repsim.comparison import compare_groups, compare_models
 from repsim.data import Augmentation, Dataset, Split, StreamedSplit, streaming
-from repsim.evaluation import adversarial_examples, transfer_table
-from repsim.inversion import Pairs
-from repsim.probing import ProbeOptions
-from repsim.probing.store import obtain_probes
-from repsim.stitching.measuring import Donor
-from repsim.training import Recipe, accuracy, augmented, predict, robust_accuracy, train
+from repsim.studies.comparison import compare_groups, compare_models
+from repsim.studies.inversion import Pairs
+from repsim.studies.models.evaluation import adversarial_examples, transfer_table
+from repsim.studies.probing import ProbeOptions
+from repsim.studies.probing.store import obtain_probes
+from repsim.studies.stitching.measuring import Donor
+from repsim.support.compat import torchvision
+from repsim.training import model_store
+from repsim.training.loop import Recipe, accuracy, augmented, predict, robust_accuracy, train
 
 
 def run(dataset, architecture="mlp", *, checkpoint=None, on_epoch=None, **options):
@@ -116,7 +116,7 @@ def attributes(tiny_data) -> Dataset:
 def trained(attributes, tmp_path, monkeypatch):
     monkeypatch.setenv("REPSIM_HOME", str(tmp_path))
     recipe = Recipe.on(attributes, "mlp", epochs=4, method="pgd", epsilon=0.05, attack_steps=2)
-    return store.obtain(recipe, attributes, device="cpu", progress=False)
+    return model_store.obtain(recipe, attributes, device="cpu", progress=False)
 
 
 def test_training_on_attributes(attributes):
@@ -150,7 +150,7 @@ def test_models_of_attributes_are_stored_with_their_accuracies(trained, attribut
     clean = accuracy(trained.network, attributes.test.images, attributes.test.labels)
     assert trained.accuracies["accuracy"].iloc[0] == pytest.approx(clean, abs=1e-6)
     assert trained.accuracies["epsilon"].tolist() == [0.0, 0.05]
-    measured = store.measure(trained, attributes, [Attack(0.1, steps=3)])
+    measured = model_store.measure(trained, attributes, [Attack(0.1, steps=3)])
     assert measured["accuracy"].item() <= clean
     table = transfer_table([trained], attributes.test, Attack(0.1, steps=3))
     assert table["accuracy"].item() == pytest.approx(measured["accuracy"].item(), abs=1e-6)
@@ -177,7 +177,9 @@ def test_trades_needs_classes(attributes):
 
 
 def test_representations_of_attributes_are_compared(trained, attributes):
-    other = store.obtain(Recipe.on(attributes, "mlp", epochs=1), attributes, device="cpu", progress=False)
+    other = model_store.obtain(
+        Recipe.on(attributes, "mlp", epochs=1), attributes, device="cpu", progress=False
+    )
     for options in ({}, {"inputs": "adversarial", "attack": Attack(0.05, steps=2)}):
         table = compare_models([trained, other], attributes, "cka", **options, progress=False)
         assert table["value"].between(0, 1).all()
@@ -189,7 +191,9 @@ def test_analyses_that_need_classes_say_so(trained, attributes):
         with pytest.raises(ValueError, match=re.escape(message)):
             call()
 
-    other = store.obtain(Recipe.on(attributes, "mlp", epochs=1), attributes, device="cpu", progress=False)
+    other = model_store.obtain(
+        Recipe.on(attributes, "mlp", epochs=1), attributes, device="cpu", progress=False
+    )
     models = [trained, other]
     refused("agreement needs", lambda: compare_models(models, attributes, "agreement", progress=False))
     refused("by='class' needs", lambda: compare_groups(models, attributes, by="class", progress=False))

@@ -11,9 +11,9 @@ import torch
 from image_files import picture
 from PIL import Image
 
-from repsim.__main__ import main
-from repsim.artifacts import DamagedArtifact
+from repsim.cli.main import main
 from repsim.data import Augmentation, Split, StreamedSplit, UnreadableImage, load_data, pack_images, packing
+from repsim.support.artifacts import DamagedArtifact
 
 
 @pytest.fixture

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from repsim import paths, zoo
 from repsim.data import load_data
-from repsim.store import find
+from repsim.support import paths
+from repsim.training import zoo
+from repsim.training.model_store import find
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 

@@ -6,7 +6,7 @@ import nbformat
 import pytest
 import torch
 
-from repsim.__main__ import main
+from repsim.cli.main import main
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
@@ -28,8 +28,8 @@ def test_layers_are_printed(capsys, committed):
 PARAMETERS = 'device: str = "auto"  # auto, cpu, cuda'
 WORK = """
 from repsim.data import load_data
-from repsim.layer_maps import layer_cka
-from repsim.store import stored_model
+from repsim.studies.cka_maps.layer_maps import layer_cka
+from repsim.training.model_store import stored_model
 model = stored_model("{name}", device)
 assert model.graph.device.type == device
 layer_cka(model.graph, model.graph, load_data("digits").test.images[:50], progress=False)

@@ -4,9 +4,9 @@ import pandas as pd
 import pytest
 import torch
 
+from repsim.activations import capture
 from repsim.attacks import Attack
-from repsim.graphs import capture
-from repsim.inversion import (
+from repsim.studies.inversion import (
     InversionOptions,
     InversionRecipe,
     Pairs,
@@ -15,8 +15,8 @@ from repsim.inversion import (
     invert,
     obtain_inverted,
 )
-from repsim.probing import ProbeOptions, fit_probe, obtain_probes
-from repsim.stitching import (
+from repsim.studies.probing import ProbeOptions, fit_probe, obtain_probes
+from repsim.studies.stitching import (
     Budget,
     Evaluation,
     StitchOptions,
@@ -25,7 +25,7 @@ from repsim.stitching import (
     fit_stitch,
     obtain_stitch,
 )
-from repsim.training import accuracy, predict
+from repsim.training.loop import accuracy, predict
 
 BLOCK = "layer2.0.relu2"
 INSIDE = "layer2.0.conv1"  # of a residual branch: something of the end goes around it

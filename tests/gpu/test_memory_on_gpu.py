@@ -5,14 +5,14 @@ import gc
 import pytest
 import torch
 
+from repsim.activations import Observer, capture
 from repsim.attacks import Attack, run_attack
-from repsim.graphs import Observer, capture
-from repsim.inversion import invert
-from repsim.layer_maps import layer_cka
 from repsim.measures import compare, compare_many, interval
-from repsim.probing import ProbeOptions, fit_probe
-from repsim.stitching import StitchOptions, fit_stitch
-from repsim.training import Recipe, predict, train
+from repsim.studies.cka_maps.layer_maps import layer_cka
+from repsim.studies.inversion import invert
+from repsim.studies.probing import ProbeOptions, fit_probe
+from repsim.studies.stitching import StitchOptions, fit_stitch
+from repsim.training.loop import Recipe, predict, train
 
 BLOCK = "layer2.0.relu2"
 

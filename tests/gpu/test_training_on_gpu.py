@@ -8,13 +8,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from repsim import store
+from repsim.activations.trial import watched_randomness
 from repsim.attacks import APGD, Attack, AutoAttack, fgsm, make_attack, run_attack
 from repsim.data import Augmentation
-from repsim.devices import lay_out, resolve_device, seeded, training_format
-from repsim.graphs.trial import watched_randomness
 from repsim.models import build_model, to_attacker_model
-from repsim.training import Recipe, accuracy, augmented, predict, robust_accuracy, train
+from repsim.support.devices import lay_out, resolve_device, seeded, training_format
+from repsim.training import model_store
+from repsim.training.loop import Recipe, accuracy, augmented, predict, robust_accuracy, train
 
 EPSILON = 0.1
 WAYS = {
@@ -237,8 +237,8 @@ def test_training_is_resumed_on_either_device(device, tiny_data, tmp_path, monke
 
 def test_a_network_made_on_a_gpu_is_found_on_the_cpu(device, tiny_data):
     recipe = recipe_on(tiny_data, "standard")
-    made = store.obtain(recipe, tiny_data, device=device.type, progress=False)
-    found = store.find(recipe, "cpu")
+    made = model_store.obtain(recipe, tiny_data, device=device.type, progress=False)
+    found = model_store.find(recipe, "cpu")
     assert {value.device.type for value in made.network.parameters()} == {device.type}
     assert {value.device.type for value in found.network.parameters()} == {"cpu"}
     for name, value in weights(made.network).items():

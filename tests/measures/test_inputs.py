@@ -9,7 +9,6 @@ import torch
 from scipy import sparse
 from torch import nn
 
-from repsim.layer_maps import layer_cka
 from repsim.measures import (
     MEASURES,
     PREDICTION_MEASURES,
@@ -18,6 +17,7 @@ from repsim.measures import (
     interval,
     permutation_test,
 )
+from repsim.studies.cka_maps.layer_maps import layer_cka
 
 X, Y = torch.rand(2, 12, 1, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 NETWORK = nn.Sequential(nn.Flatten(), nn.Linear(16, 3), nn.ReLU()).double().eval()

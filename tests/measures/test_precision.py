@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from repsim._compat import torchvision
+from repsim.activations import capture
 from repsim.data import load_data
-from repsim.graphs import capture
 from repsim.measures import MEASURES, compare
 from repsim.measures.representation import Memory, precision_of, represent
-from repsim.store import find
-from repsim.zoo import recipes
+from repsim.support.compat import torchvision
+from repsim.training.model_store import find
+from repsim.training.zoo import recipes
 
 OF_RANK = [
     "cca_mean",

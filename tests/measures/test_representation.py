@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from repsim.arrays import tensor_of
 from repsim.measures import MEASURES
 from repsim.measures.measure import represent_pair
 from repsim.measures.representation import (
@@ -24,6 +23,7 @@ from repsim.measures.representation import (
     reduced_raw,
     represent,
 )
+from repsim.support.arrays import tensor_of
 
 CKA = MEASURES["cka"]
 

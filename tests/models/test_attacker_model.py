@@ -8,11 +8,11 @@ import torch
 from torch import nn
 from toy_networks import randomized
 
-from repsim._compat import import_robustness
-from repsim.graphs import capture, trace
-from repsim.inversion import invert
+from repsim.activations import capture, trace
 from repsim.models import build_model
 from repsim.models.attacker_model import Unwrapped, unwrapped
+from repsim.studies.inversion import invert
+from repsim.support.compat import import_robustness
 
 SHAPE = (3, 8, 8)
 PARTS = ("normalizer", "model", "attacker")

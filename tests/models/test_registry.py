@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from repsim._compat import import_robustness, torchvision
 from repsim.models import ARCHITECTURES, build_model, is_architecture
+from repsim.support.compat import import_robustness, torchvision
 
 SMALL = ["resnet_tiny", "resnet_tiny_deep", "wrn_tiny", "vgg_tiny", "mlp", "vit_tiny", "wrn_10_1"]
 NAMES = [

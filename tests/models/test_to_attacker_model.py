@@ -8,15 +8,15 @@ import torch
 from torch import nn
 from toy_networks import randomized
 
-from repsim._compat import import_robustness
+from repsim.activations import capture, trace
 from repsim.attacks import make_attack, run_attack
 from repsim.data import Split
-from repsim.graphs import capture, trace
-from repsim.inversion import invert
-from repsim.layer_maps import layer_cka
 from repsim.models import bare, build_model, to_attacker_model
-from repsim.stitching import StitchOptions, fit_stitch
-from repsim.training import accuracy, predict, robust_accuracy
+from repsim.studies.cka_maps.layer_maps import layer_cka
+from repsim.studies.inversion import invert
+from repsim.studies.stitching import StitchOptions, fit_stitch
+from repsim.support.compat import import_robustness
+from repsim.training.loop import accuracy, predict, robust_accuracy
 
 SHAPE = (3, 16, 16)
 NAMES = ["resnet_tiny", "wrn_tiny", "vgg_tiny", "mlp"]

@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from repsim import paths
-from repsim.__main__ import main
+from repsim.cli.main import main
+from repsim.cli.parameters import Notebook
 from repsim.models import build_model
-from repsim.parameters import Notebook
+from repsim.support import paths
 
 FILES = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 # A standard and a robust network; two of each where networks of one ε are compared.

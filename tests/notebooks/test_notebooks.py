@@ -8,7 +8,7 @@ import nbformat
 import papermill
 import pytest
 
-from repsim.parameters import Notebook, is_tagged
+from repsim.cli.parameters import Notebook, is_tagged
 
 FILES = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 assert FILES, "the checkout has no notebooks"

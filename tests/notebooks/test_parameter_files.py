@@ -7,18 +7,18 @@ import pytest
 import torch
 import yaml
 
-from repsim import zoo
+from repsim.activations import trace
 from repsim.attacks import Attack, parse_epsilon
+from repsim.cli.parameters import Notebook, read_file
 from repsim.data import Split
-from repsim.graphs import trace
-from repsim.inversion import InversionOptions
-from repsim.loading import read_import_options
 from repsim.measures import find_measure
 from repsim.models import build_model, is_architecture
-from repsim.parameters import Notebook, read_file
-from repsim.probing import ProbeOptions
-from repsim.stitching import StitchOptions, experiments
-from repsim.training import Recipe
+from repsim.studies.inversion import InversionOptions
+from repsim.studies.probing import ProbeOptions
+from repsim.studies.stitching import StitchOptions, experiments
+from repsim.training import zoo
+from repsim.training.loading import read_import_options
+from repsim.training.loop import Recipe
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 FILES = sorted((Path(__file__).parents[2] / "notebooks" / "parameters").glob("*/*.yaml"))

@@ -15,8 +15,8 @@ import pytest
 import torch
 from torch import nn
 
-from repsim.layer_maps import as_matrix, layer_cka
 from repsim.measures import find_measure, permutation_test
+from repsim.studies.cka_maps.layer_maps import as_matrix, layer_cka
 
 pytestmark = pytest.mark.peers
 

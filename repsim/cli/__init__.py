@@ -1,0 +1,1 @@
+"""The command line: notebooks headless, their parameters, the dry run."""

@@ -1,0 +1,1 @@
+"""Many things made at once: in processes on this machine."""

@@ -1,0 +1,166 @@
+"""A file → what was saved in it, executing nothing unless it is trusted."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import pickle
+import re
+import zipfile
+from pathlib import Path
+from shlex import quote
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+
+from repsim.support.artifacts import DamagedArtifact
+
+_SCALAR = np.float64(0).__reduce__()[0]  # makes a number from its type and bytes
+
+# What files hold besides tensors, and what cannot do anything: settings as attributes, and numbers of NumPy.
+HARMLESS = [
+    argparse.Namespace,
+    (argparse.Namespace, "cox.utils.Parameters"),  # robustness' settings; read without the package
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "?")),
+    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("_core", "core")),  # of NumPy 2, and before
+]
+
+DAMAGED = (
+    RuntimeError,
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    IndexError,
+)  # what unpickling bytes at random raises
+
+
+def read_file(path: Path, trust_pickle: bool = False) -> tuple[object, dict[str, str]]:
+    """What a checkpoint file holds, on the CPU, and the texts in a safetensors file's header.
+
+    Raises
+    ------
+    ValueError
+        There is no such file; it is a web page or a pointer to a file; or loading it would run code.
+    DamagedArtifact
+        It is empty, cut off or of no format that is known.
+    """
+    if not path.is_file():
+        raise ValueError(_missing(path))
+    with path.open("rb") as file:
+        beginning = file.read(512)
+    _check_beginning(path, beginning)
+    if path.suffix == ".safetensors" or beginning[8:10] == b'{"':
+        return _read_safetensors(path)
+    if trust_pickle:
+        return unpickle(path), {}
+    try:
+        with torch.serialization.safe_globals(HARMLESS):
+            return torch.load(path, map_location="cpu", weights_only=True), {}
+    except pickle.UnpicklingError as error:
+        if needed := _needed(path, str(error)):
+            raise ValueError(_refusal(path, needed)) from None
+        raise DamagedArtifact(_unreadable(path)) from error
+    except DAMAGED as error:
+        raise DamagedArtifact(_unreadable(path)) from error
+
+
+def unpickle(path: Path) -> object:
+    """What a file holds, running whatever code it says; stand-ins for classes that are not installed."""
+    import dill
+
+    class Lenient(dill.Unpickler):
+        def find_class(self, module: str, name: str) -> object:
+            try:
+                return super().find_class(module, name)
+            except (ImportError, AttributeError):
+                return type(name, (StandIn,), {"__module__": module})
+
+    def load(file, **options):
+        return Lenient(file, **options).load()
+
+    tools = SimpleNamespace(__name__=__name__, Unpickler=Lenient, load=load)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=False, pickle_module=tools)
+    except (*DAMAGED, pickle.UnpicklingError) as error:
+        raise DamagedArtifact(_unreadable(path)) from error
+
+
+class StandIn:
+    """In place of a class that is not installed: keeps what was saved of its object, and does nothing."""
+
+    def __init__(self, *arguments, **options):
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        parts = state if isinstance(state, tuple) else (state,)
+        for part in parts:
+            if isinstance(part, dict):
+                self.__dict__.update(part)
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except SafetensorError as error:
+        raise DamagedArtifact(f"{path} is no whole safetensors file ({error}): fetch it again.") from error
+
+
+def _check_beginning(path: Path, beginning: bytes) -> None:
+    text = beginning.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if not beginning:
+        raise DamagedArtifact(f"{path} is empty (0 bytes): fetch it again.")
+    if text.startswith((b"<!doctype html", b"<html", b"<head", b"<?xml")):
+        title = re.search(rb"<title>([^<]*)", beginning, re.IGNORECASE)
+        said = f" ({title[1].decode(errors='replace').strip()!r})" if title else ""
+        raise ValueError(
+            f"{path} is a web page{said}, not a checkpoint: the server answered with a page instead of the "
+            "file. Open the address in a browser, and save the file itself."
+        )
+    if text.startswith(b"version https://git-lfs"):
+        raise ValueError(
+            f"{path} is a Git LFS pointer, which stands for a file that was not fetched: run 'git lfs pull' "
+            "in its repository."
+        )
+
+
+def _missing(path: Path) -> str:
+    if path.is_dir():
+        return f"{path} is a folder, not a checkpoint file."
+    if not path.parent.is_dir():
+        return f"there is no file {path}: its folder does not exist."
+    there = [entry.name for entry in path.parent.iterdir() if entry.is_file()]
+    close = difflib.get_close_matches(path.name, there, n=3, cutoff=0.5)
+    return f"there is no file {path}" + (f"; did you mean {' or '.join(close)}?" if close else ".")
+
+
+def _needed(path: Path, message: str) -> list[str]:
+    """What the safe loader found in a file that it does not load; nothing where it is no pickle at all."""
+    found = re.findall(r"GLOBAL ([\w.]+) was not an allowed global", message)
+    found += re.findall(
+        r"(?:instantiate|unrecognized function|BUILD on|class) [`<]*(?:class ')?([A-Za-z_][\w.]+)", message
+    )
+    with path.open("rb") as file:
+        is_pickle = file.read(1) == b"\x80" or zipfile.is_zipfile(path)
+    return list(dict.fromkeys(found)) or (["what torch's safe loader does not know"] if is_pickle else [])
+
+
+def _refusal(path: Path, needed: list[str]) -> str:
+    target = path.with_name(path.name.split(".")[0] + ".safetensors")
+    return (
+        f"{path} holds more than tensors and plain values ({', '.join(needed)}), and loading it could run "
+        "any code that its author put in. If you trust its author, convert it once:\n"
+        f"    repsim convert {quote(str(path))} {quote(str(target))} --trust-pickle"
+    )
+
+
+def _unreadable(path: Path) -> str:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        cut = file.read(2) == b"PK" and not zipfile.is_zipfile(path)
+    why = "ends too early" if cut else "is in no format of PyTorch or safetensors"
+    return f"{path} ({size:,} bytes) {why}: fetch it again."

@@ -1,0 +1,1 @@
+"""Claims with effect, interval and verdict; tests over networks."""

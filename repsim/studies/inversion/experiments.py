@@ -1,0 +1,145 @@
+"""Many inverted sets at once, and tables of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import pandas as pd
+from torch import Tensor
+
+from repsim.attacks import epsilon_text
+from repsim.compute.processes import in_processes
+from repsim.data import Dataset
+from repsim.studies.inversion.inverting import BATCH
+from repsim.studies.inversion.options import InversionOptions
+from repsim.studies.inversion.pairs import Pairs
+from repsim.studies.inversion.published import read_sets
+from repsim.studies.inversion.recipe import InversionRecipe, Start
+from repsim.studies.inversion.store import InvertedSet, find_inverted, obtain_inverted
+from repsim.support.progress import progress_bar
+from repsim.training.model_store import TrainedModel, stored_model
+
+
+def obtain_sets(
+    models: Iterable[TrainedModel],
+    dataset: Dataset,
+    pairs: Pairs,
+    options: InversionOptions,
+    *,
+    layer: str = "penultimate",
+    start: Start = "seed",
+    published: str = "",
+    batch_size: int = BATCH,
+    compiled: bool = False,
+    recompute: bool = False,
+    jobs: int = 1,
+    progress: bool = True,
+) -> dict[str, InvertedSet]:
+    """The same pairs inverted through each model: by the models' names.
+
+    Parameters
+    ----------
+    start
+        From the pairs' seeds, or from `noise` (without a ball around it).
+    published
+        A folder of images that others have made, which are read instead: see `read_sets`.
+    batch_size, compiled
+        How they are run; see `obtain_inverted`.
+    recompute
+        Make again what is stored.
+    jobs
+        How many sets are made at the same time, each on one core, or all on one accelerator.
+    """
+    if jobs < 1:
+        raise ValueError(f"jobs is how many sets are made at the same time, 1 or more, not {jobs}.")
+    models = list(models)
+    if published:
+        return read_sets(published, models, dataset, pairs, layer=layer)
+    if start == "noise":
+        options = dataclasses.replace(options, epsilon=0.0)
+    recipes = [InversionRecipe.of(model, pairs, layer, options, start=start) for model in models]
+    how = {"batch_size": batch_size, "compiled": compiled, "recompute": recompute}
+    make = functools.partial(obtain_inverted, dataset=dataset, pairs=pairs, **how)
+    if jobs > 1:
+        missing = [each for each in recipes if recompute or find_inverted(each) is None]
+        if missing:
+            of_one = functools.partial(_make, make, models[0].device)
+            in_processes(of_one, missing, jobs, "inverted sets", "set", progress)
+        make = functools.partial(make, recompute=False)
+    work = progress_bar(list(zip(recipes, models, strict=True)), "inverted sets", "set", progress)
+    return {model.name: make(recipe, model, progress=jobs == 1 and progress) for recipe, model in work}
+
+
+def _make(make: Callable[..., InvertedSet], device: str, recipe: InversionRecipe) -> None:
+    """In a process of its own: networks that have been loaded do not travel, so that it loads its own."""
+    make(recipe, stored_model(recipe.model, device), progress=False)
+
+
+def curves(models: Iterable[TrainedModel], sets: Mapping[str, InvertedSet]) -> pd.DataFrame:
+    """How sets were made: the models' labels, `iteration`, `loss`, `converged`."""
+    tables = [sets[model.name].curve.assign(**model.labels) for model in models]
+    table = pd.concat(tables, ignore_index=True)
+    return table[[*table.columns[3:], *table.columns[:3]]]
+
+
+def set_table(models: Iterable[TrainedModel], sets: Mapping[str, InvertedSet]) -> pd.DataFrame:
+    """One row per set: the model's labels, `start`, `images`, and mean `loss`, `converged`, `iterations`."""
+    rows = []
+    for model in models:
+        found = sets[model.name]
+        rows.append(
+            {
+                **model.labels,
+                "start": found.recipe.start,
+                "images": len(found.loss),
+                "loss": found.loss.mean().item(),
+                "converged": found.record["converged"],
+                "iterations": found.iterations.float().mean().item(),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def grid(
+    models: Iterable[TrainedModel],
+    sets: Mapping[str, InvertedSet],
+    pairs: Pairs,
+    dataset: Dataset,
+    count: int,
+    names: Sequence[str] = (),
+) -> tuple[dict[str, Tensor], pd.DataFrame]:
+    """The first inverted images of some models, below their seeds and targets.
+
+    Parameters
+    ----------
+    names
+        What to call the models; by default, by their architecture and ε, and the seed where that is needed.
+
+    Returns
+    -------
+    tuple
+        Name of a row of images → images; and a table with one row per model and image: the model's labels,
+        `pair`, `seed_class`, `target_class`, `loss`.
+    """
+    models, some = list(models), slice(0, count)
+    for model in models:
+        sets[model.name].check_model(model)
+        sets[model.name].check_pairs(pairs)
+    described = pairs.table(dataset).iloc[some][["pair", "seed_class", "target_class"]]
+    rows = {"seed": pairs.seeds(dataset.test)[some], "target": pairs.targets(dataset.test)[some]}
+    tables = []
+    kinds = [(model.recipe.architecture, model.recipe.epsilon) for model in models]
+    default = [_shown_name(model, len(set(kinds)) < len(kinds)) for model in models]
+    for model, name in zip(models, names or default, strict=True):
+        rows[name] = sets[model.name].images[some]
+        tables.append(described.assign(**model.labels, loss=sets[model.name].loss[some].numpy()))
+    table = pd.concat(tables, ignore_index=True)
+    return rows, table[[*table.columns[3:-1], *table.columns[:3], "loss"]]
+
+
+def _shown_name(model: TrainedModel, with_seed: bool) -> str:
+    recipe = model.recipe
+    seed = f", seed {recipe.seed}" if with_seed else ""
+    return f"{recipe.architecture}, ε = {epsilon_text(recipe.epsilon)}{seed}"

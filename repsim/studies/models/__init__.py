@@ -1,0 +1,1 @@
+"""Accuracy under attack, and how adversarial images transfer (notebook 00)."""

@@ -1,0 +1,81 @@
+"""Which stitch: of which networks, between which layers, found on which images, and how."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from repsim.data import Dataset
+from repsim.studies.stitching.options import StitchOptions
+from repsim.support import artifacts
+from repsim.training.model_store import TrainedModel
+
+VERSION = 2  # of task losses; 1 was before `l1`, `temperature`, `thirds` and batches meant what they do now
+
+
+@dataclass(frozen=True)
+class StitchRecipe:
+    """All that decides what a stitch is; equal recipes make equal stitches.
+
+    Attributes
+    ----------
+    dataset, fingerprint
+        On whose training images the transform is found.
+    front, end
+        Names of the donors in the store; `front_weights` and `end_weights` begin their checksums.
+    layer_front, layer_end
+        Whose value is taken, and whose is replaced.
+    cross_task
+        Allow donors with different numbers of classes.
+    options
+        How the transform is found.
+    """
+
+    dataset: str
+    fingerprint: str
+    front: str
+    front_weights: str
+    end: str
+    end_weights: str
+    layer_front: str
+    layer_end: str
+    cross_task: bool
+    options: StitchOptions
+
+    @classmethod
+    def of(
+        cls,
+        front: TrainedModel,
+        end: TrainedModel,
+        layer_front: str,
+        layer_end: str,
+        dataset: Dataset,
+        options: StitchOptions | None = None,
+        *,
+        cross_task: bool = False,
+    ) -> StitchRecipe:
+        """A recipe for stored donors and a loaded data set."""
+        return cls(
+            dataset=dataset.slug,
+            fingerprint=dataset.fingerprint,
+            front=front.name,
+            front_weights=front.weights,
+            end=end.name,
+            end_weights=end.weights,
+            layer_front=layer_front,
+            layer_end=layer_end,
+            cross_task=cross_task,
+            options=options or StitchOptions(),
+        )
+
+    @property
+    def address(self) -> str:
+        """Equal for recipes that make equal stitches."""
+        made_by = dataclasses.asdict(self)
+        if not self.options.is_direct:  # a direct match is what it always was
+            made_by["version"] = VERSION
+        return artifacts.address(made_by)
+
+    @property
+    def title(self) -> str:
+        return f"{self.front}/{self.layer_front} → {self.end}/{self.layer_end}"

@@ -1,0 +1,1 @@
+"""Networks trained from recipes, stored, and loaded again: the committed zoo, and files of others."""

@@ -1,0 +1,120 @@
+"""Lines on a grid of pixels, labels in balance, random numbers from a seed."""
+
+import itertools
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from repsim.data.synthetic.drawing import SIDE, balanced_labels, draw_ink, generator
+
+INSIDE = st.floats(-4, SIDE + 4)
+
+
+def distance(pixel, start, end):
+    """Of a pixel to a segment, by the segment's nearest point."""
+    along = end - start
+    position = np.dot(pixel - start, along) / np.dot(along, along) if np.abs(along).max() > 1e-6 else 0.0
+    return np.linalg.norm(pixel - start - min(max(position, 0.0), 1.0) * along)
+
+
+# lines
+
+
+@given(arrays(float, (4, 2), elements=INSIDE), st.floats(0.5, 3), st.booleans())
+def test_ink_is_by_the_distance_to_the_nearest_segment(corners, stroke, closed):
+    joined = np.concatenate([corners, corners[:1]]) if closed else corners
+    ink = draw_ink(corners[None], np.array([stroke]), closed)[0]
+    assert ink.shape == (SIDE, SIDE)
+    for x, y in [(0, 0), (5, 9), (15, 2), *np.rint(corners.clip(0, SIDE - 1)).astype(int)]:
+        pixel = np.array([x, y], dtype=float)
+        nearest = min(distance(pixel, *ends) for ends in itertools.pairwise(joined))
+        # the drawing bounds lengths from below, so that a segment of less than a millionth is a point
+        assert ink[y, x] == pytest.approx(np.clip(0.5 + stroke / 2 - nearest, 0, 1), abs=1e-5)
+
+
+def test_ink_is_a_soft_line_at_its_place():
+    ink = draw_ink(np.array([[[3.0, 5.0], [12.0, 5.0]]]), np.array([1.0]), closed=False)[0]
+    assert ink[5, 3:13] == pytest.approx(1.0)  # rows are y
+    assert ink[[4, 6], 3:13] == pytest.approx(0.0)
+    softer = draw_ink(np.array([[[3.0, 5.5], [12.0, 5.5]]]), np.array([1.0]), closed=False)[0]
+    assert softer[5:7, 3:13] == pytest.approx(0.5)  # half-way between two rows: half on each
+
+
+def test_ink_closes_the_polyline():
+    corners = np.array([[[3.0, 3.0], [12.0, 3.0], [12.0, 12.0]]])
+    assert draw_ink(corners, np.array([1.0]))[0, 8, 8] == pytest.approx(1.0)
+    assert draw_ink(corners, np.array([1.0]), closed=False)[0, 8, 8] == 0.0
+
+
+def test_images_are_drawn_apart():
+    rng = generator(10, 10, 0)
+    corners, stroke = rng.uniform(0, SIDE, (6, 5, 2)), rng.uniform(0.5, 2, 6)
+    one_by_one = [draw_ink(corners[i : i + 1], stroke[i : i + 1])[0] for i in range(6)]
+    np.testing.assert_array_equal(draw_ink(corners, stroke), one_by_one)
+
+
+def test_a_wider_stroke_covers_more():
+    corners = np.array([[[3.0, 3.0], [12.0, 5.0], [7.0, 13.0]]])
+    thin, wide = (draw_ink(corners, np.array([stroke]))[0] for stroke in (1.0, 2.0))
+    assert np.all(thin <= wide)
+    assert wide.sum() > 1.5 * thin.sum()
+
+
+def test_a_line_of_no_length_is_a_dot():
+    ink = draw_ink(np.full((1, 2, 2), 7.0), np.array([1.0]))[0]
+    assert ink[7, 7] == ink.sum() == 1
+
+
+def test_a_line_drawn_backwards_is_the_same():
+    corners = generator(10, 10, 0).uniform(0, SIDE, (3, 6, 2))
+    stroke = np.full(3, 1.5)
+    for closed in (False, True):
+        backwards = draw_ink(corners[:, ::-1], stroke, closed)
+        np.testing.assert_allclose(draw_ink(corners, stroke, closed), backwards, atol=1e-9)
+
+
+# labels
+
+
+@given(st.integers(2, 12), st.integers(0, 300), st.integers(0, 10**6))
+def test_labels_are_in_balance_and_in_random_order(classes, more, seed):
+    count = classes + more
+    labels = balanced_labels(count, classes, generator(count, classes, seed))
+    assert labels.dtype == np.int64
+    numbers = np.bincount(labels, minlength=classes)
+    assert len(numbers) == classes
+    assert numbers.sum() == count
+    assert numbers.max() - numbers.min() <= 1
+    np.testing.assert_array_equal(labels, balanced_labels(count, classes, generator(count, classes, seed)))
+
+
+def test_labels_come_in_another_order_from_each_seed():
+    orders = {balanced_labels(100, 10, generator(100, 10, seed)).tobytes() for seed in range(20)}
+    assert len(orders) == 20
+
+
+# the source of every draw
+
+
+@given(st.integers(0, 2**64))
+def test_a_generator_is_pcg64_from_the_seed_alone(seed):
+    expected = np.random.Generator(np.random.PCG64(seed)).random(3).tolist()
+    assert generator(10, 10, seed).random(3).tolist() == expected
+    assert generator(99, 7, seed).random(3).tolist() == expected
+
+
+@pytest.mark.parametrize(("count", "classes"), [(9, 10), (0, 10), (-3, 4)])
+def test_every_class_has_an_image(count, classes):
+    message = f"count must be at least {classes}, one image of each class, but is {count}."
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        generator(count, classes, 0)
+
+
+def test_a_seed_is_not_negative():
+    message = "seed must be a whole number from 0 on, but is -1."
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        generator(10, 10, -1)

@@ -1,0 +1,738 @@
+"""What an explorer shows is what the library says of the same networks and images, computed once."""
+
+import re
+from functools import cache
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from repsim.activations import Observer, capture
+from repsim.attacks import Attack, fgsm, run_attack
+from repsim.data import load_data
+from repsim.explorer import ATTACK_NAMES, Scenes, Setting, material
+from repsim.explorer import scenes as making
+from repsim.measures import MEASURES
+from repsim.studies.inversion import InversionOptions, InversionRecipe, Pairs, find_inverted
+from repsim.studies.stitching.experiments import way
+from repsim.studies.stitching.store import stored_stitches
+from repsim.training import zoo
+from repsim.training.model_store import find, obtain
+
+IMAGES = 24
+SMALL = {"images": IMAGES, "layers": ["blocks"], "attack_steps": 2, "device": "cpu"}
+QUICK = {**SMALL, "layers": ["hidden.1", "hidden.5"]}  # of the mlp
+MLP = Setting(architecture_a="mlp", architecture_b="mlp", image=3)
+RESNET = Setting(image=3)
+MIXED = Setting(architecture_a="mlp", image=3)
+UNSTORED = MLP.but(seed=2)  # its networks are there, and no images inverted through them
+VIEWS = ["pictures", "answers", "map", "curve", "neighbors", "stitched"]
+SIDES = ("a", "b")
+
+
+@cache
+def trained(architecture="mlp", epsilon=0.0, seed=0):
+    (recipe,) = zoo.recipes(load_data("digits"), [architecture], [epsilon], [seed])
+    return find(recipe, "cpu")
+
+
+def model_of(setting, side):
+    kind, epsilon = (getattr(setting, f"{name}_{side}") for name in ("architecture", "trained"))
+    return trained(kind, epsilon, setting.seed)
+
+
+@cache
+def benign():
+    """The images and labels that networks are compared on."""
+    data = load_data("digits")
+    pairs = Pairs.draw(data, 250)
+    return pairs.targets(data.test)[:IMAGES], data.test.labels[pairs.target_index][:IMAGES]
+
+
+def stored_set(setting, side):
+    pairs, options = Pairs.draw(load_data("digits"), 250), InversionOptions.of(iterations=300)
+    return find_inverted(InversionRecipe.of(model_of(setting, side), pairs, "penultimate", options))
+
+
+def attacked(scenes, setting, side):
+    return run_attack(model_of(setting, side).network, *benign(), scenes.attack(setting))
+
+
+def looked_at(scenes, setting, side):
+    """By another way than the scenes'."""
+    if setting.inputs == "adversarial":
+        return attacked(scenes, setting, side)
+    if setting.inputs == "inverted":
+        return stored_set(setting, "a").images[:IMAGES]
+    return benign()[0]
+
+
+def seen(setting, side, images):
+    """Layer → what the network of one side makes of images, one row for each."""
+    found = capture(model_of(setting, side).network, images, "blocks")
+    return {layer: values.flatten(1).double() for layer, values in found.items()}
+
+
+def probabilities(setting, side, images):
+    with torch.no_grad():
+        return model_of(setting, side).network(images).double().softmax(1)
+
+
+def expected_map(scenes, setting):
+    a, b = (seen(setting, side, looked_at(scenes, setting, side)) for side in SIDES)
+    measure = MEASURES[setting.measure]
+    rows = [[float(measure(x, y)) for y in b.values()] for x in a.values()]
+    return pd.DataFrame(rows, index=list(a), columns=list(b))
+
+
+def close_to(frame):
+    return pytest.approx(frame.to_numpy(), rel=1e-4, abs=1e-5)
+
+
+def assert_same(scene, other):
+    assert (scene.setting, scene.layers, scene.true) == (other.setting, other.layers, other.true)
+    assert (scene.neighbors, scene.notes) == (other.neighbors, other.notes)
+    for name in ("answers", "map", "curve", "stitched"):
+        pd.testing.assert_frame_equal(getattr(scene, name), getattr(other, name))
+    assert list(scene.pictures) == list(other.pictures)
+    for name, picture in scene.pictures.items():
+        assert torch.equal(picture, other.pictures[name])
+
+
+def refused(message, ask):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        ask()
+
+
+@cache
+def stitches(dataset):
+    return stored_stitches(dataset)
+
+
+@pytest.fixture(autouse=True)
+def _stitches_read_once(monkeypatch):
+    """They are hundreds, and every `Scenes` reads them anew."""
+    monkeypatch.setattr(making, "stored_stitches", stitches)
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return Scenes(**SMALL)
+
+
+@pytest.fixture
+def attacks(monkeypatch):
+    """All attacks that are run from here on."""
+    made = []
+
+    def counted(network, images, labels, attack):
+        made.append(attack)
+        return run_attack(network, images, labels, attack)
+
+    monkeypatch.setattr(material, "run_attack", counted)
+    return made
+
+
+@pytest.fixture
+def observations(monkeypatch):
+    """All that networks are given to look at from here on."""
+    made, observe = [], Observer.observe
+
+    def counted(self, images):
+        made.append(images)
+        return observe(self, images)
+
+    monkeypatch.setattr(Observer, "observe", counted)
+    return made
+
+
+# -- the map ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("measure", ["cka", "procrustes_similarity"])
+@pytest.mark.parametrize("setting", [RESNET, MIXED], ids=["one architecture", "two"])
+def test_the_map_has_the_measure_of_every_pair_of_layers(scenes, setting, measure):
+    setting = setting.but(measure=measure)
+    found, expected = scenes.scene(setting).map, expected_map(scenes, setting)
+    assert found.index.tolist() == expected.index.tolist()
+    assert found.columns.tolist() == expected.columns.tolist()
+    assert found.to_numpy() == close_to(expected)
+
+
+def test_layers_are_those_that_were_asked_for_in_the_networks_order():
+    scenes = Scenes(**{**SMALL, "layers": ["classifier", "hidden.1", 0.3]})
+    graph = trained().graph
+    asked = {"classifier", "hidden.1", *graph.select(0.3)}
+    layers = [layer for layer in graph.select("all") if layer in asked]
+    scene = scenes.scene(MLP)
+    assert scene.layers == (layers, layers)
+    assert scene.map.index.tolist() == scene.map.columns.tolist() == layers
+
+
+def test_the_value_is_that_of_the_chosen_pair(scenes):
+    scene = scenes.scene(MIXED.but(layer_a="hidden.3", layer_b="layer1.0.relu2"))
+    assert scene.value == scene.map.loc["hidden.3", "layer1.0.relu2"]
+    assert scene.value != scenes.scene(MIXED).value
+
+
+def test_of_adversarial_inputs_each_network_sees_its_own(scenes):
+    setting = MIXED.but(inputs="adversarial", epsilon=0.2)
+    found = scenes.scene(setting).map.to_numpy()
+    assert found == close_to(expected_map(scenes, setting))
+    assert found != pytest.approx(scenes.scene(MIXED).map.to_numpy(), abs=1e-3)
+    of_a = attacked(scenes, setting, "a")
+    both = [seen(setting, side, of_a) for side in SIDES]
+    assert found != pytest.approx(
+        np.array([[float(MEASURES["cka"](x, y)) for y in both[1].values()] for x in both[0].values()]),
+        abs=1e-3,
+    )
+
+
+def test_of_inverted_inputs_both_networks_see_those_of_the_first(scenes):
+    setting = MIXED.but(inputs="inverted")
+    found = scenes.scene(setting).map.to_numpy()
+    assert found == close_to(expected_map(scenes, setting))
+    assert found != pytest.approx(scenes.scene(MIXED).map.to_numpy(), abs=1e-3)
+
+
+# -- the curve ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("measure", ["cka", "procrustes_similarity"])
+@pytest.mark.parametrize("inputs", ["benign", "adversarial", "inverted"])
+def test_the_curve_is_of_benign_against_attacked_images_whatever_the_inputs(scenes, measure, inputs):
+    setting = MIXED.but(measure=measure, inputs=inputs)
+    curve = scenes.scene(setting).curve
+    rows = []
+    for side in SIDES:
+        before = seen(setting, side, benign()[0])
+        after = seen(setting, side, attacked(scenes, setting, side))
+        values = [float(MEASURES[measure](before[layer], after[layer])) for layer in before]
+        rows += zip([side.upper()] * 3, before, [0.0, 0.5, 1.0], values, strict=True)
+    assert curve.columns.tolist() == ["network", "layer", "depth", "value"]
+    assert list(zip(curve["network"], curve["layer"], curve["depth"], strict=True)) == [r[:3] for r in rows]
+    assert curve["value"].tolist() == pytest.approx([row[3] for row in rows], rel=1e-4, abs=1e-5)
+
+
+def test_networks_part_further_under_a_stronger_attack(scenes):
+    values = [scenes.scene(MLP.but(epsilon=e)).curve["value"].to_numpy() for e in (0.025, 0.1, 0.3)]
+    assert (values[0] > values[1]).all()
+    assert (values[1] > values[2]).all()
+
+
+# -- answers ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("inputs", ["benign", "adversarial", "inverted"])
+@pytest.mark.parametrize("image", [0, 7])
+def test_answers_are_probabilities_of_the_image_that_each_network_looks_at(scenes, inputs, image):
+    setting = MIXED.but(inputs=inputs, image=image)
+    answers = scenes.scene(setting).answers
+    assert answers.columns.tolist() == ["network", "class", "probability"]
+    for side in SIDES:
+        own = answers[answers["network"] == side.upper()]
+        expected = probabilities(setting, side, looked_at(scenes, setting, side))[image]
+        assert own["class"].tolist() == list(load_data("digits").classes)
+        assert own["probability"].tolist() == pytest.approx(expected.tolist(), abs=1e-5)
+        assert own["probability"].sum() == pytest.approx(1)
+
+
+def test_the_true_class_is_that_of_the_image(scenes):
+    classes, labels = load_data("digits").classes, benign()[1]
+    for image in range(4):
+        assert scenes.scene(MLP.but(image=image)).true == classes[labels[image]]
+
+
+# -- pictures -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("attack", "norm", "epsilon"),
+    [("pgd", "linf", 0.1), ("pgd", "l2", 1.0), ("fgsm", "linf", 0.1), ("fgsm", "l2", 1.0)],
+)
+def test_attacked_pictures_are_near_and_worse_for_the_standard_network(scenes, attack, norm, epsilon):
+    order = float("inf") if norm == "linf" else 2
+    for image in (0, 1, 7):
+        setting = MLP.but(attack=attack, norm=norm, epsilon=epsilon, image=image)
+        pictures, label = scenes.scene(setting).pictures, int(benign()[1][image])
+        assert torch.equal(pictures["benign"], benign()[0][image])
+        for side in SIDES:
+            change = pictures[f"fools {side.upper()}"] - pictures["benign"]
+            assert 0 < change.flatten().norm(order).item() <= epsilon + 1e-5
+            assert torch.equal(pictures[f"fools {side.upper()}"], attacked(scenes, setting, side)[image])
+        both = torch.stack([pictures["benign"], pictures["fools A"]])
+        before, after = probabilities(setting, "a", both)[:, label].tolist()
+        assert after <= before
+        for picture in pictures.values():
+            assert 0 <= picture.min() <= picture.max() <= 1
+
+
+def test_the_change_is_shown_around_grey_as_strong_as_can_be(scenes):
+    pictures = scenes.scene(MLP).pictures
+    for side in "AB":
+        change = pictures[f"fools {side}"] - pictures["benign"]
+        shown = pictures[f"change, {side}"] - 0.5
+        assert shown.abs().max().item() == pytest.approx(0.5)
+        assert torch.allclose(shown * 2 * change.abs().max(), change, atol=1e-6)
+        assert (shown[change == 0] == 0).all()
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_at_epsilon_0_adversarial_images_are_the_benign_ones(scenes, attacks, norm):
+    setting = MLP.but(inputs="adversarial", epsilon=0.0, norm=norm)
+    scene, plain = scenes.scene(setting), scenes.scene(setting.but(inputs="benign"))
+    for side in "AB":
+        assert torch.equal(scene.pictures[f"fools {side}"], scene.pictures["benign"])
+        assert (scene.pictures[f"change, {side}"] == 0.5).all()
+    for name in ("map", "answers"):
+        pd.testing.assert_frame_equal(getattr(scene, name), getattr(plain, name))
+    assert scene.neighbors == plain.neighbors
+    assert scene.curve["value"].tolist() == pytest.approx([1.0] * 6)
+    assert attacks == []
+
+
+def test_inverted_pictures_are_those_of_the_stored_sets(scenes):
+    scene = scenes.scene(MLP)
+    for side in SIDES:
+        images = stored_set(MLP, side).images
+        assert torch.equal(scene.pictures[f"inverted, {side.upper()}"], images[MLP.image])
+        assert torch.equal(scenes.inverted(MLP, side), images[:IMAGES])
+    assert list(scene.pictures) == [
+        *("benign", "fools A", "change, A", "fools B", "change, B"),
+        *("inverted, A", "inverted, B"),
+    ]
+
+
+# -- inputs and attacks -------------------------------------------------------------------------------------
+
+
+def test_benign_images_are_the_first_targets_of_the_committed_pairs(scenes):
+    images, labels = scenes.benign("digits")
+    assert torch.equal(images, benign()[0])
+    assert torch.equal(labels, benign()[1])
+    committed = stored_set(MLP, "a")
+    assert torch.equal(images, load_data("digits").test.images[committed.target_index[:IMAGES]])
+
+
+def test_an_attack_of_several_steps_takes_as_many_as_said(scenes):
+    assert scenes.attack(MLP) == Attack(0.1, "linf", 2)
+    assert scenes.attack(MLP.but(norm="l2", epsilon=1.5)) == Attack(1.5, "l2", 2)
+    assert scenes.attack(MLP.but(attack="fgsm")) == fgsm(0.1)
+    assert Scenes().attack(MLP).steps == 10
+
+
+def test_attacks_have_a_text_each():
+    assert ATTACK_NAMES == {
+        "PGD, L∞": ("pgd", "linf"),
+        "PGD, L2": ("pgd", "l2"),
+        "FGSM, L∞": ("fgsm", "linf"),
+        "FGSM, L2": ("fgsm", "l2"),
+    }
+
+
+def test_without_inverted_images_the_other_views_are_there(scenes):
+    scene = scenes.scene(UNSTORED.but(inputs="inverted"))
+    assert scene.notes == [
+        "no images inverted through mlp, standard, seed 2, are in the store: choose other inputs, or make "
+        "them with notebook 03."
+    ]
+    assert [name for name in VIEWS if getattr(scene, name) is None] == ["answers", "map", "neighbors"]
+    assert list(scene.pictures) == ["benign", "fools A", "change, A", "fools B", "change, B"]
+    assert len(scene.curve) == 6
+
+
+def test_the_second_network_needs_no_inverted_images(scenes):
+    setting = UNSTORED.but(architecture_a="resnet_tiny", inputs="inverted")
+    scene = scenes.scene(setting)
+    assert scene.notes == []
+    assert "inverted, A" in scene.pictures
+    assert "inverted, B" not in scene.pictures
+    assert scene.map.to_numpy() == close_to(expected_map(scenes, setting))
+
+
+# -- neighbours ---------------------------------------------------------------------------------------------
+
+
+def nearest(values, image, count):
+    """By the cosine of centred values, most alike first."""
+    rows = values.numpy() - values.numpy().mean(0)
+    cosine = rows @ rows[image] / np.linalg.norm(rows, axis=1) / np.linalg.norm(rows[image])
+    return [int(i) for i in np.argsort(-cosine) if i != image][:count]
+
+
+@pytest.mark.parametrize("inputs", ["benign", "adversarial"])
+@pytest.mark.parametrize("layer", ["hidden.1", "hidden.5"])
+def test_neighbors_are_nearest_by_the_cosine_at_the_chosen_layer(scenes, inputs, layer):
+    for image in (0, 7):
+        setting = MIXED.but(inputs=inputs, layer_a=layer, layer_b="layer2.0.relu2", image=image)
+        found = scenes.scene(setting).neighbors
+        for side, chosen in zip(SIDES, (layer, "layer2.0.relu2"), strict=True):
+            values = seen(setting, side, looked_at(scenes, setting, side))[chosen]
+            assert found[side.upper()] == nearest(values, image, 5)
+
+
+@pytest.mark.parametrize("shown", [1, 7])
+def test_as_many_neighbors_as_said_and_never_the_image_itself(shown):
+    scenes = Scenes(**QUICK, shown=shown)
+    for image in (0, 11, 23):
+        for found in scenes.scene(MLP.but(image=image)).neighbors.values():
+            assert len(set(found)) == len(found) == shown
+            assert image not in found
+
+
+def test_of_few_images_all_others_are_neighbors():
+    scenes = Scenes(**{**QUICK, "images": 5}, shown=7)
+    for image in (0, 4):
+        for found in scenes.scene(MLP.but(image=image)).neighbors.values():
+            assert sorted(found) == [other for other in range(5) if other != image]
+
+
+# -- stitches -----------------------------------------------------------------------------------------------
+
+
+def test_stitches_of_the_chosen_layers_have_the_recorded_accuracies(scenes):
+    names = tuple(model_of(RESNET, side).name for side in SIDES)
+    stored = [each for each in stitches("digits") if (each.recipe.front, each.recipe.end) == names]
+    layers = {(each.recipe.layer_front, each.recipe.layer_end) for each in stored}
+    assert layers
+    for layer_a, layer_b in layers:
+        found = scenes.scene(RESNET.but(layer_a=layer_a, layer_b=layer_b)).stitched
+        rows = [
+            (measured["accuracy"], measured["robust_accuracy"], way(each.recipe.options))
+            for each in stored
+            if (each.recipe.layer_front, each.recipe.layer_end) == (layer_a, layer_b)
+            for measured in each.record["measured"]
+            if measured["truncated_to"] == 0
+        ]
+        plain = found["way"].str.replace(
+            r", (rank \d+|attacked: \w+|random start|learning rate [\d.]+|BatchNorm updated)", "", regex=True
+        )
+        assert sorted(zip(found["clean"], found["robust"], plain, strict=True)) == sorted(rows)
+        assert found.columns.tolist() == ["way", "clean", "robust"]
+        assert found["way"].is_monotonic_increasing
+        assert found["way"].is_unique
+
+
+@pytest.mark.parametrize("setting", [MLP, RESNET.but(layer_a="layer1.0.relu2", layer_b="layer3.0.relu2")])
+def test_where_no_stitch_is_stored_there_is_none(scenes, setting):
+    stitched = scenes.scene(setting).stitched
+    assert stitched.columns.tolist() == ["way", "clean", "robust"]
+    assert len(stitched) == 0
+
+
+# -- settings -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"inputs": "benin"}, "unknown inputs 'benin'; did you mean 'benign'? Known: benign, adversarial, "
+         "inverted."),
+        ({"measure": "procrustes"}, "similarities are shown, and procrustes is a distance."),
+        ({"attack": "pdg"}, "unknown attack 'pdg'; did you mean 'pgd'? Known: pgd, fgsm."),
+        ({"epsilon": -0.1}, "epsilon must be a finite number ≥ 0 in pixel units, not -0.1."),
+    ],
+)  # fmt: skip
+def test_settings_that_cannot_be(wrong, message):
+    refused(message, lambda: Setting(**wrong))
+    refused(message, lambda: MLP.but(**wrong))
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_an_unknown_norm():
+    refused("unknown norm 'l3'; did you mean 'l2'? Known: linf, l2.", lambda: Setting(norm="l3"))
+
+
+def test_an_unknown_measure():
+    listed = ", ".join(list(MEASURES)[:12])
+    refused(
+        "unknown measure 'ckaa'; did you mean 'cka' or 'cknna' or 'cka_rbf'? "
+        f"Known: {listed}, … ({len(MEASURES)} in all).",
+        lambda: Setting(measure="ckaa"),
+    )
+
+
+def test_a_measure_may_have_options(scenes):
+    found = scenes.scene(MLP.but(measure="jaccard(k=3)"))
+    x, y = (seen(MLP, side, benign()[0])["hidden.5"] for side in SIDES)
+    assert found.value == pytest.approx(float(MEASURES["jaccard"].using(k=3)(x, y)), abs=1e-5)
+
+
+def test_a_setting_with_other_values_leaves_the_first_as_it_was():
+    other = MLP.but(epsilon=0.2, image=1)
+    assert (other.epsilon, other.image, other.architecture_a) == (0.2, 1, "mlp")
+    assert (MLP.epsilon, MLP.image) == (0.1, 3)
+
+
+def test_layers_that_are_not_there_become_the_last_one(scenes):
+    found = scenes.complete(MIXED.but(layer_a="layer1.0.relu2", layer_b="layer1.0.relu2"))
+    assert (found.layer_a, found.layer_b) == ("hidden.5", "layer1.0.relu2")
+    found = scenes.complete(MIXED)
+    assert (found.layer_a, found.layer_b) == ("hidden.5", "layer3.0.relu2")
+    assert scenes.scene(MIXED).setting == found
+
+
+@pytest.mark.parametrize(("asked", "shown"), [(-4, 0), (0, 0), (23, 23), (24, 23), (1000, 23)])
+def test_the_image_is_one_that_there_is(scenes, asked, shown):
+    assert scenes.complete(MLP.but(image=asked)).image == shown
+    assert torch.equal(scenes.scene(MLP.but(image=asked)).pictures["benign"], benign()[0][shown])
+
+
+# -- what cannot be shown -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("setting", "text"),
+    [
+        (MLP.but(seed=7), "mlp, standard, seed 7,"),
+        (MLP.but(trained_b=0.3), "mlp, ε = 0.3, seed 0,"),
+        (Setting(architecture_b="wrn_tiny", trained_b=8 / 255), "wrn_tiny, ε = 8/255, seed 0,"),
+    ],
+)
+def test_a_network_that_is_not_in_the_store(scenes, setting, text):
+    message = f"{text} is not in the store of digits: choose another, or train it with notebook 00."
+    refused(message, lambda: scenes.scene(setting))
+    refused(message, lambda: next(scenes.views(setting)))
+
+
+def test_a_network_that_was_missing_is_found_when_it_is_trained():
+    scenes = Scenes(
+        **SMALL,
+        architectures=["mlp"],
+        epsilons=[0.0],
+        training={"epochs": 1},
+        sizes={"train_size": 200, "test_size": 60},
+    )
+    setting = MLP.but(trained_b=0.0)
+    with pytest.raises(ValueError, match=r"^mlp, standard, seed 0, is not in the store of "):
+        scenes.scene(setting)
+    data = load_data("digits", train_size=200, test_size=60)
+    (recipe,) = zoo.recipes(data, ["mlp"], [0.0], [0], epochs=1)
+    obtain(recipe, data, progress=False, device="cpu")
+    scene = scenes.scene(setting)
+    assert scene.notes == []
+    assert list(scene.pictures) == ["benign", "fools A", "change, A", "fools B", "change, B"]
+    assert np.diag(scene.map).tolist() == pytest.approx([1.0] * 3)
+
+
+def test_too_few_images_for_a_measure():
+    scene = Scenes(**{**SMALL, "images": 3}).scene(MLP)
+    assert scene.notes == ["hidden.1 has 3 rows; a measure needs at least 4 inputs.",
+                           "hidden.5 has 3 rows; a measure needs at least 4 inputs."]  # fmt: skip
+    assert [name for name in VIEWS if getattr(scene, name) is None] == ["map", "curve", "neighbors"]
+
+
+def test_a_measure_that_is_nowhere_defined_leaves_a_note():
+    """Ten neighbours of eight images: a map and a curve without any value say nothing by themselves."""
+    scene = Scenes(**{**SMALL, "images": 8}).scene(MLP.but(measure="jaccard"))
+    assert any("k must be a whole number of at least 1 and at most 7" in note for note in scene.notes)
+
+
+# -- what there is to choose from ---------------------------------------------------------------------------
+
+
+def test_networks_of_a_committed_zoo(scenes):
+    networks = scenes.networks("digits")
+    assert networks["mlp, standard"] == ("mlp", 0.0)
+    assert networks["resnet_tiny, ε = 0.05"] == ("resnet_tiny", 0.05)
+    assert list(networks.values()) == [
+        (kind, epsilon)
+        for kind in ("resnet_tiny", "resnet_tiny_deep", "wrn_tiny", "vgg_tiny", "mlp")
+        for epsilon in (0.0, 0.05, 0.1, 0.2)
+    ]
+
+
+def test_all_networks_that_are_offered_are_there(scenes):
+    for kind, epsilon in scenes.networks("digits").values():
+        setting = MLP.but(architecture_a=kind, trained_a=epsilon)
+        assert scenes.model(setting, "a").recipe == model_of(setting, "a").recipe
+
+
+@pytest.mark.parametrize(("dataset", "most"), [("digits", 0.3), ("shapes", 0.075)])
+def test_epsilon_goes_from_0_to_half_above_the_greatest_of_training(scenes, dataset, most):
+    stops = scenes.epsilons(dataset, "linf")
+    assert len(stops) == 13
+    assert stops[0] == 0
+    assert stops == pytest.approx(np.linspace(0, most, 13), rel=1e-3)
+    assert scenes.epsilons(dataset, "l2") == pytest.approx([10 * stop for stop in stops], rel=1e-3)
+
+
+def test_a_data_set_without_committed_networks(scenes):
+    message = (
+        f"cifar10 has no committed networks ({', '.join(zoo.ZOOS)} have): name architectures and epsilons."
+    )
+    refused(message, lambda: scenes.networks("cifar10"))
+    refused(message, lambda: scenes.epsilons("cifar10", "linf"))
+    refused(message, lambda: Scenes(architectures=["resnet18"]).networks("cifar10"))
+    refused(message, lambda: Scenes(epsilons=[0.0]).networks("cifar10"))
+
+
+def test_networks_and_epsilons_that_were_named():
+    scenes = Scenes(architectures=["resnet18", "vgg11"], epsilons=[0.0, 8 / 255])
+    assert scenes.networks("cifar10") == {
+        "resnet18, standard": ("resnet18", 0.0),
+        "resnet18, ε = 8/255": ("resnet18", 8 / 255),
+        "vgg11, standard": ("vgg11", 0.0),
+        "vgg11, ε = 8/255": ("vgg11", 8 / 255),
+    }
+    assert scenes.epsilons("cifar10", "linf") == pytest.approx(np.linspace(0, 12 / 255, 13), rel=1e-3)
+
+
+# -- computed once ------------------------------------------------------------------------------------------
+
+
+def test_a_second_look_attacks_and_observes_nothing_more(attacks, observations):
+    scenes = Scenes(**SMALL)
+    first = scenes.scene(MLP)
+    assert attacks == [Attack(0.1, "linf", 2)] * 2
+    observed = len(observations)
+    assert_same(scenes.scene(MLP), first)
+    for other in (
+        {"image": 9},
+        {"layer_a": "hidden.1", "layer_b": "hidden.3"},
+        {"measure": "procrustes_similarity"},
+    ):
+        scenes.scene(MLP.but(**other))
+    assert len(observations) == observed
+    scenes.scene(MLP.but(inputs="adversarial"))  # the attacked images are those of the curve
+    assert len(attacks) == 2
+    assert len(observations) == observed
+
+
+def test_another_epsilon_attacks_each_network_once_more(attacks):
+    scenes = Scenes(**SMALL)
+    scenes.scene(MLP)
+    scenes.scene(MLP.but(epsilon=0.2))
+    assert [attack.epsilon for attack in attacks] == [0.1, 0.1, 0.2, 0.2]
+
+
+def test_what_settings_share_does_not_depend_on_what_came_before():
+    """All at one ε, where images that are others could be taken for each other."""
+    shared = Scenes(**QUICK)
+    for setting in (
+        MLP,
+        MLP.but(trained_a=0.1, trained_b=0.0, inputs="adversarial"),
+        MLP.but(seed=1, inputs="inverted"),
+        MLP.but(attack="fgsm", norm="l2", inputs="adversarial", measure="rsa", layer_a="hidden.1"),
+    ):
+        assert_same(shared.scene(setting), Scenes(**QUICK).scene(setting))
+
+
+# -- ahead --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stops(monkeypatch):
+    """Fewer than there are, as each takes its time."""
+    monkeypatch.setattr(material, "STOPS", 4)
+    return [0.0, 0.1, 0.2, 0.3]
+
+
+def test_ahead_there_is_all_that_sliders_show(attacks, observations, stops):
+    scenes = Scenes(**QUICK)
+    scenes.ahead(MLP)
+    done = len(attacks), len(observations)
+    for epsilon, image, layer in zip(stops, (0, 1, 2, 23), ["hidden.1", "hidden.5"] * 2, strict=True):
+        scene = scenes.scene(MLP.but(epsilon=epsilon, image=image, layer_a=layer, layer_b=layer))
+        assert scene.notes == []
+    assert (len(attacks), len(observations)) == done
+    assert len(attacks) == 2 * 3  # none at ε = 0
+
+
+@pytest.mark.parametrize(
+    ("norm", "epsilon", "order"),
+    [("linf", 0.29, [0.3, 0.2, 0.1]), ("l2", 1.6, [2.0, 1.0, 3.0])],
+)
+def test_ahead_the_nearest_epsilon_comes_first(attacks, stops, norm, epsilon, order):
+    scenes = Scenes(**QUICK)
+    scenes.ahead(MLP.but(norm=norm, epsilon=epsilon))
+    assert [attack.epsilon for attack in attacks[::2]] == order
+    assert {attack.norm for attack in attacks} == {norm}
+
+
+# -- step by step -------------------------------------------------------------------------------------------
+
+
+class Enough(Exception):
+    """What a step raises in these tests."""
+
+
+def raising_at(count):
+    """A step that raises when it is called for the `count`th time."""
+    left = iter(range(count))
+
+    def step():
+        if next(left, None) is None:
+            raise Enough
+
+    return step
+
+
+def test_views_come_one_by_one_the_quickest_first(scenes):
+    filled = []
+    for scene in scenes.views(MLP):
+        filled.append([name for name in VIEWS if getattr(scene, name) is not None])
+    assert filled == [VIEWS[: count + 1] for count in range(len(VIEWS))]
+
+
+def test_steps_are_taken_between_views_and_while_attacking(scenes):
+    for count in range(len(VIEWS)):
+        with pytest.raises(Enough):
+            list(scenes.views(MLP, raising_at(count)))
+
+
+def test_what_was_interrupted_anywhere_is_as_good_as_new():
+    interrupted, count = Scenes(**QUICK), 0
+    setting = MLP.but(inputs="adversarial")
+    while True:
+        try:
+            *_, last = interrupted.views(setting, raising_at(count))
+        except Enough:
+            count += 1
+        else:
+            break
+    assert count > len(VIEWS)
+    assert_same(last, Scenes(**QUICK).scene(setting))
+    assert_same(interrupted.scene(setting), last)
+
+
+def test_work_ahead_ends_at_a_step_and_what_is_kept_is_right(attacks, stops):
+    interrupted, fresh = Scenes(**QUICK), Scenes(**QUICK)
+    with pytest.raises(Enough):
+        interrupted.ahead(MLP, raising_at(24))
+    assert 0 < len(attacks) < 6
+    for epsilon in stops[1:3]:
+        assert_same(interrupted.scene(MLP.but(epsilon=epsilon)), fresh.scene(MLP.but(epsilon=epsilon)))
+
+
+def test_networks_are_as_they_were():
+    scenes = Scenes(**SMALL)
+    networks = [scenes.model(MIXED, side).network for side in SIDES]
+    before = [{name: v.clone() for name, v in network.state_dict().items()} for network in networks]
+    for inputs in ("benign", "adversarial", "inverted"):
+        scenes.scene(MIXED.but(inputs=inputs))
+    for side, network, old in zip(SIDES, networks, before, strict=True):
+        assert scenes.model(MIXED, side).network is network
+        assert all(torch.equal(value, old[name]) for name, value in network.state_dict().items())
+        assert not any(module.training for module in network.modules())
+        assert all(weight.requires_grad for weight in network.parameters())
+        assert all(weight.grad is None for weight in network.parameters())
+
+
+def test_given_models_are_what_there_is_to_choose_from():
+    first, last = trained("mlp", 0.0, 1), trained("vgg_tiny", 0.2, 0)
+    scenes = Scenes(**SMALL, models=[first, last])
+    assert scenes.networks("digits") == {
+        "mlp, standard": ("mlp", 0.0),
+        "vgg_tiny, ε = 0.2": ("vgg_tiny", 0.2),
+    }
+    assert scenes.epsilons("digits", "linf")[-1] == pytest.approx(0.3)
+    setting = Setting(architecture_a="mlp", seed=1)
+    assert scenes.model(setting, "a") is first
+    with pytest.raises(
+        ValueError, match=r"^resnet_tiny, ε = 0.1, seed 1, is not in the store of digits: choose another\.$"
+    ):
+        scenes.model(setting, "b")
+    # a slider of ε where no network is robust
+    assert Scenes(**SMALL, models=[first]).epsilons("digits", "linf")[-1] == pytest.approx(12 / 255, rel=1e-3)

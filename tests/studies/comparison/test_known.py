@@ -1,0 +1,344 @@
+"""Rows are kept by what they are of: saved while they are made, and added to what others have saved."""
+
+import json
+import math
+import re
+import subprocess
+import sys
+import threading
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from repsim.studies.comparison import known as module
+from repsim.studies.comparison.known import KnownValues
+from repsim.support import paths
+from repsim.support.artifacts import DamagedArtifact
+
+IDENTITY = {"images": "0123456789ab", "labels": "ba9876543210"}
+ROW = {"value": 0.5, "note": "", "n": 20}
+
+
+def other(value):
+    return {**ROW, "value": value}
+
+
+def content(path):
+    """Of a file, read by a stricter reader of JSON: one that knows no NaN."""
+
+    def refuse(word):
+        raise AssertionError(f"{word} is no JSON")
+
+    return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+def kept(identity=IDENTITY):
+    """What a later run finds: rows by their keys."""
+    known = KnownValues(identity)
+    keys = content(known.path)["values"] if known.path.exists() else []
+    return {key: known[key] for key in keys}
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands still unless it is moved."""
+
+    class Clock:
+        now = 1000.0
+
+        def monotonic(self):
+            return self.now
+
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+# -- saved --------------------------------------------------------------------------------------------------
+
+
+def test_what_was_put_is_there_at_once_and_later():
+    with KnownValues(IDENTITY) as known:
+        assert "a" not in known
+        known.put("a", ROW)
+        assert "a" in known
+        assert known["a"] == ROW
+        assert "b" not in known
+    assert kept() == {"a": ROW}
+
+
+def test_a_row_is_the_callers_own():
+    row = dict(ROW)
+    with KnownValues(IDENTITY) as known:
+        known.put("a", row)
+        row["value"] = 9.0
+    assert kept() == {"a": ROW}
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_what_was_put_before_an_error_is_saved(error):
+    def fail():
+        with KnownValues(IDENTITY) as known:
+            known.put("a", ROW)
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert kept() == {"a": ROW}
+
+
+def test_nothing_is_saved_before_its_time(clock):
+    known = KnownValues(IDENTITY)
+    clock.now += module.SAVE_EVERY
+    known.put("a", ROW)
+    assert not known.path.exists()
+
+
+def test_every_few_seconds_what_there_is_is_saved(clock):
+    """A kill asks no `with` block: what was saved is all that is left."""
+    known = KnownValues(IDENTITY)
+    known.put("a", ROW)
+    clock.now += module.SAVE_EVERY + 0.1
+    known.put("b", other(0.25))
+    assert kept() == {"a": ROW, "b": other(0.25)}
+    clock.now += module.SAVE_EVERY - 0.1
+    known.put("c", ROW)
+    assert set(kept()) == {"a", "b"}
+    clock.now += 0.3
+    known.put("d", ROW)
+    assert set(kept()) == {"a", "b", "c", "d"}
+
+
+def test_how_often_can_be_said(monkeypatch):
+    monkeypatch.setattr(module, "SAVE_EVERY", -1.0)
+    known = KnownValues(IDENTITY)
+    for count, key in enumerate("abc", 1):
+        known.put(key, ROW)
+        assert len(kept()) == count
+
+
+def test_a_killed_process_loses_what_was_not_saved_and_no_more(tmp_path):
+    program = (
+        "import os\n"
+        "from repsim.studies.comparison import known\n"
+        "known.SAVE_EVERY = -1.0\n"
+        f"values = known.KnownValues({IDENTITY!r})\n"
+        f"values.put('a', {ROW!r})\n"
+        "known.SAVE_EVERY = 1000.0\n"
+        f"values.put('b', {ROW!r})\n"
+        "os._exit(9)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (9, "")
+    assert kept() == {"a": ROW}
+
+
+def test_nothing_is_written_where_nothing_is_new(monkeypatch):
+    with KnownValues(IDENTITY):
+        pass
+    assert not paths.comparisons().exists()
+    with KnownValues(IDENTITY) as known:
+        known.put("a", ROW)
+    monkeypatch.setattr(module.artifacts, "write_json", lambda *_: pytest.fail("nothing is new"))
+    with KnownValues(IDENTITY) as known:
+        assert known["a"] == ROW
+
+
+def test_what_was_saved_is_not_written_again(monkeypatch, clock):
+    written, write = [], module.artifacts.write_json
+    monkeypatch.setattr(module.artifacts, "write_json", lambda *a: written.append(1) or write(*a))
+    with KnownValues(IDENTITY) as known:
+        clock.now += module.SAVE_EVERY + 1
+        known.put("a", ROW)
+        assert len(written) == 1
+    assert len(written) == 1
+
+
+# -- beside others ------------------------------------------------------------------------------------------
+
+
+def test_what_another_process_wrote_meanwhile_stays():
+    first, second = KnownValues(IDENTITY), KnownValues(IDENTITY)
+    with first:
+        with second:
+            first.put("a", ROW)
+            second.put("b", other(0.25))
+        assert kept() == {"b": other(0.25)}
+    assert kept() == {"a": ROW, "b": other(0.25)}
+
+
+def test_of_two_that_computed_the_same_the_last_to_save_is_right():
+    """They are equal, but for a run that was told to compute again."""
+    with KnownValues(IDENTITY) as first:
+        first.put("a", other(0.1))
+        with KnownValues(IDENTITY) as second:
+            second.put("a", other(0.2))
+    assert kept() == {"a": other(0.1)}
+
+
+def test_many_at_once_lose_nothing(monkeypatch):
+    monkeypatch.setattr(module, "SAVE_EVERY", -1.0)
+
+    def work(name):
+        with KnownValues(IDENTITY) as known:
+            for count in range(8):
+                known.put(f"{name}{count}", ROW)
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(kept()) == {f"{name}{count}" for name in "abcd" for count in range(8)}
+
+
+# -- what is there ------------------------------------------------------------------------------------------
+
+
+def test_what_is_not_there_survives():
+    """JSON has no NaN."""
+    row = {"value": math.nan, "note": "dropped: 3 images, where 10 are wanted", "n": 3, "low": math.nan}
+    with KnownValues(IDENTITY) as known:
+        known.put("a", row)
+    (found,) = kept().values()
+    assert list(found) == sorted(row)
+    assert math.isnan(found["value"])
+    assert math.isnan(found["low"])
+    assert (found["note"], found["n"]) == (row["note"], 3)
+    assert content(known.path)["values"]["a"]["value"] is None
+
+
+@settings(max_examples=40)
+@given(
+    rows=st.dictionaries(
+        st.text(max_size=8),
+        st.fixed_dictionaries(
+            {
+                "value": st.floats(allow_infinity=False),
+                "note": st.text(max_size=8),
+                "n": st.integers(0, 2**40),
+            }
+        ),
+        max_size=4,
+    )
+)
+def test_any_row_comes_back_as_it_was(rows):
+    identity = {"rows": repr(rows)}
+    with KnownValues(identity, recompute=True) as known:
+        for key, row in rows.items():
+            known.put(key, row)
+    found = kept(identity)
+    assert found.keys() == rows.keys()
+    for key, row in rows.items():
+        assert found[key]["value"] == pytest.approx(row["value"], rel=0, abs=0, nan_ok=True)
+        assert (found[key]["note"], found[key]["n"]) == (row["note"], row["n"])
+
+
+def test_the_file_says_what_it_is_of():
+    with KnownValues(IDENTITY) as known:
+        known.put("a", ROW)
+    assert known.path.parent == paths.comparisons()
+    assert re.fullmatch(r"[0-9a-f]{12}\.json", known.path.name)
+    assert content(known.path) == {
+        "identity": {"version": module.VERSION, **IDENTITY},
+        "values": {"a": ROW},
+    }
+
+
+def test_another_identity_is_another_file():
+    with KnownValues(IDENTITY) as known:
+        known.put("a", ROW)
+    others = [
+        {**IDENTITY, "images": "0" * 12},
+        {**IDENTITY, "labels": "0" * 12},
+        {"images": IDENTITY["images"]},
+        {**IDENTITY, "attack": {"epsilon": 0.1}},
+        {},
+    ]
+    found = [KnownValues(each).path for each in others]
+    assert len({known.path, *found}) == 6
+    assert all(kept(each) == {} for each in others)
+    assert KnownValues(dict(reversed(IDENTITY.items()))).path == known.path
+
+
+def test_of_another_version_nothing_is_known(monkeypatch):
+    """Values that would come out differently now are computed again; those of before stay where they are."""
+    with KnownValues(IDENTITY) as known:
+        known.put("a", ROW)
+    monkeypatch.setattr(module, "VERSION", module.VERSION + 1)
+    assert kept() == {}
+    with KnownValues(IDENTITY) as newer:
+        newer.put("a", other(0.25))
+    assert newer.path != known.path
+    assert newer.identity["version"] == known.identity["version"] + 1
+    assert kept() == {"a": other(0.25)}
+    monkeypatch.setattr(module, "VERSION", module.VERSION - 1)
+    assert kept() == {"a": ROW}
+
+
+# -- again --------------------------------------------------------------------------------------------------
+
+
+def test_recompute_knows_nothing_and_replaces_what_it_is_given():
+    with KnownValues(IDENTITY) as known:
+        known.put("a", ROW)
+        known.put("b", ROW)
+    with KnownValues(IDENTITY, recompute=True) as again:
+        assert "a" not in again
+        again.put("a", other(0.75))
+        assert again["a"] == other(0.75)
+        assert "b" not in again
+    assert kept() == {"a": other(0.75), "b": ROW}
+
+
+def test_recompute_of_nothing_leaves_what_is_kept():
+    with KnownValues(IDENTITY) as known:
+        known.put("a", ROW)
+    with pytest.raises(KeyboardInterrupt), KnownValues(IDENTITY, recompute=True):
+        raise KeyboardInterrupt
+    assert kept() == {"a": ROW}
+
+
+# -- damaged ------------------------------------------------------------------------------------------------
+
+
+def damaged(text):
+    path = KnownValues(IDENTITY).path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            '{"values": {"a"',
+            "{} is not valid JSON (Expecting ':' delimiter: line 1 column 16 (char 15)): remove it and make "
+            "it again.",
+        ),
+        (
+            "",
+            "{} is not valid JSON (Expecting value: line 1 column 1 (char 0)): remove it and make it again.",
+        ),
+        ("[]", "{} holds no JSON mapping: remove it and make it again."),
+        ("{}", "{} holds no values: remove it to compute them again."),
+        ('{"values": [1, 2]}', "{} holds no values: remove it to compute them again."),
+        ('{"values": null}', "{} holds no values: remove it to compute them again."),
+    ],
+)
+def test_a_damaged_file_is_refused_and_left_alone(text, message):
+    path = damaged(text)
+    with pytest.raises(DamagedArtifact) as error:
+        KnownValues(IDENTITY)
+    assert str(error.value) == message.format(path)
+    assert path.read_text(encoding="utf-8") == text
+
+
+def test_recompute_replaces_a_damaged_file():
+    """Nothing of it is wanted: to find out at the end that it cannot be read would cost what was computed."""
+    damaged("{")
+    with KnownValues(IDENTITY, recompute=True) as known:
+        known.put("a", ROW)
+    assert kept() == {"a": ROW}
