@@ -6,19 +6,19 @@ given what the network gives; else by hooks, which see no sums.
 """
 
 from repsim.activations.folding import fold_batchnorm
-from repsim.activations.layer_graph import Ending, Layer, LayerGraph, Layers, Layout
+from repsim.activations.layer_graph import Layer, LayerGraph, Layers, Layout, Suffix
 from repsim.activations.observing import Observation, Observer
 from repsim.activations.rows import as_rows
 from repsim.activations.tracing import capture, trace
 
 __all__ = [
-    "Ending",
     "Layer",
     "LayerGraph",
     "Layers",
     "Layout",
     "Observation",
     "Observer",
+    "Suffix",
     "as_rows",
     "capture",
     "fold_batchnorm",

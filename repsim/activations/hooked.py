@@ -18,10 +18,10 @@ from repsim.activations.copying import copied, frozen
 from repsim.activations.layer_graph import (
     AFFINE,
     Done,
-    Ending,
     Layer,
     LayerGraph,
     Layout,
+    Suffix,
     Visit,
     never_computed,
 )
@@ -138,26 +138,26 @@ class HookedGraph(LayerGraph):
             own, exchanged = (tensors_in(run(value, images)) for value in (found[0], found[0].flip(0)))
         return not all(torch.equal(a, b) for a, b in zip(own, exchanged, strict=True))
 
-    def beginning(self, layer: str) -> nn.Module:
+    def prefix(self, layer: str) -> nn.Module:
         self.check_known(layer)
         return _UpTo(self._copy(), self.calls[layer], self.values[layer], self.dtype)
 
-    def reading(self, layers: Sequence[str]) -> nn.Module:
+    def with_activations(self, layers: Sequence[str]) -> nn.Module:
         for layer in layers:
             self.check_known(layer)
         known = [(self.calls[layer], self.values[layer]) for layer in layers]
         return _Read(self._copy(), known, self.key, self.dtype)
 
-    def ending(self, layer: str) -> Ending:
+    def suffix(self, layer: str) -> Suffix:
         self.check_known(layer)
         if not self.reaches_output(layer):
             raise ValueError(f"the network's output does not depend on layer {layer!r}.")
-        ending = self._ending(layer)
-        self._check_cut(layer, ending)
-        return ending
+        suffix = self._suffix(layer)
+        self._check_cut(layer, suffix)
+        return suffix
 
-    def _ending(self, layer: str) -> Ending:
-        return Ending(context=_Images(), rest=self._replaced(layer, self._copy()))
+    def _suffix(self, layer: str) -> Suffix:
+        return Suffix(context=_Images(), rest=self._replaced(layer, self._copy()))
 
     def _replaced(self, layer: str, network: nn.Module) -> nn.Module:
         return _Replaced(network, self.calls[layer], self.values[layer], self.key, self.dtype)

@@ -76,7 +76,7 @@ class Done(BaseException):  # that no network catches
 
 
 @dataclass(frozen=True)
-class Ending:
+class Suffix:
     """The end of a network, from one of its layers on.
 
     Attributes
@@ -247,7 +247,7 @@ class LayerGraph(ABC):
         """
 
     @abstractmethod
-    def beginning(self, layer: str) -> nn.Module:
+    def prefix(self, layer: str) -> nn.Module:
         """Images → the value of a layer (n, …), by a frozen copy of only what is needed for it.
 
         Raises
@@ -257,11 +257,11 @@ class LayerGraph(ABC):
         """
 
     @abstractmethod
-    def reading(self, layers: Sequence[str]) -> nn.Module:
+    def with_activations(self, layers: Sequence[str]) -> nn.Module:
         """Images → a tuple of the values of layers, and last the network's logits, by a frozen copy."""
 
     @abstractmethod
-    def ending(self, layer: str) -> Ending:
+    def suffix(self, layer: str) -> Suffix:
         """The network from a layer on, by a frozen copy of only what is needed for it.
 
         Raises
@@ -414,18 +414,18 @@ class LayerGraph(ABC):
         """Whether logits go with a layer's value when images exchange it, and are in the middle with it."""
         value = self.values[name].rows.of(self._heads[name])
         with evaluating(self.network), torch.no_grad(), without_tf32():
-            ending = self._ending(name)
-            return is_affine_of_alone(ending.rest, value, ending.context(self.trial_images(FEW)))
+            suffix = self._suffix(name)
+            return is_affine_of_alone(suffix.rest, value, suffix.context(self.trial_images(FEW)))
 
     @abstractmethod
-    def _ending(self, layer: str) -> Ending:
+    def _suffix(self, layer: str) -> Suffix:
         """`ending` of a layer on which the output is known to depend, not compared with the network."""
 
-    def _check_cut(self, layer: str, ending: Ending) -> None:
+    def _check_cut(self, layer: str, suffix: Suffix) -> None:
         """Refuse a cut whose parts do not make the network: some ways to work in place cannot be seen."""
         images = self.trial_images(FEW)
         with evaluating(self.network), torch.no_grad():
-            parts = ending.rest(self.beginning(layer)(images), *ending.context(images))
+            parts = suffix.rest(self.prefix(layer)(images), *suffix.context(images))
             whole = self.logits_of(self.network(images.clone()))
         if isinstance(whole, Tensor) and not self.draws and not alike(parts, whole):
             raise ValueError(

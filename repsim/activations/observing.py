@@ -57,7 +57,7 @@ class Observer:
             raise ValueError("the network puts out no logits, (images, classes): capture reads its layers.")
         self._graph, self._device = graph, graph.device
         self._axes = [graph.channel_axis(layer) if pool else None for layer in self.layers]
-        self._part = fold_batchnorm(graph.reading(self.layers), graph.trial_images(FEW))
+        self._part = fold_batchnorm(graph.with_activations(self.layers), graph.trial_images(FEW))
 
     def observe(self, images: Float[Tensor, "n c h w"]) -> Observation:
         """What the network makes of images, on their device."""

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 from repsim.activations.channels import ChannelAxes
 from repsim.activations.copying import copied, frozen
 from repsim.activations.hooked import CONTAINERS, INPUT, Call, HookedGraph, first_key, watched
-from repsim.activations.layer_graph import AFFINE, HEADS, Ending, LayerGraph, Layout, Visit
+from repsim.activations.layer_graph import AFFINE, HEADS, LayerGraph, Layout, Suffix, Visit
 from repsim.activations.naming import module_paths, name_of_call
 from repsim.activations.rows import Rows, alike
 from repsim.activations.trial import FEW, MORE, depends_on_randomness, mark_of, tensors_in, watched_randomness
@@ -220,14 +220,14 @@ class TracedGraph(LayerGraph):
     def reaches_output(self, layer: str) -> bool:
         return self._cuttable[OUTPUT] in _descendants(self._cuttable[layer])
 
-    def beginning(self, layer: str) -> nn.Module:
+    def prefix(self, layer: str) -> nn.Module:
         self.check_known(layer)
         if not self._has_own_gradient:
-            return self._by_hooks.beginning(self._hooked_name(layer))
+            return self._by_hooks.prefix(self._hooked_name(layer))
         node, rows = self._cuttable[layer], self.values[layer].rows
         return self._part([*_ancestors([node]), node], lambda copied: _as_rows(copied[node], rows))
 
-    def reading(self, layers: Sequence[str]) -> nn.Module:
+    def with_activations(self, layers: Sequence[str]) -> nn.Module:
         for layer in layers:
             self.check_known(layer)
         nodes, output = [self._cuttable[layer] for layer in layers], self._cuttable[OUTPUT]
@@ -249,17 +249,17 @@ class TracedGraph(LayerGraph):
             ),
         )
 
-    def ending(self, layer: str) -> Ending:
+    def suffix(self, layer: str) -> Suffix:
         self.check_known(layer)
         if not self.reaches_output(layer):
             raise ValueError(f"the network's output does not depend on layer {layer!r}.")
         if not self._has_own_gradient:
-            return self._by_hooks.ending(self._hooked_name(layer))
-        ending = self._ending(layer)
-        self._check_cut(layer, ending)
-        return ending
+            return self._by_hooks.suffix(self._hooked_name(layer))
+        suffix = self._suffix(layer)
+        self._check_cut(layer, suffix)
+        return suffix
 
-    def _ending(self, layer: str) -> Ending:
+    def _suffix(self, layer: str) -> Suffix:
         nodes = self._cuttable
         cut, output = nodes[layer], nodes[OUTPUT]
         beyond = _descendants(cut)
@@ -283,7 +283,7 @@ class TracedGraph(LayerGraph):
         inner = {*rest, *again}
         taken = [node for node in cut.graph.nodes if node in context]
         rows = {node: self.values[names[node]].rows for node in [cut, *taken]}
-        return Ending(
+        return Suffix(
             context=self._part(
                 _ancestors(taken) + taken, lambda copied: tuple(_as_rows(copied[n], rows[n]) for n in taken)
             ),

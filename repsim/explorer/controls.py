@@ -10,11 +10,11 @@ import ipywidgets as widgets
 
 from repsim.attacks import epsilon_text
 from repsim.explorer import views
+from repsim.explorer.backend import Backend
 from repsim.explorer.heat_map import HeatMap
 from repsim.explorer.latest import Latest
-from repsim.explorer.saving import save_scene
-from repsim.explorer.scenes import Scenes
-from repsim.explorer.setting import ATTACK_NAMES, INPUTS, Scene, Setting, network_text
+from repsim.explorer.saving import save_results
+from repsim.explorer.setting import ATTACK_NAMES, INPUTS, Results, Setting, network_text
 from repsim.measures import find_measure
 from repsim.training import zoo
 
@@ -35,7 +35,7 @@ class Explorer:
     ----------
     setting
         Where the controls stand at first.
-    scenes
+    backend
         Makes what is shown.
     datasets, measures
         There are to choose from.
@@ -51,14 +51,14 @@ class Explorer:
     def __init__(
         self,
         setting: Setting | None = None,
-        scenes: Scenes | None = None,
+        backend: Backend | None = None,
         *,
         datasets: Sequence[str] = ("digits", "shapes"),
         measures: Sequence[str] = MEASURES_SHOWN,
     ):
         self.setting = self.given = setting or Setting()
-        self.scenes = scenes or Scenes()
-        self.shown: Scene | None = None
+        self.backend = backend or Backend()
+        self.shown: Results | None = None
         self._asked: Values = {}
         datasets = tuple(dict.fromkeys((self.setting.dataset, *datasets)))
         measures = tuple(dict.fromkeys((self.setting.measure, *measures)))
@@ -117,7 +117,7 @@ class Explorer:
             "epsilon": stops("ε", [(epsilon_text(at.epsilon), at.epsilon)]),
             "layer_a": stops("layer of A", [at.layer_a or "…"]),
             "layer_b": stops("layer of B", [at.layer_b or "…"]),
-            "image": count("image", at.image, self.scenes.images - 1),
+            "image": count("image", at.image, self.backend.images - 1),
         }
 
     def _arranged(self) -> widgets.Widget:
@@ -156,7 +156,7 @@ class Explorer:
 
     def _read(self, at: Values) -> Setting:
         """The setting that controls ask for; controls get what there is to choose from."""
-        known = self.scenes.networks(at["dataset"])
+        known = self.backend.networks(at["dataset"])
         chosen = {}
         for side in ("a", "b"):
             name = f"network_{side}"
@@ -164,7 +164,7 @@ class Explorer:
             chosen[f"architecture_{side}"], chosen[f"trained_{side}"] = known[text]
             self._offer(name, list(known), text)
         attack, norm = ATTACK_NAMES[at["attack"]]
-        stops = sorted({*self.scenes.epsilons(at["dataset"], norm), *self._own_stop(at, norm)})
+        stops = sorted({*self.backend.epsilons(at["dataset"], norm), *self._own_stop(at, norm)})
         epsilon = at["epsilon"] if at["epsilon"] in stops else self._as_far(at["epsilon"], stops)
         self._offer("epsilon", [(epsilon_text(stop), stop) for stop in stops], epsilon)
         as_they_are = ("dataset", "seed", "measure", "layer_a", "layer_b", "inputs", "image")
@@ -204,60 +204,60 @@ class Explorer:
         self._asked = at
         self.setting = self._read(at)
         drawn: set[str] = set()
-        for scene in self.scenes.views(self.setting, step):
-            self.setting, self.shown = scene.setting, scene
-            self._show(scene, drawn)
-        self._say("", scene.notes)
+        for results in self.backend.partial_results(self.setting, step):
+            self.setting, self.shown = results.setting, results
+            self._show(results, drawn)
+        self._say("", results.notes)
 
     def _ahead(self, at: Values, step: Step) -> None:
-        self.scenes.ahead(self.setting, step)
+        self.backend.ahead(self.setting, step)
 
     def _failed(self, error: Exception) -> None:
         """The page says what happened, and goes on."""
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         self._say("", [f"{kind}{error}"])
 
-    def _show(self, scene: Scene, drawn: set[str]) -> None:
-        """What of a scene is there and not drawn yet; what is not there stays as it was."""
+    def _show(self, results: Results, drawn: set[str]) -> None:
+        """Draw what is there and not drawn yet; what is not there stays as it was."""
         draws = {
             "layers": self._offer_layers,
-            "pictures": lambda scene: views.pictures(scene.pictures),
-            "answers": lambda scene: views.answers(scene.answers, scene.true, scene.setting.inputs),
+            "pictures": lambda results: views.pictures(results.pictures),
+            "answers": lambda results: views.answers(results.answers, results.true, results.setting.inputs),
             "map": self._draw_map,
             "curve": self._curves,
             "neighbors": self._neighbors,
-            "stitched": lambda scene: views.stitched(scene.stitched),
+            "stitched": lambda results: views.stitched(results.stitched),
         }
         for name, draw in draws.items():
-            if name in drawn or getattr(scene, name) is None:
+            if name in drawn or getattr(results, name) is None:
                 continue
-            found = draw(scene)
+            found = draw(results)
             if name in self.views:
                 self.views[name].value = found
             drawn.add(name)
 
-    def _offer_layers(self, scene: Scene) -> None:
-        chosen = scene.setting.layer_a, scene.setting.layer_b
-        for name, layer, layers in zip(("layer_a", "layer_b"), chosen, scene.layers, strict=True):
+    def _offer_layers(self, results: Results) -> None:
+        chosen = results.setting.layer_a, results.setting.layer_b
+        for name, layer, layers in zip(("layer_a", "layer_b"), chosen, results.layers, strict=True):
             self._offer(name, layers, layer)
 
-    def _draw_map(self, scene: Scene) -> None:
-        at = scene.setting
+    def _draw_map(self, results: Results) -> None:
+        at = results.setting
         pair = f"{at.layer_a} of A (down), {at.layer_b} of B (across)"
         label = find_measure(at.measure).label
-        self.map.show(scene.map, f"{label} = {scene.value:.3f}: {pair}")
-        self.map.chosen = [scene.layers[0].index(at.layer_a), scene.layers[1].index(at.layer_b)]
+        self.map.show(results.map, f"{label} = {results.value:.3f}: {pair}")
+        self.map.chosen = [results.layers[0].index(at.layer_a), results.layers[1].index(at.layer_b)]
 
-    def _curves(self, scene: Scene) -> str:
-        at = scene.setting
-        label = f"{at.measure}, benign – {at.attack.upper()} at ε = {epsilon_text(at.epsilon)}"
-        return views.curves(scene.curve, {"A": at.layer_a, "B": at.layer_b}, label)
+    def _curves(self, results: Results) -> str:
+        at = results.setting
+        label = f"{at.measure}, natural – {at.attack.upper()} at ε = {epsilon_text(at.epsilon)}"
+        return views.curves(results.curve, {"A": at.layer_a, "B": at.layer_b}, label)
 
-    def _neighbors(self, scene: Scene) -> str:
-        dataset = scene.setting.dataset
-        images, labels = self.scenes.benign(dataset)
-        classes = self.scenes.dataset(dataset).classes
-        return views.neighbors(scene.neighbors, images, [classes[label] for label in labels.tolist()])
+    def _neighbors(self, results: Results) -> str:
+        dataset = results.setting.dataset
+        images, labels = self.backend.natural(dataset)
+        classes = self.backend.dataset(dataset).classes
+        return views.neighbors(results.neighbors, images, [classes[label] for label in labels.tolist()])
 
     def _say(self, text: str, notes: list[str] | None = None) -> None:
         self.status.value = views.message(notes) if notes else f"<span>{text}</span>"
@@ -290,10 +290,10 @@ class Explorer:
         ValueError
             There is nothing yet, or a view of it is missing.
         """
-        scene = self.shown
-        if scene is None or any(getattr(scene, name) is None for name in NEEDED):
+        results = self.shown
+        if results is None or any(getattr(results, name) is None for name in NEEDED):
             raise ValueError("what is shown is not complete: there is nothing to save yet.")
-        return save_scene(scene, self.scenes)
+        return save_results(results, self.backend)
 
     def _save_and_say(self) -> None:
         try:

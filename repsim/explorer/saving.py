@@ -1,4 +1,4 @@
-"""A scene as figures with their tables, and as parameters of a batch run."""
+"""The results of a setting as figures with their tables, and as parameters of a batch run."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import yaml
 from matplotlib.figure import Figure
 
 from repsim.attacks import epsilon_text
-from repsim.explorer.scenes import Scenes
-from repsim.explorer.setting import Scene, Setting, network_text
+from repsim.explorer.backend import Backend
+from repsim.explorer.setting import Results, Setting, network_text
 from repsim.figures import plots
 from repsim.measures import find_measure
 from repsim.support import artifacts, paths
@@ -27,23 +27,23 @@ def parameters(setting: Setting) -> dict[str, object]:
     return {**found, **{name: epsilon_text(found[name]) for name in EPSILONS}}
 
 
-def save_scene(scene: Scene, scenes: Scenes) -> list[Path]:
-    """Write a complete scene: `figures/<dataset>/07_*.png`, `.pdf`, `.csv`, and `07_setting.yaml`."""
-    slug = scenes.dataset(scene.setting.dataset).slug
+def save_results(results: Results, backend: Backend) -> list[Path]:
+    """Write complete results: `figures/<dataset>/07_*.png`, `.pdf`, `.csv`, and `07_setting.yaml`."""
+    slug = backend.dataset(results.setting.dataset).slug
     saved = []
-    for name, (figure, table) in figures(scene).items():
+    for name, (figure, table) in figures(results).items():
         plots.save(figure, table, slug, name, formats=FORMATS)
         saved += [paths.figures(slug) / f"{name}.{suffix}" for suffix in (*FORMATS, "csv")]
     path = paths.figures(slug) / "07_setting.yaml"
     with artifacts.atomic(path) as temporary:
-        text = yaml.safe_dump(parameters(scene.setting), sort_keys=False, allow_unicode=True)
+        text = yaml.safe_dump(parameters(results.setting), sort_keys=False, allow_unicode=True)
         temporary.write_text(text, encoding="utf-8")
     return [*saved, path]
 
 
-def figures(scene: Scene) -> dict[str, tuple[Figure, pd.DataFrame]]:
-    """The views of a scene, by the names of their files, each with its table."""
-    at = scene.setting
+def figures(results: Results) -> dict[str, tuple[Figure, pd.DataFrame]]:
+    """The views of results, by the names of their files, each with its table."""
+    at = results.setting
     measure = find_measure(at.measure)
     names = {
         "A": network_text(at.architecture_a, at.trained_a),
@@ -56,27 +56,29 @@ def figures(scene: Scene) -> dict[str, tuple[Figure, pd.DataFrame]]:
         return table.assign(**{name: value for name, value in described.items() if name not in table})
 
     sides = {"axes_labels": (f"A: {names['A']}", f"B: {names['B']}")}
-    low = min(0.0, float(scene.map.min(axis=None)))
-    map_figure = plots.heat_maps({f"{at.inputs} images": scene.map}, label=measure.label, low=low, **sides)
-    pairs = scene.map.rename_axis(index="layer_a", columns="layer_b").stack().rename("value").reset_index()
-    curve = scene.curve.assign(network=scene.curve["network"].map(names))
-    label = {"value": f"{measure.label}, benign – attacked at ε = {epsilon_text(at.epsilon)}"}
+    low = min(0.0, float(results.map.min(axis=None)))
+    map_figure = plots.heat_maps({f"{at.inputs} images": results.map}, label=measure.label, low=low, **sides)
+    pairs = results.map.rename_axis(index="layer_a", columns="layer_b").stack().rename("value").reset_index()
+    curve = results.curve.assign(network=results.curve["network"].map(names))
+    label = {"value": f"{measure.label}, natural – attacked at ε = {epsilon_text(at.epsilon)}"}
     curve_figure = plots.panels(curve, "depth", label, "network", labels={"network": ""}, ordered=False)
-    pictures = plots.image_grid({"": torch.stack([*scene.pictures.values()])}, columns=list(scene.pictures))
+    pictures = plots.image_grid(
+        {"": torch.stack([*results.pictures.values()])}, columns=list(results.pictures)
+    )
     pixels = pd.DataFrame(
         [
             {"picture": name, "row": row, "column": column, "channel": channel, "value": value}
-            for name, image in scene.pictures.items()
+            for name, image in results.pictures.items()
             for channel, plane in enumerate(image.tolist())
             for row, line in enumerate(plane)
             for column, value in enumerate(line)
         ]
     )
-    answers = scene.answers.assign(network=scene.answers["network"].map(names))
+    answers = results.answers.assign(network=results.answers["network"].map(names))
     answers_figure = plots.bars(answers, "class", "probability", "network", labels={"network": ""})
     return {
         "07_map": (map_figure, told(pairs)),
         "07_curve": (curve_figure, told(curve)),
         "07_pictures": (pictures, pixels),
-        "07_answers": (answers_figure, told(answers).assign(true=scene.true)),
+        "07_answers": (answers_figure, told(answers).assign(true=results.true)),
     }

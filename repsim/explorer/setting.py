@@ -14,7 +14,7 @@ from repsim.measures import find_measure
 from repsim.support import messages
 from repsim.training import zoo
 
-INPUTS = ("benign", "adversarial", "inverted")
+INPUTS = ("natural", "adversarial", "inverted")
 ATTACKS = ("pgd", "fgsm")  # fast enough to follow a slider
 ATTACK_NAMES = {  # text → attack and norm
     f"{name.upper()}, {text}": (name, norm)
@@ -45,7 +45,7 @@ class Setting:
     attack, norm, epsilon
         Of the adversarial images.
     inputs
-        What both networks look at: `benign` images; `adversarial` ones, each network those that fool it;
+        What both networks look at: `natural` images; `adversarial` ones, each network those that fool it;
         images `inverted` through the first.
     image
         Which of the images is shown.
@@ -63,7 +63,7 @@ class Setting:
     attack: str = "pgd"
     norm: str = "linf"
     epsilon: float = 0.1
-    inputs: str = "benign"
+    inputs: str = "natural"
     image: int = 0
 
     def __post_init__(self):
@@ -81,7 +81,7 @@ class Setting:
 
 
 @dataclass
-class Scene:
+class Results:
     """What is to be seen at a setting; views that are not there yet are None.
 
     Attributes
@@ -97,7 +97,7 @@ class Scene:
     map
         Layers of the first network down, of the second across.
     curve
-        One row per network and layer: `network`, `layer`, `depth`, `value`: benign against attacked images.
+        One row per network and layer: `network`, `layer`, `depth`, `value`: natural against attacked images.
     neighbors
         Name of a network → the images nearest to this one at the chosen layer, nearest first.
     stitched

@@ -1,4 +1,4 @@
-"""A scene's pictures, curves and bars as HTML: quick to draw, and read out by a screen reader."""
+"""Pictures, curves and bars of results as HTML: quick to draw, and read out by a screen reader."""
 
 from __future__ import annotations
 

@@ -89,13 +89,13 @@ def graph_of(name):
 
 
 def recombined(graph, layer, images):
-    ending = graph.ending(layer)
-    return ending.rest(graph.beginning(layer)(images), *ending.context(images))
+    suffix = graph.suffix(layer)
+    return suffix.rest(graph.prefix(layer)(images), *suffix.context(images))
 
 
 def parts_of(graph, layer):
-    ending = graph.ending(layer)
-    return {"beginning": graph.beginning(layer), "context": ending.context, "rest": ending.rest}
+    suffix = graph.suffix(layer)
+    return {"beginning": graph.prefix(layer), "context": suffix.context, "rest": suffix.rest}
 
 
 def representatives(graph):
@@ -175,7 +175,7 @@ def test_a_beginning_gives_the_value_that_capture_gives(name):
     images = images_for(name)
     captured = capture(graph, images, list(graph.values))
     for layer in representatives(graph):
-        assert torch.equal(graph.beginning(layer)(images), captured[layer]), layer
+        assert torch.equal(graph.prefix(layer)(images), captured[layer]), layer
 
 
 @pytest.mark.parametrize("name", ["resnet_tiny", "vit_tiny", "Branching"])
@@ -198,15 +198,15 @@ def test_batchnorm_values_are_not_those_of_the_relu_after_it():
     graph = trace(network, (3, 32, 32))
     assert network.relu.inplace
     for norm, relu in (("bn1", "relu"), ("layer3.1.bn1", "layer3.1.relu")):
-        before, after = (graph.beginning(layer)(images) for layer in (norm, relu))
+        before, after = (graph.prefix(layer)(images) for layer in (norm, relu))
         assert before.min() < 0
         assert torch.equal(after, before.relu())
-        ending = graph.ending(norm)
-        context = ending.context(images)
-        nothing = ending.rest(torch.zeros_like(before), *context)
-        assert torch.equal(ending.rest(-before.abs(), *context), nothing)  # a ReLU follows
-        assert not torch.equal(ending.rest(before.abs(), *context), nothing)
-        beyond = graph.ending(relu)
+        suffix = graph.suffix(norm)
+        context = suffix.context(images)
+        nothing = suffix.rest(torch.zeros_like(before), *context)
+        assert torch.equal(suffix.rest(-before.abs(), *context), nothing)  # a ReLU follows
+        assert not torch.equal(suffix.rest(before.abs(), *context), nothing)
+        beyond = graph.suffix(relu)
         assert not torch.equal(beyond.rest(-before.abs(), *context), beyond.rest(0 * before, *context))
 
 
@@ -243,14 +243,14 @@ def test_an_end_does_not_overwrite_what_it_is_given(name, layers):
     _network, graph = graph_of(name)
     images = images_for(name)
     for layer in layers:
-        value = graph.beginning(layer)(images)
-        ending = graph.ending(layer)
-        context = ending.context(images)
+        value = graph.prefix(layer)(images)
+        suffix = graph.suffix(layer)
+        context = suffix.context(images)
         kept, kept_context = value.clone(), [each.clone() for each in context]
-        first = ending.rest(value, *context)
+        first = suffix.rest(value, *context)
         assert torch.equal(value, kept), layer
         assert all(torch.equal(one, other) for one, other in zip(context, kept_context, strict=True))
-        assert torch.equal(ending.rest(value, *context), first)
+        assert torch.equal(suffix.rest(value, *context), first)
 
 
 # -- frozen copies ------------------------------------------------------------------------------------------
@@ -359,9 +359,9 @@ def test_at_a_block_output_each_module_is_in_one_part_and_runs_once(name, layer)
     value = parts["beginning"](images)
     assert calls(parts["beginning"], lambda: parts["beginning"](images)) == order[:cut]
     assert calls(parts["rest"], lambda: parts["rest"](value)) == order[cut:]
-    beginning, rest = (sum(weight.numel() for weight in parts[p].parameters()) for p in ("beginning", "rest"))
-    assert beginning == graph.layers[layer].parameters
-    assert beginning + rest == sum(weight.numel() for weight in network.parameters())
+    prefix, rest = (sum(weight.numel() for weight in parts[p].parameters()) for p in ("beginning", "rest"))
+    assert prefix == graph.layers[layer].parameters
+    assert prefix + rest == sum(weight.numel() for weight in network.parameters())
 
 
 @pytest.mark.parametrize(
@@ -397,26 +397,26 @@ def test_nothing_goes_around_a_block_output(name):
     _network, graph = graph_of(name)
     images = images_for(name, 1)
     for layer in graph.select("blocks"):
-        assert graph.ending(layer).context(images) == (), layer
-        assert innermost(graph.ending(layer).context) == set()
+        assert graph.suffix(layer).context(images) == (), layer
+        assert innermost(graph.suffix(layer).context) == set()
 
 
 def test_around_dense_layers_goes_what_they_are_joined_with():
     _network, graph = graph_of("small_densenet")
     images = images_for("small_densenet")
-    ending = graph.ending("features.denseblock1.denselayer2.conv2")
+    suffix = graph.suffix("features.denseblock1.denselayer2.conv2")
     captured = capture(graph, images, ["features.pool0", "features.denseblock1.denselayer1.conv2"])
-    context = ending.context(images)
+    context = suffix.context(images)
     assert len(context) == 2
     assert all(torch.equal(*pair) for pair in zip(context, captured.values(), strict=True))
 
 
 def test_a_hooked_beginning_stops_at_its_layer():
     _network, graph = graph_of("Branching")
-    beginning = graph.beginning("relu")
-    called = calls(beginning, lambda: beginning(images_for()))
+    prefix = graph.prefix("relu")
+    called = calls(prefix, lambda: prefix(images_for()))
     assert [path.rpartition(".")[2] for path in called] == ["conv1", "bn1", "relu"]
-    assert not any(module._forward_hooks for module in beginning.modules())
+    assert not any(module._forward_hooks for module in prefix.modules())
 
 
 # -- replacing a value --------------------------------------------------------------------------------------
@@ -426,19 +426,19 @@ def test_inside_a_residual_branch_the_rest_still_sees_the_original_input():
     network, graph = graph_of("resnet_tiny")
     images = images_for()
     given = torch.randn(3, 16, 8, 8, generator=torch.Generator().manual_seed(2))
-    ending = graph.ending("layer2.0.bn1")
+    suffix = graph.suffix("layer2.0.bn1")
     with torch.no_grad():
         x = network.layer1(network.relu1(network.bn1(network.conv1(network.normalize(images)))))
         block = network.layer2[0]
         x = block.relu2(block.bn2(block.conv2(block.relu1(given))) + block.shortcut(x))
         expected = network.fc(network.avgpool(network.layer3(x)).flatten(1))
-    assert torch.equal(ending.rest(given, *ending.context(images)), expected)
+    assert torch.equal(suffix.rest(given, *suffix.context(images)), expected)
 
 
 def test_inside_a_preactivation_block_the_shortcut_goes_around():
     network, graph = graph_of("wrn_tiny")
     images = images_for()
-    ending = graph.ending("layer2.0.conv1")
+    suffix = graph.suffix("layer2.0.conv1")
     block = network.layer2[0]
     with torch.no_grad():
         activated = block.relu1(block.bn1(network.layer1(network.conv1(network.normalize(images)))))
@@ -446,14 +446,14 @@ def test_inside_a_preactivation_block_the_shortcut_goes_around():
         x = block.conv2(block.relu2(block.bn2(given))) + block.shortcut(activated)
         x = network.relu2(network.bn2(network.layer3(x)))
         expected = network.fc(network.avgpool(x).flatten(1))
-    assert torch.equal(ending.rest(given, *ending.context(images)), expected)
+    assert torch.equal(suffix.rest(given, *suffix.context(images)), expected)
 
 
 def test_inside_a_transformer_block_the_tokens_go_around():
     network, graph = graph_of("vit_tiny")
     images = images_for()
     name = "encoder.layers.encoder_layer_1"
-    ending = graph.ending(f"{name}.mlp.3")
+    suffix = graph.suffix(f"{name}.mlp.3")
     tokens = capture(graph, images, f"{name}.add")[f"{name}.add"]  # after attention
     given = torch.randn(tokens.shape, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
@@ -461,7 +461,7 @@ def test_inside_a_transformer_block_the_tokens_go_around():
         for block in list(network.encoder.layers)[2:]:
             x = block(x)
         expected = network.heads(network.encoder.ln(x)[:, 0])
-    assert torch.equal(ending.rest(given, *ending.context(images)), expected)
+    assert torch.equal(suffix.rest(given, *suffix.context(images)), expected)
 
 
 @pytest.mark.parametrize("layer", ["conv1", "relu", "relu_1", "pool", "fc.input", "fc"])
@@ -469,7 +469,7 @@ def test_a_hooked_end_goes_on_with_what_it_is_given(layer):
     network, graph = graph_of("Branching")
     images = images_for()
     given = torch.rand(3, *graph.values[layer].shape, generator=torch.Generator().manual_seed(2)) - 0.3
-    ending = graph.ending(layer)
+    suffix = graph.suffix(layer)
     with torch.no_grad():
         steps = {
             "conv1": lambda x: network.bn1(x).relu(),
@@ -482,7 +482,7 @@ def test_a_hooked_end_goes_on_with_what_it_is_given(layer):
         expected = given
         for name in list(steps)[list(steps).index(layer) :]:
             expected = steps[name](expected)
-        assert torch.equal(ending.rest(given, *ending.context(images)), expected)
+        assert torch.equal(suffix.rest(given, *suffix.context(images)), expected)
 
 
 def test_a_traced_network_and_its_hooked_twin_are_cut_alike():
@@ -499,10 +499,10 @@ def test_a_traced_network_and_its_hooked_twin_are_cut_alike():
     images = images_for()
     generator = torch.Generator().manual_seed(2)
     for layer in ("bn1", "layer1.0.bn2", "layer2.0.conv1", "layer2.0.shortcut.0", "layer3.0.relu2", "fc"):
-        assert torch.equal(graph.beginning(layer)(images), hooked.beginning(layer)(images))
+        assert torch.equal(graph.prefix(layer)(images), hooked.prefix(layer)(images))
         given = torch.randn(3, *graph.values[layer].shape, generator=generator)
-        ours, theirs = graph.ending(layer), hooked.ending(layer)
-        results = [ending.rest(given, *ending.context(images)) for ending in (ours, theirs)]
+        ours, theirs = graph.suffix(layer), hooked.suffix(layer)
+        results = [suffix.rest(given, *suffix.context(images)) for suffix in (ours, theirs)]
         assert torch.equal(*results), layer
 
 
@@ -532,9 +532,9 @@ def test_gradients_flow_through_both_parts_to_the_images(name, layer):
 def test_gradients_flow_to_the_value_that_is_given(name, layer):
     _network, graph = graph_of(name)
     images = images_for(name)
-    ending = graph.ending(layer)
-    value = graph.beginning(layer)(images).requires_grad_()
-    ending.rest(value, *ending.context(images)).square().sum().backward()
+    suffix = graph.suffix(layer)
+    value = graph.prefix(layer)(images).requires_grad_()
+    suffix.rest(value, *suffix.context(images)).square().sum().backward()
     assert value.grad.any()
 
 
@@ -560,7 +560,7 @@ def test_an_unknown_layer_is_refused_and_the_nearest_named(cut):
 def test_a_group_of_layers_is_no_layer():
     _, graph = graph_of("mlp")
     with pytest.raises(ValueError, match=r"^unknown layer 'blocks'; known: hidden\.0,"):
-        graph.beginning("blocks")
+        graph.prefix("blocks")
 
 
 @pytest.mark.parametrize("branching", [False, True])
@@ -569,11 +569,11 @@ def test_a_layer_on_which_the_output_does_not_depend_is_refused(branching):
     images = images_for()
     graph = trace(network, SHAPE)
     expected = network.aside(images.flatten(1)).detach()
-    assert torch.equal(graph.beginning("aside")(images), expected)  # it can be looked at all the same
+    assert torch.equal(graph.prefix("aside")(images), expected)  # it can be looked at all the same
     with pytest.raises(
         ValueError, match="^" + re.escape("the network's output does not depend on layer 'aside'.")
     ):
-        graph.ending("aside")
+        graph.suffix("aside")
     assert torch.equal(recombined(graph, "fc", images), network(images))
 
 
@@ -583,13 +583,13 @@ def test_a_layer_that_some_images_never_reach_is_refused_when_they_come():
     bright, dark = images_for(), 0.1 * images_for()
     assert torch.equal(recombined(graph, "extra", bright), network(bright))
     message = "for these images the network never computes 'extra': it branches on them."
-    beginning, ending = graph.beginning("extra"), graph.ending("extra")
+    prefix, suffix = graph.prefix("extra"), graph.suffix("extra")
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        beginning(dark)
+        prefix(dark)
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        ending.rest(torch.zeros(3, 768), *ending.context(dark))
+        suffix.rest(torch.zeros(3, 768), *suffix.context(dark))
     assert torch.equal(recombined(graph, "extra", bright), network(bright))  # no hook was left behind
-    assert not any(module._forward_hooks for part in (beginning, ending.rest) for module in part.modules())
+    assert not any(module._forward_hooks for part in (prefix, suffix.rest) for module in part.modules())
     assert torch.equal(recombined(graph, "fc", dark), network(dark))
 
 
@@ -615,7 +615,7 @@ class Hidden(nn.Module):
 def test_a_cut_that_would_not_make_the_network_is_refused(same):
     graph = trace(Hidden(same).eval(), (3, 4, 4))
     with pytest.raises(ValueError, match=r"^the network cannot be cut at 'fc1': it changes values in place"):
-        graph.ending("fc1")
+        graph.suffix("fc1")
 
 
 def test_operators_that_end_in_an_underscore_do_not_work_in_place():
@@ -635,6 +635,6 @@ def test_operators_that_end_in_an_underscore_do_not_work_in_place():
     graph = trace(network, (3, 4, 4))
     with torch.no_grad():
         for layer in ("gt", "flatten"):
-            ending = graph.ending(layer)
-            value = graph.beginning(layer)(images)
-            assert torch.equal(ending.rest(value, *ending.context(images)), network(images))
+            suffix = graph.suffix(layer)
+            value = graph.prefix(layer)(images)
+            assert torch.equal(suffix.rest(value, *suffix.context(images)), network(images))

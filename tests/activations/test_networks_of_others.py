@@ -112,12 +112,12 @@ def test_layers_are_those_of_the_network_as_it_is_called(name):
         expected = network(images())
     assert torch.equal(capture(network, images(), "fc")["fc"], expected)
     penultimate = graph.select("penultimate")[0]
-    ending = graph.ending(penultimate)
+    suffix = graph.suffix(penultimate)
     with torch.no_grad():
-        found = ending.rest(graph.beginning(penultimate)(images()), *ending.context(images()))
+        found = suffix.rest(graph.prefix(penultimate)(images()), *suffix.context(images()))
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
     own = gradient(network, images())
-    torch.testing.assert_close(gradient(graph.beginning("fc"), images()), own, rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(gradient(graph.prefix("fc"), images()), own, rtol=1e-3, atol=1e-6)
     invert(network, images()[:2], images()[2:4], **QUICK)
 
 
@@ -151,11 +151,11 @@ def test_gradients_are_the_networks_own(kind, inner):
     graph = trace(network, SHAPE)
     own = gradient(network, images())
     assert own.abs().max() > 0
-    torch.testing.assert_close(gradient(graph.beginning("fc"), images()), own, rtol=1e-4, atol=0)
+    torch.testing.assert_close(gradient(graph.prefix("fc"), images()), own, rtol=1e-4, atol=0)
     (penultimate,) = graph.select("penultimate")
-    assert graph.beginning(penultimate)(images().requires_grad_()).requires_grad
+    assert graph.prefix(penultimate)(images().requires_grad_()).requires_grad
     with pytest.raises(ValueError, match=f"'{inner}' is none"):
-        graph.beginning(inner)
+        graph.prefix(inner)
 
 
 def test_random_numbers_of_python_and_torch_are_told_and_never_part_of_a_graph():
@@ -255,7 +255,7 @@ def test_batchnorm_is_folded_only_where_that_changes_nothing(name):
     assert list(graph.layers) == list("012345")
     with torch.no_grad():
         expected = network[:3](images())
-    part = fold_batchnorm(graph.beginning("2"), images())
+    part = fold_batchnorm(graph.prefix("2"), images())
     torch.testing.assert_close(part(images()), expected)
     assert any(isinstance(module, nn.BatchNorm2d) for module in part.modules())
     invert(network, images()[:2], images()[2:4], **QUICK)
@@ -263,7 +263,7 @@ def test_batchnorm_is_folded_only_where_that_changes_nothing(name):
 
 def test_folding_that_changes_something_is_given_up_with_a_word(monkeypatch):
     network = randomized(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU()).eval())
-    part = trace(network, SHAPE).beginning("2")
+    part = trace(network, SHAPE).prefix("2")
     monkeypatch.setattr("repsim.activations.folding.fuse_conv_bn_eval", lambda conv, norm: conv)
     with pytest.warns(UserWarning, match="could not be folded"):
         assert fold_batchnorm(part, images()) is part
@@ -582,7 +582,7 @@ def test_a_name_is_the_modules_path_traced_or_hooked(branching):
     assert list(graph.layers) == ["conv_1", "r", "conv_2", "r_2", "r_1"]
     with torch.no_grad():
         assert torch.equal(capture(graph, images(), "conv_1")["conv_1"], network.conv_1(images()))
-        assert torch.equal(graph.beginning("r_1")(images()), network(images()))
+        assert torch.equal(graph.prefix("r_1")(images()), network(images()))
 
 
 def test_layers_of_hooked_networks_are_complete():
@@ -600,8 +600,8 @@ def test_layers_of_hooked_networks_are_complete():
     assert graph.how == "hooked"
     assert list(graph.layers) == ["conv", "attend", "head"]
     assert graph.layers["attend"].shape == (196, 8)
-    ending = graph.ending("attend")
-    rest = ending.rest(2 * graph.beginning("attend")(images()), images())
+    suffix = graph.suffix("attend")
+    rest = suffix.rest(2 * graph.prefix("attend")(images()), images())
     assert not torch.allclose(rest, graph.network(images()))
 
 
@@ -634,7 +634,7 @@ def test_tracing_leaves_nothing_in_the_network():
     graph = trace(network, SHAPE)
     assert graph.how == "traced"
     assert (set(vars(network)), set(network.state_dict())) == before
-    torch.testing.assert_close(graph.beginning("fc")(images()), network(images()).detach())
+    torch.testing.assert_close(graph.prefix("fc")(images()), network(images()).detach())
 
 
 def test_tracing_in_one_thread_leaves_other_threads_networks_alone():
@@ -775,7 +775,7 @@ def test_what_a_module_puts_out_is_read_after_it_has_worked_in_place(act):
         values = [
             capture(graph, images(), "1")["1"],
             Observer(graph, ["1"]).observe(images()).values["1"].view(seen["value"].shape),
-            graph.beginning("1")(images()),
+            graph.prefix("1")(images()),
         ]
     for value in values:
         assert torch.equal(value, seen["value"])
@@ -892,7 +892,7 @@ def test_a_network_that_has_changed_is_read_as_it_is_or_refused():
     graphs = [trace(network, SHAPE) for network in (traced, hooked)]
     for network, graph in zip((traced, hooked), graphs, strict=True):
         network.load_state_dict(make(lambda: randomized(Net(), seed=5)).state_dict())
-        torch.testing.assert_close(graph.beginning("fc")(images()), network(images()))
+        torch.testing.assert_close(graph.prefix("fc")(images()), network(images()))
     traced.fc = nn.Linear(8, 10)
     with pytest.raises(ValueError, match="'fc' is another module than it was when the network was traced"):
         capture(graphs[0], images(), "fc")
@@ -943,7 +943,7 @@ def test_a_network_that_cannot_be_copied_is_captured_and_else_refused_in_words()
     graph = trace(make(Locked), SHAPE)
     assert capture(graph, images(), "fc")["fc"].shape == (6, 10)
     with pytest.raises(ValueError, match=r"the network cannot be copied \(cannot pickle"):
-        graph.beginning("fc")
+        graph.prefix("fc")
 
 
 def test_loaders_that_shuffle_are_refused_where_rows_are_matched():

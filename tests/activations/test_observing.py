@@ -318,7 +318,7 @@ def test_a_reading_is_a_tuple_of_values_and_the_output(name):
     graph = trace(network, SHAPE)
     layers = list(graph.layers)[1:4]
     with torch.no_grad():
-        *values, output = graph.reading(layers)(images)
+        *values, output = graph.with_activations(layers)(images)
     for value, expected in zip(values, capture(network, images, layers).values(), strict=True):
         torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(output, logits_of(network, images), rtol=1e-5, atol=1e-6)
@@ -326,7 +326,7 @@ def test_a_reading_is_a_tuple_of_values_and_the_output(name):
 
 @pytest.mark.parametrize("name", ["resnet_tiny", "branching"])
 def test_a_reading_is_frozen(name):
-    part = trace(make(name).train(), SHAPE).reading(["bn1"])
+    part = trace(make(name).train(), SHAPE).with_activations(["bn1"])
     assert not any(each.training for each in part.modules() if each is not part)
     assert not any(weight.requires_grad for weight in part.parameters())
 
@@ -350,7 +350,7 @@ def test_a_reading_is_frozen(name):
 )
 def test_an_unknown_layer(name, layer, message):
     graph = trace(make(name), SHAPE)
-    for ask in (graph.reading, lambda layers: Observer(graph, layers)):
+    for ask in (graph.with_activations, lambda layers: Observer(graph, layers)):
         with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
             ask([next(iter(graph.layers)), layer])
 

@@ -17,13 +17,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from measuring import THREADS, Row, show
 
-from repsim.explorer import Explorer, Scenes, Setting
+from repsim.explorer import Backend, Explorer, Setting
 
 WARM, COLD, HELD = 0.2, 1.5, 0.02  # seconds
 PATIENCE = 300.0
 
 
-class Unprepared(Scenes):
+class Unprepared(Backend):
     """Nothing is computed ahead."""
 
     def ahead(self, setting, step=lambda: None):
@@ -69,9 +69,9 @@ def main() -> None:
     cold.wait(PATIENCE)
     cold.close()
 
-    warm = Explorer(Setting(inputs="adversarial"), Scenes())
+    warm = Explorer(Setting(inputs="adversarial"), Backend())
     warm.wait(PATIENCE)
-    warm.scenes.ahead(warm.setting)
+    warm.backend.ahead(warm.setting)
     warm_times = {"ε": [moved(warm, "epsilon", stop) for stop in stops]}
     warm_times["image"] = [moved(warm, "image", image) for image in range(1, 9)]
     layers = warm.controls["layer_a"].options

@@ -30,7 +30,7 @@ from repsim.data import Augmentation, Dataset, Split
 from repsim.measures import MEASURES
 from repsim.models import build_model
 from repsim.studies.cka_maps.layer_maps import layer_cka
-from repsim.studies.inversion import Reader, invert
+from repsim.studies.inversion import FeatureExtractor, invert
 from repsim.studies.probing import ProbeOptions, fit_probe
 from repsim.studies.stitching import StitchOptions, fit_stitch
 from repsim.support.devices import laid_out, lay_out
@@ -347,7 +347,7 @@ def plain_inversion(model: nn.Module, seeds: Tensor, targets: Tensor, iterations
         model(images)
         loss = (kept.pop() - wanted).norm(dim=1) / wanted.norm(dim=1)
         (gradient,) = torch.autograd.grad(loss.sum(), images)
-        norms = gradient.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+        norms = gradient.flatten(1).norm(dim=1).input_set(-1, 1, 1, 1)
         velocity = 0.9 * velocity + 0.1 * gradient / norms.clamp_min(1e-12)
         images = (images - velocity / 8).clamp(0, 1)
     hook.remove()
@@ -361,15 +361,15 @@ def inversion() -> Iterator[Row]:
     graph = trace(network, SHAPE)
     peer = seconds(lambda: plain_inversion(network, seeds, targets, iterations), repeats=1)
     label = f"inversion, ResNet-18, {count} images, {iterations} updates"
-    ways = {
+    methods = {
         "TF32, as it comes": {},
         "bfloat16": {"precision": "bfloat16"},
     }
-    for name, more in ways.items():
-        read = Reader(graph, "penultimate", SHAPE)
+    for name, more in methods.items():
+        read = FeatureExtractor(graph, "penultimate", SHAPE)
         taken = seconds(lambda r=read, m=more: invert(r, seeds, targets, **options, **m), repeats=1)
         yield Row(f"{label}, {name}: plain ÷ ours", shown(taken), peer / taken)
-    compiled = Reader(graph, "penultimate", SHAPE, compiled=True)
+    compiled = FeatureExtractor(graph, "penultimate", SHAPE, compiled=True)
     start = time.perf_counter()
     invert(compiled, seeds, targets, **{**options, "iterations": 11})
     ready = time.perf_counter() - start
@@ -445,9 +445,9 @@ def probes() -> Iterator[Row]:
 
 def card() -> str:
     """The GPU, its driver and its clocks."""
-    asked = "--query-gpu=name,driver_version,clocks.max.sm,memory.total,power.limit"
+    query = "--query-gpu=name,driver_version,clocks.max.sm,memory.total,power.limit"
     try:
-        command = ["nvidia-smi", asked, "--format=csv,noheader"]
+        command = ["nvidia-smi", query, "--format=csv,noheader"]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return torch.cuda.get_device_name()

@@ -26,7 +26,7 @@ from measuring import THREADS, Row, show
 
 from repsim.data import load_data
 from repsim.models import build_model
-from repsim.studies.inversion import Pairs, Reader, invert
+from repsim.studies.inversion import FeatureExtractor, Pairs, invert
 from repsim.support.compat import import_robustness
 from repsim.training import zoo
 from repsim.training.model_store import obtain_all
@@ -121,7 +121,9 @@ def rows_of(
         wrapped = WithLatent(model)
         options = {"iterations": iterations, "precision": chosen.precision, "batch_size": batch}
         # compiling is a matter of once, tracing and folding are part of each run
-        compiled = Reader(model, "penultimate", seeds.shape[1:], compiled=True) if chosen.compile else None
+        compiled = (
+            FeatureExtractor(model, "penultimate", seeds.shape[1:], compiled=True) if chosen.compile else None
+        )
         if compiled is not None:
             invert(compiled, seeds, targets, progress=False, **{**options, "iterations": 20})
 

@@ -22,7 +22,7 @@ def shown(page):
     """The number above the map, what the curve says of ε, and a picture's pixels."""
     return (
         page.locator(".repsim-caption").inner_text(),
-        page.get_by_text("benign – PGD at").inner_text(),
+        page.get_by_text("natural – PGD at").inner_text(),
         picture(page, "fools A").get_attribute("src"),
     )
 
@@ -71,12 +71,12 @@ def test_the_slider_of_epsilon_moves_what_is_shown(page):
     before = shown(page)
     slider(page, "ε").press("ArrowRight")
     slider(page, "ε").press("ArrowRight")
-    expect(page.get_by_text("benign – PGD at ε = 0.15")).to_be_visible()
+    expect(page.get_by_text("natural – PGD at ε = 0.15")).to_be_visible()
     expect(page.locator(".repsim-caption")).not_to_have_text(before[0])
     after = shown(page)
     assert all(one != other for one, other in zip(before, after, strict=True))
-    page.get_by_label("inputs").select_option("benign")
-    expect(page.get_by_text("answers to the benign image")).to_be_visible()
+    page.get_by_label("inputs").select_option("natural")
+    expect(page.get_by_text("answers to the natural image")).to_be_visible()
 
 
 def test_layers_are_chosen_by_a_click_and_by_the_arrow_keys(page):
@@ -114,7 +114,7 @@ def test_two_visitors_do_not_disturb_each_other(on_the_web, web, visit):
     other = is_ready(visit(web))
     before = shown(on_the_web)
     slider(other, "ε").press("End")
-    expect(other.get_by_text("benign – PGD at ε = 0.3")).to_be_visible()
+    expect(other.get_by_text("natural – PGD at ε = 0.3")).to_be_visible()
     assert shown(on_the_web) == before
 
 

@@ -10,8 +10,8 @@ import yaml
 
 from repsim.attacks import parse_epsilon
 from repsim.cli.parameters import Notebook, read_file
-from repsim.explorer import Explorer, HeatMap, Scenes, Setting, explorer, material, views
-from repsim.explorer import scenes as making
+from repsim.explorer import Backend, Explorer, HeatMap, Setting, explorer, material, views
+from repsim.explorer import backend as making
 from repsim.explorer.saving import parameters
 from repsim.support import paths
 from repsim.support.artifacts import DamagedArtifact
@@ -21,22 +21,22 @@ PATIENCE = 120  # seconds, on a busy machine
 SETTING = Setting(architecture_a="mlp", architecture_b="mlp", epsilon=0.1)
 
 
-def small_scenes():
-    return Scenes(images=24, layers=["blocks", "penultimate"], attack_steps=2, shown=3)
+def small_backend():
+    return Backend(images=24, layers=["blocks", "penultimate"], attack_steps=2, shown=3)
 
 
 @pytest.fixture(scope="module")
-def scenes():
-    return small_scenes()
+def backend():
+    return small_backend()
 
 
 @pytest.fixture
-def explore(scenes):
+def explore(backend):
     """Explorers at a setting, all of whose threads end with the test."""
     made = []
 
-    def make(setting=SETTING, own_scenes=None, **options):
-        made.append(Explorer(setting, own_scenes or scenes, **options))
+    def make(setting=SETTING, own_backend=None, **options):
+        made.append(Explorer(setting, own_backend or backend, **options))
         settle(made[-1])
         return made[-1]
 
@@ -112,7 +112,7 @@ def test_epsilon_moves_the_map_of_adversarial_images(explore):
 
 
 def test_another_data_set_has_other_networks_and_images(explore):
-    found = explore(own_scenes=small_scenes())
+    found = explore(own_backend=small_backend())
     move(found, dataset="shapes")
     assert found.setting.dataset == "shapes"
     assert "mlp, standard" not in found.controls["network_a"].options
@@ -183,16 +183,16 @@ def test_colours_of_a_map_go_from_dark_to_light():
 
 
 def test_what_is_asked_while_something_is_computed_is_not_computed_if_more_is_asked(explore, monkeypatch):
-    found = explore(own_scenes=small_scenes())
+    found = explore(own_backend=small_backend())
     answered = []
-    original = Scenes.views
+    original = Backend.views
 
     def noted(self, setting, step=lambda: None):
         answered.append(setting.epsilon)
         return original(self, setting, step)
 
-    monkeypatch.setattr(Scenes, "views", noted)
-    monkeypatch.setattr(Scenes, "ahead", lambda self, setting, step: None)
+    monkeypatch.setattr(Backend, "views", noted)
+    monkeypatch.setattr(Backend, "ahead", lambda self, setting, step: None)
     stops = [value for _, value in found.controls["epsilon"].options]
     for stop in stops * 3:
         found.controls["epsilon"].value = stop
@@ -203,29 +203,29 @@ def test_what_is_asked_while_something_is_computed_is_not_computed_if_more_is_as
 
 def test_a_slider_in_someones_hand_is_not_moved_back(explore, monkeypatch):
     """While one value is being shown, the control has gone on."""
-    monkeypatch.setattr(Scenes, "ahead", lambda self, setting, step: None)
+    monkeypatch.setattr(Backend, "ahead", lambda self, setting, step: None)
     found = explore()
-    original = Scenes.views
+    original = Backend.views
 
     def while_it_moves_on(self, setting, step=lambda: None):
         found.controls["epsilon"].value = 0.3  # from this thread, so that it asks for nothing
         return original(self, setting, step)
 
-    monkeypatch.setattr(Scenes, "views", while_it_moves_on)
+    monkeypatch.setattr(Backend, "views", while_it_moves_on)
     move(found, epsilon=0.2)
     assert found.shown.setting.epsilon == 0.2
     assert found.controls["epsilon"].value == 0.3
 
 
 def test_epsilon_of_another_data_set_is_a_stop_of_its_own(explore):
-    found = explore(own_scenes=small_scenes())
+    found = explore(own_backend=small_backend())
     found.controls["dataset"].value = "shapes"
     for stop in (0.3, 0.275, 0.3):  # dragged on while the slider becomes another
         if stop in [value for _, value in found.controls["epsilon"].options]:
             found.controls["epsilon"].value = stop
     settle(found)
     assert message(found) == ""
-    assert found.setting.epsilon in found.scenes.epsilons("shapes", "linf")
+    assert found.setting.epsilon in found.backend.epsilons("shapes", "linf")
 
 
 def test_two_visitors_do_not_disturb_each_other(explore):
@@ -252,19 +252,19 @@ def test_a_network_that_is_not_there(explore):
 
 def test_images_that_are_not_there_leave_the_other_views(explore, monkeypatch):
     monkeypatch.setattr(material, "find_inverted", lambda recipe: None)
-    found = explore(SETTING.but(inputs="inverted"), small_scenes())
+    found = explore(SETTING.but(inputs="inverted"), small_backend())
     assert message(found) == (
         "no images inverted through mlp, standard, seed 0, are in the store: choose other inputs, or make "
         "them with notebook 03."
     )
-    assert "benign" in found.views["pictures"].value
+    assert "natural" in found.views["pictures"].value
     assert found.views["curve"].value
-    move(found, inputs="benign")
+    move(found, inputs="natural")
     assert message(found) == ""
 
 
 def test_a_network_whose_file_has_vanished(explore, monkeypatch):
-    own = small_scenes()
+    own = small_backend()
     lost = own.model(SETTING, "b")
     monkeypatch.setattr(TrainedModel, "at_epoch", vanished(lost.name, TrainedModel.at_epoch))
     found = explore(SETTING, own)
@@ -284,7 +284,7 @@ def vanished(name, load):
 
 
 def test_whatever_goes_wrong_is_said_and_the_next_request_is_answered(explore, monkeypatch):
-    found = explore(own_scenes=small_scenes())
+    found = explore(own_backend=small_backend())
     monkeypatch.setattr(making, "row_of", lambda *a: 1 / 0)
     move(found, measure="rsa")
     assert message(found) == "ZeroDivisionError: division by zero"
@@ -298,7 +298,7 @@ def test_texts_from_elsewhere_are_no_html():
     assert "<b>" not in views.message(["<b>bold</b>"])
     assert "<b>" not in views.pictures({"<b>": torch.zeros(3, 2, 2)})
     table = pd.DataFrame({"network": ["A", "B"], "class": ["<b>"] * 2, "probability": [0.5, 1.0]})
-    assert "<b>" not in views.answers(table, "<b>", "benign")
+    assert "<b>" not in views.answers(table, "<b>", "natural")
 
 
 # -- saving -------------------------------------------------------------------------------------------------
@@ -356,6 +356,6 @@ def test_a_folder_that_cannot_be_written_is_said(explore, monkeypatch):
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(explorer, "save_scene", full)
+    monkeypatch.setattr(explorer, "save_results", full)
     found.save_button.click()
     assert message(found) == "OSError: [Errno 28] No space left on device"

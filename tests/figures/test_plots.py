@@ -294,7 +294,7 @@ def test_facets_are_a_grid_of_curves_with_one_legend(table):
         [table.assign(way=way, value=table["value"] + shift) for way, shift in (("b", 0), ("a", 1))]
     )
     ys = {"value": "what it is worth", "other": "the other"}
-    figure = plots.facets(wide, "depth", ys, "way", "seed", labels={"depth": "how deep"})
+    figure = plots.facets(wide, "depth", ys, "fitting_method", "seed", labels={"depth": "how deep"})
     axes = np.array(figure.axes).reshape(2, 2)
     assert [axis.get_title() for axis in axes[0]] == ["b", "a"]
     assert [axis.get_ylabel() for axis in axes[:, 0]] == ["what it is worth", "the other"]

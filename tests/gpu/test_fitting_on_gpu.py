@@ -7,10 +7,10 @@ import torch
 from repsim.activations import capture
 from repsim.attacks import Attack
 from repsim.studies.inversion import (
+    FeatureExtractor,
     InversionOptions,
     InversionRecipe,
     Pairs,
-    Reader,
     find_inverted,
     invert,
     obtain_inverted,
@@ -72,19 +72,19 @@ def fit(committed, data, where, layer=BLOCK, images=None, **options):
 
 @pytest.mark.usefixtures("exact")
 @pytest.mark.parametrize("layer", [BLOCK, INSIDE])
-@pytest.mark.parametrize("way", DIRECT)
-def test_layers_are_matched_as_on_the_cpu(device, committed, tiny_data, alike, way, layer):
-    there, _ = fit(committed, tiny_data, device.type, layer, **DIRECT[way])
-    here, _ = fit(committed, tiny_data, "cpu", layer, **DIRECT[way])
+@pytest.mark.parametrize("fitting_method", DIRECT)
+def test_layers_are_matched_as_on_the_cpu(device, committed, tiny_data, alike, fitting_method, layer):
+    there, _ = fit(committed, tiny_data, device.type, layer, **DIRECT[fitting_method])
+    here, _ = fit(committed, tiny_data, "cpu", layer, **DIRECT[fitting_method])
     assert there.transform.weight.device.type == device.type
-    given = here.beginning(tiny_data.test.images)
+    given = here.prefix(tiny_data.test.images)
     alike(there.transform(given.to(device)), here.transform(given), 1e-3)
     alike(predict(there, tiny_data.test.images), predict(here, tiny_data.test.images), 1e-2)
 
 
-@pytest.mark.parametrize("way", BY_LOSS)
-def test_stitches_are_fitted_as_on_the_cpu(device, committed, tiny_data, way):
-    options = {**QUICK, **BY_LOSS[way]}
+@pytest.mark.parametrize("fitting_method", BY_LOSS)
+def test_stitches_are_fitted_as_on_the_cpu(device, committed, tiny_data, fitting_method):
+    options = {**QUICK, **BY_LOSS[fitting_method]}
     there, curve = fit(committed, tiny_data, device.type, **options)
     here, expected = fit(committed, tiny_data, "cpu", **options)
     pd.testing.assert_frame_equal(curve, expected, rtol=0.1, atol=0.05)
@@ -142,7 +142,7 @@ def test_images_are_inverted_as_near_as_on_the_cpu(device, committed, tiny_data,
     assert there.loss.mean() < 0.6
     assert there.images.min() >= 0
     assert there.images.max() <= 1
-    read = Reader(committed().network, "penultimate", tiny_data.image_shape)
+    read = FeatureExtractor(committed().network, "penultimate", tiny_data.image_shape)
     with torch.no_grad():
         given, wanted = read(there.images), read(targets.to(device))
     distance = (given - wanted).norm(dim=1) / wanted.norm(dim=1)
@@ -153,7 +153,7 @@ def test_images_are_inverted_as_near_as_on_the_cpu(device, committed, tiny_data,
 def test_a_compiled_network_inverts_as_well(on_gpu, committed, tiny_data):
     seeds, targets = tiny_data.test.images[:16], tiny_data.test.images[16:32]
     plain, compiled = (
-        Reader(committed().network, "penultimate", tiny_data.image_shape, compiled=how)
+        FeatureExtractor(committed().network, "penultimate", tiny_data.image_shape, compiled=how)
         for how in (False, True)
     )
     found, expected = (
@@ -172,7 +172,7 @@ def test_images_inverted_on_a_gpu_are_found_on_the_cpu(committed, tiny_data):
         found = find_inverted(recipe)
         assert found.images.device.type == found.loss.device.type == "cpu"
         assert torch.equal(found.images, made.images)
-        read = Reader(committed(where="cpu").network, "penultimate", tiny_data.image_shape)
+        read = FeatureExtractor(committed(where="cpu").network, "penultimate", tiny_data.image_shape)
         with torch.no_grad():
             given, wanted = read(found.images), read(pairs.targets(tiny_data.test))
         distance = (given - wanted).norm(dim=1) / wanted.norm(dim=1)

@@ -61,14 +61,14 @@ def test_a_deep_network_is_traced_and_folded_in_spite_of_tf32(device, alike, arc
         assert graph.how == "traced"
         assert not graph.batch_dependent
         layer = graph.select("penultimate")[0]
-        beginning = graph.beginning(layer)
-        folded = fold_batchnorm(beginning, graph.trial_images(2))
+        prefix = graph.prefix(layer)
+        folded = fold_batchnorm(prefix, graph.trial_images(2))
     assert sum("BatchNorm" in type(each).__name__ for each in folded.modules()) < sum(
-        "BatchNorm" in type(each).__name__ for each in beginning.modules()
+        "BatchNorm" in type(each).__name__ for each in prefix.modules()
     )
     images = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0)).to(device)
     with torch.no_grad():
-        alike(folded(images), beginning(images), 4 * ROUGH)
+        alike(folded(images), prefix(images), 4 * ROUGH)
 
 
 def tokens():
@@ -96,8 +96,8 @@ def test_a_network_cut_in_two_gives_what_it_gives_whole(device, committed, tiny_
     with torch.no_grad():
         whole = graph.network(images)
         for layer in graph.layers:
-            ending = graph.ending(layer)
-            alike(ending.rest(graph.beginning(layer)(images), *ending.context(images)), whole, share)
+            suffix = graph.suffix(layer)
+            alike(suffix.rest(graph.prefix(layer)(images), *suffix.context(images)), whole, share)
 
 
 def test_a_map_is_that_of_the_cpu(device, committed, tiny_data, share):

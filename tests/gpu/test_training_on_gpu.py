@@ -25,8 +25,8 @@ WAYS = {
 }
 
 
-def recipe_on(data, way="pgd", **options):
-    return Recipe.on(data, "resnet_tiny", batch_size=50, epochs=2, **{**WAYS[way], **options})
+def recipe_on(data, fitting_method="pgd", **options):
+    return Recipe.on(data, "resnet_tiny", batch_size=50, epochs=2, **{**WAYS[fitting_method], **options})
 
 
 def weights(network):
@@ -83,9 +83,9 @@ def test_a_network_is_built_as_on_the_cpu(device):
     }
 
 
-@pytest.mark.parametrize("way", [{"crop": 2}, {"flip": True}, {"resized_crop": True}])
-def test_images_are_augmented_as_on_the_cpu(device, tiny_data, alike, way):
-    images, augmentation = tiny_data.train.images[:40], Augmentation(**way)
+@pytest.mark.parametrize("fitting_method", [{"crop": 2}, {"flip": True}, {"resized_crop": True}])
+def test_images_are_augmented_as_on_the_cpu(device, tiny_data, alike, fitting_method):
+    images, augmentation = tiny_data.train.images[:40], Augmentation(**fitting_method)
     found = []
     for where in ("cpu", device):
         with seeded(0, torch.device(where)):
@@ -171,27 +171,27 @@ def test_an_attacker_model_attacks_where_its_images_are(device, committed, some)
 # training
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_training_learns_as_on_the_cpu(device, tiny_data, way):
-    recipe = recipe_on(tiny_data, way)
-    recipe = dataclasses.replace(recipe, epochs=8 if way == "standard" else 2)
+@pytest.mark.parametrize("fitting_method", WAYS)
+def test_training_learns_as_on_the_cpu(device, tiny_data, fitting_method):
+    recipe = recipe_on(tiny_data, fitting_method)
+    recipe = dataclasses.replace(recipe, epochs=8 if fitting_method == "standard" else 2)
     network, curve = train(recipe, tiny_data, device=device.type, progress=False)
     _, expected = train(recipe, tiny_data, device="cpu", progress=False)
     assert all(value.device.type == device.type for value in network.parameters())
     assert not network.training
     # bfloat16 there: each step differs in the third digit
     assert curve["loss"].iloc[0] == pytest.approx(expected["loss"].iloc[0], rel=0.2)
-    if way == "standard":
+    if fitting_method == "standard":
         assert curve["accuracy"].iloc[-1] > 0.7
         assert accuracy(network, tiny_data.test.images, tiny_data.test.labels) > 0.6
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_training_twice_makes_the_same_weights(device, tiny_data, monkeypatch, way):
+@pytest.mark.parametrize("fitting_method", WAYS)
+def test_training_twice_makes_the_same_weights(device, tiny_data, monkeypatch, fitting_method):
     """With cuDNN's deterministic ways, bit for bit."""
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
     first, second = (
-        weights(train(recipe_on(tiny_data, way), tiny_data, device=device.type, progress=False)[0])
+        weights(train(recipe_on(tiny_data, fitting_method), tiny_data, device=device.type, progress=False)[0])
         for _ in range(2)
     )
     for name, value in first.items():

@@ -165,9 +165,9 @@ def test_a_wrapped_network_is_cut_like_any_other(kind):
     model = wrapped(network(kind))
     graph = trace(model, SHAPE)
     with torch.no_grad():
-        value = graph.beginning("model.bn")(pixels())
-        ending = graph.ending("model.bn")
-        torch.testing.assert_close(ending.rest(value, *ending.context(pixels())), model(pixels())[0])
+        value = graph.prefix("model.bn")(pixels())
+        suffix = graph.suffix("model.bn")
+        torch.testing.assert_close(suffix.rest(value, *suffix.context(pixels())), model(pixels())[0])
 
 
 def test_a_network_of_robustness():

@@ -105,7 +105,7 @@ def test_what_it_asks_for_can_be_made(path, like):
     if "fitting" in values:
         settings = experiments.settings_for(data, **StitchOptions.read(values["fitting"]))
         attack = {"method": values["method"], "norm": values["norm"], "epsilon": levels[-1]}
-        assert experiments.ways_of(settings, values["alphas"], values["direct"], **attack)
+        assert experiments.fitting_methods(settings, values["alphas"], values["direct"], **attack)
 
 
 @pytest.mark.parametrize(

@@ -124,9 +124,9 @@ def _stitches(
 
     fitting = StitchOptions.read(values["fitting"])
     settings = experiments.settings_for(own, **fitting)
-    base, here = experiments.plain_way(settings), evaluation_on(own, level)
+    base, here = experiments.plain_method(settings), evaluation_on(own, level)
     attack = {"method": values["method"], "norm": values["norm"], "epsilon": level}
-    ways = experiments.ways_of(settings, values["alphas"], values["direct"], **attack)
+    ways = experiments.fitting_methods(settings, values["alphas"], values["direct"], **attack)
     pairs = experiments.donor_pairs(standard, robust)
     wanted = [(recipe, here, ()) for recipe in same_layer(pairs, layers, own, ways)]
     there = beside.get(values["cross_dataset"])
@@ -136,7 +136,7 @@ def _stitches(
         both = [pair for own_kind, their_kind in kinds for pair in zip(own_kind, their_kind, strict=True)]
         crossed = [*both, *((end, front) for front, end in both)]
         for each, epsilon in ((own, level), (other, parse_epsilon(values["cross_epsilon"]))):
-            way = experiments.plain_way(experiments.settings_for(each, **fitting))
+            way = experiments.plain_method(experiments.settings_for(each, **fitting))
             recipes = same_layer(crossed, layers, each, [way], cross_task=True)
             seen = evaluation_on(each, epsilon)
             wanted += [(recipe, seen, ()) for recipe in recipes]
@@ -149,7 +149,7 @@ def _stitches(
     mixed = [pair for pair in mixed if pair[0].recipe.seed < few]
     transfer = {**attack, "method": "pgd"}
     fooled = [
-        experiments.attacked_way({**settings, "attacked": whose}, 1.0, **transfer)
+        experiments.attacked_method({**settings, "attacked": whose}, 1.0, **transfer)
         for whose in values["attacked"]
     ]
     low = [base.but(rank=rank) for rank in values["ranks"]]

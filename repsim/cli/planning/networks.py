@@ -34,11 +34,11 @@ SHORTENED = {  # names of files → torchvision's
 Values = Mapping[str, object]
 
 
-class Unmade(TrainedModel):
+class PendingModel(TrainedModel):
     """A network that is not there yet, in its place while plans are made: nothing was made from it."""
 
     @classmethod
-    def of(cls, recipe: Recipe, dataset: Dataset) -> Unmade:
+    def of(cls, recipe: Recipe, dataset: Dataset) -> PendingModel:
         """By its recipe; nothing is trained.
 
         Raises
@@ -80,7 +80,7 @@ def _recipes(values: Values, data: Dataset, architectures: Sequence[str], epsilo
 def _found(values: Values, data: Dataset, recipes: Iterable[Recipe]) -> list[TrainedModel]:
     """The networks of recipes, as they are stored, or in their place what is not there."""
     stored = [None if values.get("retrain") else find_whole(recipe, "cpu") for recipe in recipes]
-    return [own or Unmade.of(recipe, data) for own, recipe in zip(stored, recipes, strict=True)]
+    return [own or PendingModel.of(recipe, data) for own, recipe in zip(stored, recipes, strict=True)]
 
 
 def networks(values: Values, data: Mapping[str, Dataset], name: str, remarks: Remarks) -> list[TrainedModel]:
@@ -142,7 +142,7 @@ def by_architecture(models: Iterable[TrainedModel]) -> dict[str, list[TrainedMod
 def trained(data: Dataset, models: Iterable[TrainedModel]) -> Iterator[Work]:
     """Networks of one data set: how many there are, and how long training the others takes."""
     for kind, of_kind in by_architecture(models).items():
-        missing = [m for m in of_kind if isinstance(m, Unmade) and m.recipe.method != "imported"]
+        missing = [m for m in of_kind if isinstance(m, PendingModel) and m.recipe.method != "imported"]
         passes = sum(training_passes(model.recipe, data) for model in missing)
         batches = [batch for m in missing for batch in (m.recipe.batch_size, _tested(m.recipe, data))]
         counts = len(of_kind) - len(missing), len(missing)
@@ -184,7 +184,7 @@ def _checkpoints(texts: Iterable[str], data: Dataset, remarks: Remarks) -> Itera
             remarks.notes.append(f"{name}: of which architecture is not known before; it is left out here.")
             continue
         said = {**said, **options}
-        yield Unmade.of(
+        yield PendingModel.of(
             Recipe(
                 *(data.slug, architecture, data.fingerprint),
                 method="imported",

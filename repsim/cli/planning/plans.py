@@ -10,7 +10,7 @@ import pandas as pd
 
 from repsim.cli.planning.making import inverted, stitched
 from repsim.cli.planning.networks import (
-    Unmade,
+    PendingModel,
     Values,
     is_explorer,
     networks,
@@ -138,7 +138,7 @@ def _work(values: Values, data: Mapping[str, Dataset], plan: Plan) -> Iterator[W
     main = {name: networks(values, data, name, plan) for name in [first, *others(values)]}
     beside = networks_beside(values, data)
     if is_explorer(values):  # which trains none
-        needed = [model for models in main.values() for model in models if isinstance(model, Unmade)]
+        needed = [model for models in main.values() for model in models if isinstance(model, PendingModel)]
         plan.absent += [
             f"the network {model.name} is not stored: train it with notebook 00." for model in needed
         ]

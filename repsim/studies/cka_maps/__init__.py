@@ -1,6 +1,6 @@
 """CKA between all layers of networks, and its block structure (notebook 01)."""
 
-from repsim.studies.cka_maps.block_structure import benign_vs_adversarial, by_attack, maps, parting
+from repsim.studies.cka_maps.block_structure import by_attack, maps, natural_vs_adversarial, parting
 from repsim.studies.cka_maps.layer_maps import (
     as_matrix,
     block_strength,
@@ -12,7 +12,6 @@ from repsim.studies.cka_maps.layer_maps import (
 
 __all__ = [
     "as_matrix",
-    "benign_vs_adversarial",
     "block_strength",
     "by_attack",
     "last_minus_first_third",
@@ -20,5 +19,6 @@ __all__ = [
     "maps",
     "matched_cka",
     "mean_off_diagonal",
+    "natural_vs_adversarial",
     "parting",
 ]

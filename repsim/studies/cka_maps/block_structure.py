@@ -110,7 +110,7 @@ def block_structure(
     return pd.DataFrame(rows)
 
 
-def benign_vs_adversarial(
+def natural_vs_adversarial(
     models: Iterable[TrainedModel],
     split: Split,
     attack: AnyAttack,
@@ -119,7 +119,7 @@ def benign_vs_adversarial(
     progress: bool = True,
     **options,
 ) -> pd.DataFrame:
-    """CKA of each layer on benign images with itself on adversarial ones, each model attacked by itself.
+    """CKA of each layer on natural images with itself on adversarial ones, each model attacked by itself.
 
     Returns
     -------
@@ -128,7 +128,7 @@ def benign_vs_adversarial(
         model on the adversarial images), `layer`, `depth` (0 at the first layer, 1 at the last) and `value`.
     """
     tables = []
-    for model in progress_bar(list(models), "benign vs adversarial", "model", progress):
+    for model in progress_bar(list(models), "natural vs adversarial", "model", progress):
         adversarial = run_attack(model.network, split.images, split.labels, attack)
         table = matched_cka(
             model.network, split.images, adversarial, layers=layers, progress=False, **options
@@ -142,10 +142,10 @@ def benign_vs_adversarial(
 def by_attack(
     models: Iterable[TrainedModel], split: Split, attacks: Mapping[str, AnyAttack], **options
 ) -> pd.DataFrame:
-    """`benign_vs_adversarial` for several attacks: its rows, after `attack`, the attack's name."""
+    """`natural_vs_adversarial` for several attacks: its rows, after `attack`, the attack's name."""
     models = list(models)
     tables = [
-        benign_vs_adversarial(models, split, attack, **options).assign(attack=name)
+        natural_vs_adversarial(models, split, attack, **options).assign(attack=name)
         for name, attack in attacks.items()
     ]
     table = pd.concat(tables, ignore_index=True)
@@ -153,12 +153,12 @@ def by_attack(
 
 
 def parting(table: pd.DataFrame) -> pd.DataFrame:
-    """How far benign and adversarial inputs part ways on their way through each model.
+    """How far natural and adversarial inputs part ways on their way through each model.
 
     Parameters
     ----------
     table
-        As `benign_vs_adversarial` gives it.
+        As `natural_vs_adversarial` gives it.
 
     Returns
     -------

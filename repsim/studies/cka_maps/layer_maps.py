@@ -54,8 +54,8 @@ def layer_cka(
         once, and the map is symmetric with a diagonal of 1.
     images
         In [0, 1], for both models: a tensor, an array, or batches of them, such as a `DataLoader` (see
-        `as_images`); or a tuple of two, row i of which belong together (benign and adversarial images, or two
-        data sets with matching rows). Of a generator, batches are made in the order given, in one pass.
+        `as_images`); or a tuple of two, row i of which belong together (natural and adversarial images, or
+        two data sets with matching rows). Of a generator, batches are made in the order given, in one pass.
     layers_a, layers_b
         `all`, `blocks`, `penultimate`, names, or a fraction of all layers, evenly spaced.
     estimator
@@ -151,7 +151,7 @@ def matched_cka(
     layers: Layers = "all",
     **options,
 ) -> pd.DataFrame:
-    """CKA of each layer with itself, on two versions of the same images (benign and adversarial).
+    """CKA of each layer with itself, on two versions of the same images (natural and adversarial).
 
     Returns
     -------

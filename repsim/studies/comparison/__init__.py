@@ -17,13 +17,13 @@ from repsim.studies.comparison.tables import (
     similarity_matrix,
     with_references,
 )
-from repsim.studies.comparison.values import OUTPUT, Asked, Captured, Value
+from repsim.studies.comparison.values import OUTPUT, Activations, Query, Value
 
 __all__ = [
     "LABELS",
     "OUTPUT",
-    "Asked",
-    "Captured",
+    "Activations",
+    "Query",
     "Value",
     "both_orders",
     "comparable",

@@ -13,10 +13,10 @@ from repsim.attacks import Attack
 from repsim.data import Dataset, ImageSource, Split
 from repsim.measures import Measure, compare_many
 from repsim.measures.comparing import Measures
-from repsim.studies.comparison.known import KnownValues
+from repsim.studies.comparison.input_sets import Inputs, InputSet, as_data, check_sets, make_input_sets
 from repsim.studies.comparison.observing import Observers, by_its_name
-from repsim.studies.comparison.values import OUTPUT, AnyMeasure, Asked, Captured, Value
-from repsim.studies.comparison.views import Inputs, View, as_data, check_sets, make_views
+from repsim.studies.comparison.result_cache import ResultCache
+from repsim.studies.comparison.values import OUTPUT, Activations, AnyMeasure, Query, Value
 from repsim.studies.inversion import InvertedSet, Pairs
 from repsim.support import messages
 from repsim.support.progress import progress_bar
@@ -120,16 +120,16 @@ def compare_models(
     models, layers = {model.name: model for model in models}, by_its_name(layers)
     data = as_data(data)
     observers = Observers(models, layers)
-    asked = Asked.of(measures, permutations, intervals)
-    if asked.predictions or inputs == "adversarial":
+    query = Query.of(measures, permutations, intervals)
+    if query.predictions or inputs == "adversarial":
         check_classes(models, data)
     chosen = pairs_within(models, within)
-    views = make_views(models, data, inputs, layers, pairs=pairs, sets=sets, attack=attack)
-    check_views(views, chosen)
+    input_sets = make_input_sets(models, data, inputs, layers, pairs=pairs, sets=sets, attack=attack)
+    check_input_sets(input_sets, chosen)
     rows = []
-    for view in progress_bar(views, f"{inputs} images", "model", progress and len(views) > 1):
-        work = work_of(view, chosen, observers.layers, asked.measures)
-        rows += _rows(view, work, observers, asked, recompute, progress and len(views) == 1)
+    for input_set in progress_bar(input_sets, f"{inputs} images", "model", progress and len(input_sets) > 1):
+        work = work_of(input_set, chosen, observers.layers, query.measures)
+        rows += _rows(input_set, work, observers, query, recompute, progress and len(input_sets) == 1)
     table = finished(rows, data, inputs, models)
     if measures != "all":
         _check_defined(table)
@@ -143,19 +143,24 @@ def _check_defined(table: pd.DataFrame) -> None:
 
 
 def _rows(
-    view: View, work: Sequence[Value], observers: Observers, asked: Asked, recompute: bool, progress: bool
+    input_set: InputSet,
+    work: Sequence[Value],
+    observers: Observers,
+    query: Query,
+    recompute: bool,
+    progress: bool,
 ) -> list[dict[str, object]]:
-    """One row for each value of a view: kept from an earlier run, or computed and kept now."""
-    with KnownValues(view.identity, recompute) as known:
-        keys = {value: value.key(observers.models, asked) for value in work}
+    """One row for each value of an input set: kept from an earlier run, or computed and kept now."""
+    with ResultCache(input_set.identity, recompute) as known:
+        keys = {value: value.key(observers.models, query) for value in work}
         found = {value: known[key] for value, key in keys.items() if key in known}
         missing = [value for value in work if value not in found]
         if missing:
             names = [name for value in missing for name in (value.model_a, value.model_b)]
-            captured = Captured.of(view, observers, names)
-            captured.check_labels(asked)
+            captured = Activations.of(input_set, observers, names)
+            captured.check_labels(query)
             for value in progress_bar(_by_family(missing), "comparing", "value", progress):
-                found[value] = captured.row(value, asked)
+                found[value] = captured.row(value, query)
                 known.put(keys[value], found[value])
     return [{**value.columns, **found[value]} for value in work]
 
@@ -170,18 +175,21 @@ def _by_family(work: Iterable[Value]) -> list[Value]:
 
 
 def work_of(
-    view: View, pairs: Sequence[tuple[str, str]], layers: Sequence[str], measures: Sequence[AnyMeasure]
+    input_set: InputSet,
+    pairs: Sequence[tuple[str, str]],
+    layers: Sequence[str],
+    measures: Sequence[AnyMeasure],
 ) -> list[Value]:
-    """All values of a view, in the order of the table; of a view that is nobody's, a symmetric one once."""
+    """All values of an input set, in the order of the table; symmetric ones once where all see the same."""
     first = {pair: place for place, pair in enumerate(pairs)}
-    ours = [pair for pair in pairs if view.owner in (None, pair[0])]
+    ours = [pair for pair in pairs if input_set.generated_for in (None, pair[0])]
     of_values = [measure for measure in measures if isinstance(measure, Measure)]
     of_predictions = [measure for measure in measures if not isinstance(measure, Measure)]
     work = []
     for layer, kind in [*((layer, of_values) for layer in layers), (OUTPUT, of_predictions)]:
         for a, b in ours:
             for measure in kind:
-                once = view.owner is None and getattr(measure, "symmetric", True)
+                once = input_set.generated_for is None and getattr(measure, "symmetric", True)
                 if not once or first[a, b] < first[b, a]:
                     work.append(Value(layer, a, b, measure))
     return work
@@ -218,15 +226,15 @@ def pairs_within(models: Names, within: Sequence[str]) -> list[tuple[str, str]]:
     return chosen
 
 
-def check_views(views: Iterable[View], pairs: Sequence[tuple[str, str]]) -> None:
+def check_input_sets(input_sets: Iterable[InputSet], pairs: Sequence[tuple[str, str]]) -> None:
     """Refuse images that belong to models which are first in no pair.
 
     Raises
     ------
     ValueError
-        There is no pair of any view.
+        There is no pair of any input set.
     """
-    if not any(view.owner in (None, a) for view in views for a, _ in pairs):
+    if not any(input_set.generated_for in (None, a) for input_set in input_sets for a, _ in pairs):
         raise ValueError("there is no pair to compare: no model with images of its own is alike another.")
 
 

@@ -17,9 +17,9 @@ from repsim.measures import MEASURES
 from repsim.measures.hsic import centered_gram, recenter_
 from repsim.studies.comparison.comparing import pairs_within
 from repsim.studies.comparison.groups import GROUPINGS, Sampling
+from repsim.studies.comparison.input_sets import make_input_sets
 from repsim.studies.comparison.observing import Observers
-from repsim.studies.comparison.values import Captured
-from repsim.studies.comparison.views import make_views
+from repsim.studies.comparison.values import Activations
 from repsim.training.model_store import TrainedModel
 
 COLUMNS = ["model_a", "model_b", "epsilon", "measure", "group", "n", "value", "as_published"]
@@ -86,8 +86,8 @@ def agreement_with_faults(
     """
     models = {model.name: model for model in models}
     sampling = Sampling("agreement", size, False, 2, seed)
-    (view,) = make_views(models, data, "natural", "penultimate")
-    captured = Captured.of(view, Observers(models), models)
+    (input_set,) = make_input_sets(models, data, "natural", "penultimate")
+    captured = Activations.of(input_set, Observers(models), models)
     names = GROUPINGS["agreement"].names([], 2)
     jaccard = MEASURES["jaccard"].using(k=k, metric="euclidean")
     rows = []

@@ -17,11 +17,17 @@ from repsim.attacks import Attack
 from repsim.data import Dataset, ImageSource, Split
 from repsim.measures import Measure
 from repsim.measures.comparing import Measures
-from repsim.studies.comparison.comparing import check_classes, check_views, finished, pairs_within, work_of
-from repsim.studies.comparison.known import KnownValues
+from repsim.studies.comparison.comparing import (
+    check_classes,
+    check_input_sets,
+    finished,
+    pairs_within,
+    work_of,
+)
+from repsim.studies.comparison.input_sets import Inputs, InputSet, as_data, make_input_sets
 from repsim.studies.comparison.observing import Observers, by_its_name
-from repsim.studies.comparison.values import Asked, Captured, Value
-from repsim.studies.comparison.views import Inputs, View, as_data, make_views
+from repsim.studies.comparison.result_cache import ResultCache
+from repsim.studies.comparison.values import Activations, Query, Value
 from repsim.studies.inversion import InvertedSet, Pairs
 from repsim.support import messages
 from repsim.support.labels import check_one_class
@@ -135,7 +141,7 @@ class Sampling:
                 f"{what} needs labels, the right class of every image: give a data set or a split."
             )
 
-    def members(self, names: Sequence[str], captured: Captured, pair: tuple[str, str]) -> Members:
+    def members(self, names: Sequence[str], captured: Activations, pair: tuple[str, str]) -> Members:
         """The images of each group of a pair of models."""
         tables = [captured.probabilities[name] for name in pair]
         places = GROUPINGS[self.by].assign(*tables, captured.labels, self.quantiles)
@@ -234,44 +240,44 @@ def compare_groups(
     observers = Observers(models, layer)
     if len(observers.layers) > 1:
         raise ValueError(f"groups are compared at one layer; {layer!r} are {len(observers.layers)}.")
-    asked = Asked.of(measures)
+    query = Query.of(measures)
     check_classes(models, data)
     chosen = pairs_within(models, within)
-    views = make_views(models, data, inputs, layer, pairs=pairs, sets=sets, attack=attack)
-    check_views(views, chosen)
+    input_sets = make_input_sets(models, data, inputs, layer, pairs=pairs, sets=sets, attack=attack)
+    check_input_sets(input_sets, chosen)
     rows = []
-    for view in progress_bar(views, f"{inputs} images", "model", progress and len(views) > 1):
+    for input_set in progress_bar(input_sets, f"{inputs} images", "model", progress and len(input_sets) > 1):
         by_pair: dict[tuple[str, str], list[Value]] = {}
-        for value in work_of(view, chosen, observers.layers, asked.measures):
+        for value in work_of(input_set, chosen, observers.layers, query.measures):
             by_pair.setdefault((value.model_a, value.model_b), []).append(value)
-        with KnownValues(view.identity, recompute) as known:
-            groups = Groups(view, observers, sampling, asked, known)
-            bar = progress_bar(by_pair.values(), f"groups by {by}", "pair", progress and len(views) == 1)
+        with ResultCache(input_set.identity, recompute) as known:
+            groups = Groups(input_set, observers, sampling, query, known)
+            bar = progress_bar(by_pair.values(), f"groups by {by}", "pair", progress and len(input_sets) == 1)
             for values in bar:
                 rows += groups.rows(values)
     return finished(rows, data, inputs, models)
 
 
 class Groups:
-    """The groups into which pairs of models part the images of a view, and what is found in each."""
+    """The groups into which pairs of models part the images of an input set, and what is found in each."""
 
     def __init__(
-        self, view: View, observers: Observers, sampling: Sampling, asked: Asked, known: KnownValues
+        self, input_set: InputSet, observers: Observers, sampling: Sampling, query: Query, known: ResultCache
     ):
-        self.view = view
+        self.input_set = input_set
         self.observers = observers
         self.sampling = sampling
-        self.asked = asked
+        self.query = query
         self.known = known
         model = next(iter(observers.models.values()))
         self.names = GROUPINGS[sampling.by].names(model.record["classes"], sampling.quantiles)
 
     @cached_property
-    def captured(self) -> Captured:
+    def captured(self) -> Activations:
         """What all models make of the images; not made where all is known."""
-        captured = Captured.of(self.view, self.observers, self.observers.models)
+        captured = Activations.of(self.input_set, self.observers, self.observers.models)
         self.sampling.check_labels(captured.labels)
-        captured.check_labels(self.asked)
+        captured.check_labels(self.query)
         return captured
 
     def rows(self, values: Sequence[Value]) -> list[dict[str, object]]:
@@ -300,10 +306,10 @@ class Groups:
         ]
 
     def _key(self, value: Value, group: str) -> str | None:
-        own = value.key(self.observers.models, self.asked)
+        own = value.key(self.observers.models, self.query)
         return None if own is None else f"{own} {self.sampling.key} group={group!r}"
 
-    def _row(self, part: Captured, value: Value) -> dict[str, object]:
+    def _row(self, part: Activations, value: Value) -> dict[str, object]:
         """What is found in a part of the images, or why there is nothing to be found."""
         count, wanted = part.count, self.sampling.size or 1
         if count < wanted:
@@ -317,7 +323,7 @@ class Groups:
             if count < (least := value.measure.least_inputs(own, other)):
                 needs = f"{value.measure.label} needs {least} to say something of {own} and {other} units"
                 return _dropped(f"{count} images, where {needs}", count)
-        row = part.row(value, self.asked)
+        row = part.row(value, self.query)
         return _dropped(row["note"], count) if math.isnan(row["value"]) else row
 
 

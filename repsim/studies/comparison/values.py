@@ -27,8 +27,8 @@ from repsim.measures.comparing import Measures, choose, row_of
 from repsim.measures.predictions import as_probabilities
 from repsim.measures.registry import find_any
 from repsim.measures.representation import Memory, Representation, represent
+from repsim.studies.comparison.input_sets import InputSet
 from repsim.studies.comparison.observing import Observers
-from repsim.studies.comparison.views import View
 from repsim.support.labels import check_one_class
 from repsim.training.model_store import TrainedModel
 
@@ -37,12 +37,12 @@ EVERY: dict[str, AnyMeasure] = {**MEASURES, **PREDICTION_MEASURES}
 OUTPUT = "output"  # the layer that predictions are of
 # What models have made of images in this process, and images that were made for them: one comparison after
 # the other looks at the same.
-SEEN = Memory(limit=2**30)
+ACTIVATION_CACHE = Memory(limit=2**30)
 NULL = ("null_mean", "null_sd", "p_value")  # of a permutation test
 
 
 @dataclass(frozen=True)
-class Asked:
+class Query:
     """What is wanted of each value of a comparison.
 
     Attributes
@@ -56,7 +56,7 @@ class Asked:
     intervals: bool = False
 
     @classmethod
-    def of(cls, measures: Measures, permutations: int = 0, intervals: bool = False) -> Asked:
+    def of(cls, measures: Measures, permutations: int = 0, intervals: bool = False) -> Query:
         """Measures by name, of representations and of predictions."""
         return cls(choose(measures, find_any, EVERY), permutations, intervals)
 
@@ -81,19 +81,19 @@ class Value:
         pair = {"layer": self.layer, "model_a": self.model_a, "model_b": self.model_b}
         return {**pair, "measure": self.measure.label, "orientation": self.measure.orientation}
 
-    def key(self, models: Mapping[str, TrainedModel], asked: Asked) -> str | None:
+    def key(self, models: Mapping[str, TrainedModel], query: Query) -> str | None:
         """What it is kept under; None for a measure of the caller's own, which may have changed."""
         own = EVERY.get(self.measure.name)
         if own is None or own.function is not self.measure.function:
             return None
         parts = [models[name].weights for name in (self.model_a, self.model_b)]
         options = json.dumps(dict(self.measure.options), sort_keys=True)
-        beside = f"permutations={asked.permutations} intervals={asked.intervals}"
+        beside = f"permutations={query.permutations} intervals={query.intervals}"
         return " ".join([*parts, self.layer, self.measure.name, options, beside])
 
 
 @dataclass(frozen=True, eq=False)
-class Captured:
+class Activations:
     """What models have made of the same images, once each, ready to be compared.
 
     Attributes
@@ -108,23 +108,25 @@ class Captured:
     labels: Tensor | None
 
     @classmethod
-    def of(cls, view: View, observers: Observers, names: Iterable[str]) -> Captured:
-        """Of the images of a view, by the models of these names."""
-        identity = json.dumps(view.identity, sort_keys=True)
-        images, labels = SEEN.recall((identity,), view.load)
+    def of(cls, input_set: InputSet, observers: Observers, names: Iterable[str]) -> Activations:
+        """Of the images of an input set, by the models of these names."""
+        identity = json.dumps(input_set.identity, sort_keys=True)
+        images, labels = ACTIVATION_CACHE.recall((identity,), input_set.load)
         observations = {}
         for name in dict.fromkeys(names):
             key = (identity, observers.models[name].weights, *observers.layers)
-            logits, *values = SEEN.recall(key, lambda name=name: _parts(observers.observe(name, images)))
+            logits, *values = ACTIVATION_CACHE.recall(
+                key, lambda name=name: _parts(observers.observe(name, images))
+            )
             observations[name] = Observation(dict(zip(observers.layers, values, strict=True)), logits)
         return cls(observations, labels)
 
-    def part(self, names: Iterable[str], rows: Int[Tensor, " m"]) -> Captured:
+    def part(self, names: Iterable[str], rows: Int[Tensor, " m"]) -> Activations:
         """Of some of the images, by some of the models."""
         labels = None if self.labels is None else self.labels[rows]
-        return Captured({name: self.observations[name].part(rows) for name in names}, labels)
+        return Activations({name: self.observations[name].part(rows) for name in names}, labels)
 
-    def check_labels(self, asked: Asked) -> None:
+    def check_labels(self, query: Query) -> None:
         """Refuse images without labels, where a measure needs some.
 
         Raises
@@ -132,7 +134,7 @@ class Captured:
         ValueError
             There are none; or they are attributes, and predictions are to be compared.
         """
-        for measure in asked.measures:
+        for measure in query.measures:
             if isinstance(measure, PredictionMeasure):
                 if measure.needs_labels and self.labels is None:
                     raise ValueError(
@@ -179,21 +181,21 @@ class Captured:
             return math.nan
         return float((self.probabilities[name].argmax(1) == self.labels).double().mean())
 
-    def row(self, value: Value, asked: Asked) -> dict[str, object]:
+    def row(self, value: Value, query: Query) -> dict[str, object]:
         """The value, and what is wanted beside it; NaN, and a note why, where the measure is not defined."""
         if isinstance(value.measure, PredictionMeasure):
-            return self._of_predictions(value, asked)
+            return self._of_predictions(value, query)
         try:
             x, y = (self.representation(value.layer, name) for name in (value.model_a, value.model_b))
         except ValueError as error:
-            return {"value": math.nan, "note": str(error), "n": self.count, **_nothing_beside(asked)}
+            return {"value": math.nan, "note": str(error), "n": self.count, **_nothing_beside(query)}
         found = row_of(value.measure, x, y, undefined_is_a_note=True)
         row = {"value": found["value"], "note": found["note"], "n": self.count}
         if math.isnan(row["value"]):
-            return {**row, **_nothing_beside(asked)}
-        return _joined(row, _beside(value.measure, x.values, y.values, None, asked))
+            return {**row, **_nothing_beside(query)}
+        return _joined(row, _beside(value.measure, x.values, y.values, None, query))
 
-    def _of_predictions(self, value: Value, asked: Asked) -> dict[str, object]:
+    def _of_predictions(self, value: Value, query: Query) -> dict[str, object]:
         measure = value.measure
         a, b = (self.probabilities[name] for name in (value.model_a, value.model_b))
         row: dict[str, object] = {"value": measure.evaluate(a, b, self.labels), "note": "", "n": len(a)}
@@ -203,7 +205,7 @@ class Captured:
             bounds = agreement_bounds(*accuracies, a.shape[1])
             bounds = bounds if measure.name == "agreement" else (1 - bounds[1], 1 - bounds[0])
             row["lowest"], row["highest"] = bounds
-        return _joined(row, _beside(measure, a, b, self.labels, asked))
+        return _joined(row, _beside(measure, a, b, self.labels, query))
 
 
 def _parts(seen: Observation) -> tuple[Tensor, ...]:
@@ -212,20 +214,20 @@ def _parts(seen: Observation) -> tuple[Tensor, ...]:
 
 
 def _beside(
-    measure: AnyMeasure, x: Tensor, y: Tensor, labels: Tensor | None, asked: Asked
+    measure: AnyMeasure, x: Tensor, y: Tensor, labels: Tensor | None, query: Query
 ) -> dict[str, object]:
     """A value's interval and its null, as far as they are asked for."""
-    found: dict[str, object] = _nothing_beside(asked)
+    found: dict[str, object] = _nothing_beside(query)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        if asked.intervals:
+        if query.intervals:
             try:
                 ends = interval(measure, x, y, labels, progress=False)
                 found |= {"low": ends.low, "high": ends.high}
             except ValueError as error:
                 warnings.warn(f"no interval: {error}", stacklevel=1)
-        if asked.permutations:
-            test = permutation_test(measure, x, y, labels, permutations=asked.permutations, progress=False)
+        if query.permutations:
+            test = permutation_test(measure, x, y, labels, permutations=query.permutations, progress=False)
             found |= {name: getattr(test, name) for name in NULL}
     return {**found, "notes": dict.fromkeys(str(warning.message) for warning in caught)}
 
@@ -237,6 +239,6 @@ def _joined(row: dict[str, object], beside: dict[str, object]) -> dict[str, obje
     return {**row, **beside, "note": "; ".join([*filter(None, [row["note"]]), *notes])}
 
 
-def _nothing_beside(asked: Asked) -> dict[str, float]:
-    names = (("low", "high") if asked.intervals else ()) + (NULL if asked.permutations else ())
+def _nothing_beside(query: Query) -> dict[str, float]:
+    names = (("low", "high") if query.intervals else ()) + (NULL if query.permutations else ())
     return dict.fromkeys(names, math.nan)

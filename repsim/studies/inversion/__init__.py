@@ -1,6 +1,6 @@
 """Images that a network cannot tell from others: made, kept, and what they tell of the network."""
 
-from repsim.studies.inversion.inverting import Inversion, Reader, invert
+from repsim.studies.inversion.inverting import FeatureExtractor, Inversion, invert
 from repsim.studies.inversion.options import InversionOptions
 from repsim.studies.inversion.pairs import Pairs
 from repsim.studies.inversion.published import read_inverted, read_sets
@@ -8,12 +8,12 @@ from repsim.studies.inversion.recipe import InversionRecipe, Start
 from repsim.studies.inversion.store import InvertedSet, find_inverted, obtain_inverted
 
 __all__ = [
+    "FeatureExtractor",
     "Inversion",
     "InversionOptions",
     "InversionRecipe",
     "InvertedSet",
     "Pairs",
-    "Reader",
     "Start",
     "find_inverted",
     "invert",

@@ -27,7 +27,7 @@ LEAVING = 0.1  # share of a batch that must have converged: a batch of another s
 TINY = torch.finfo(torch.float32).tiny
 
 
-class Reader:
+class FeatureExtractor:
     """Images → their representations (n, d) at a layer, by a frozen copy of the part that it needs.
 
     Parameters
@@ -76,13 +76,13 @@ class Reader:
             )
         self.device, self.check_images = graph.device, graph.check_images
         self.compiled = compiled
-        beginning = fold_batchnorm(graph.beginning(names[0]), graph.trial_images(2))
+        prefix = fold_batchnorm(graph.prefix(names[0]), graph.trial_images(2))
         if compiled:
-            beginning = torch.compile(beginning, dynamic=False, mode="reduce-overhead")
-        self._beginning = beginning
+            prefix = torch.compile(prefix, dynamic=False, mode="reduce-overhead")
+        self._prefix = prefix
 
     def __call__(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
-        rows = self._beginning(images).flatten(1)
+        rows = self._prefix(images).flatten(1)
         return rows.to(
             torch.promote_types(rows.dtype, torch.float32)
         )  # half precision is no measure of length
@@ -118,7 +118,7 @@ class Inversion:
 
 @torch.inference_mode(False)  # gradients, also where the caller has switched them off
 def invert(
-    model: nn.Module | LayerGraph | Reader,
+    model: nn.Module | LayerGraph | FeatureExtractor,
     seeds: ImageSource,
     targets: ImageSource,
     layer: str = "penultimate",
@@ -162,7 +162,7 @@ def invert(
             "seeds and targets are (n, c, h, w), each seed with one target: seeds are "
             f"{tuple(seeds.shape)}, targets {tuple(targets.shape)}."
         )
-    read = model if isinstance(model, Reader) else Reader(model, layer, seeds.shape[1:])
+    read = model if isinstance(model, FeatureExtractor) else FeatureExtractor(model, layer, seeds.shape[1:])
     read.check_images(seeds)
     # a copy of what was made under inference_mode can have gradients
     seeds, targets = (images.detach().float() for images in (seeds, targets))
@@ -188,7 +188,7 @@ def invert(
 
 
 def _invert_batch(
-    read: Reader,
+    read: FeatureExtractor,
     seeds: Tensor,
     targets: Tensor,
     settings: InversionOptions,
@@ -267,7 +267,7 @@ def _invert_batch(
 
 
 def _distance(
-    read: Reader, images: Tensor, wanted: Tensor, settings: InversionOptions, with_gradient: bool
+    read: FeatureExtractor, images: Tensor, wanted: Tensor, settings: InversionOptions, with_gradient: bool
 ) -> tuple[Tensor, Tensor]:
     """The relative distance of each image's representation, and its gradient (0 where none is asked for)."""
     half = settings.precision == "bfloat16"

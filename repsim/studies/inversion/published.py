@@ -16,7 +16,7 @@ from torch import Tensor
 
 from repsim.attacks import epsilon_text
 from repsim.data import Dataset, to_bytes
-from repsim.studies.inversion.inverting import BATCH, Reader
+from repsim.studies.inversion.inverting import BATCH, FeatureExtractor
 from repsim.studies.inversion.options import InversionOptions
 from repsim.studies.inversion.pairs import Pairs
 from repsim.studies.inversion.recipe import InversionRecipe
@@ -64,7 +64,7 @@ def read_inverted(
     with artifacts.locked(target):
         found = find_inverted(recipe)
         if found is None:
-            read = Reader(model.network, layer, dataset.image_shape)
+            read = FeatureExtractor(model.network, layer, dataset.image_shape)
             targets = pairs.targets(dataset.test)
             write_set(recipe, [_part(read, images, targets, options)], pairs, target)
             found = find_inverted(recipe)
@@ -171,7 +171,9 @@ def _reason(low: float, high: float) -> str:
     return "something is wrong with them"
 
 
-def _part(read: Reader, images: Tensor, targets: Tensor, options: InversionOptions) -> dict[str, Tensor]:
+def _part(
+    read: FeatureExtractor, images: Tensor, targets: Tensor, options: InversionOptions
+) -> dict[str, Tensor]:
     """What is stored of a set, with the distances as they are found now."""
     losses = []
     with torch.no_grad():

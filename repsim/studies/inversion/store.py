@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from repsim.data import Dataset, from_bytes, to_bytes
-from repsim.studies.inversion.inverting import BATCH, Reader, invert
+from repsim.studies.inversion.inverting import BATCH, FeatureExtractor, invert
 from repsim.studies.inversion.pairs import Pairs
 from repsim.studies.inversion.recipe import InversionRecipe
 from repsim.support import artifacts, paths
@@ -181,7 +181,7 @@ def obtain_inverted(
         folder = path.with_suffix(".parts")
         if recompute:
             shutil.rmtree(folder, ignore_errors=True)
-        read = Reader(model.network, recipe.layer, dataset.image_shape, compiled=compiled)
+        read = FeatureExtractor(model.network, recipe.layer, dataset.image_shape, compiled=compiled)
         parts = _make_parts(recipe, read, dataset, pairs, folder, batch_size, progress)
         write_set(recipe, parts, pairs, path)
         shutil.rmtree(folder)
@@ -190,7 +190,7 @@ def obtain_inverted(
 
 def _make_parts(
     recipe: InversionRecipe,
-    read: Reader,
+    read: FeatureExtractor,
     dataset: Dataset,
     pairs: Pairs,
     folder: Path,

@@ -16,7 +16,7 @@ from repsim.data import Dataset
 from repsim.measures import PREDICTION_MEASURES, PredictionMeasure
 from repsim.measures.comparing import Measures
 from repsim.studies.cka_maps import last_minus_first_third
-from repsim.studies.comparison import LABELS, OUTPUT, Asked, Captured, Value, finished, pairs_within
+from repsim.studies.comparison import LABELS, OUTPUT, Activations, Query, Value, finished, pairs_within
 from repsim.studies.probing.options import ProbeOptions
 from repsim.studies.probing.store import observer_of, obtain_probes
 from repsim.support.progress import progress_bar
@@ -167,8 +167,8 @@ class Answers:
         ValueError
             A measure is not one of predictions, or there is no pair to compare.
         """
-        asked = Asked.of(list(PREDICTION_MEASURES) if measures == "all" else measures)
-        for measure in asked.measures:
+        query = Query.of(list(PREDICTION_MEASURES) if measures == "all" else measures)
+        for measure in query.measures:
             if not isinstance(measure, PredictionMeasure):
                 raise ValueError(
                     f"classifiers are compared by their predictions, which {measure.label} is not of."
@@ -179,10 +179,10 @@ class Answers:
         rows = []
         for classifier, logits in self.logits.items():
             observations = {name: Observation({}, own) for name, own in logits.items()}
-            captured = Captured(observations, self.dataset.test.labels)
-            for (a, b), measure in itertools.product(pairs, asked.measures):
+            captured = Activations(observations, self.dataset.test.labels)
+            for (a, b), measure in itertools.product(pairs, query.measures):
                 value = Value(OUTPUT, a, b, measure)
-                rows.append({**value.columns, "classifier": classifier, **captured.row(value, asked)})
+                rows.append({**value.columns, "classifier": classifier, **captured.row(value, query)})
         return finished(rows, self.dataset, "natural", self.models)
 
     def within_models(self) -> pd.DataFrame:

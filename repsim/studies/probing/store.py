@@ -87,25 +87,25 @@ class StoredProbe:
         """Images → the probe's logits: a classifier like any other, which can be attacked."""
         graph, layer = self.model.graph, self.recipe.layer
         axis = graph.channel_axis(layer) if self.recipe.options.pool else None
-        return Probed(graph.beginning(layer), self.probe, axis)
+        return Probed(graph.prefix(layer), self.probe, axis)
 
 
 class Probed(nn.Module):
     """The beginning of a network with a probe on it, both frozen."""
 
-    def __init__(self, beginning: nn.Module, probe: Probe, channel_axis: int | None):
+    def __init__(self, prefix: nn.Module, probe: Probe, channel_axis: int | None):
         super().__init__()
-        self.beginning = beginning
+        self.prefix = prefix
         self.channel_axis = channel_axis  # of what is averaged over positions; None: nothing is
         classes, width = probe.weight.shape
         self.probe = nn.utils.skip_init(nn.Linear, width, classes)  # draws no random numbers
         self.probe.load_state_dict({"weight": probe.weight, "bias": probe.bias})
-        device = next(iter([*beginning.parameters(), *beginning.buffers()]), probe.weight).device
+        device = next(iter([*prefix.parameters(), *prefix.buffers()]), probe.weight).device
         self.requires_grad_(False).eval()
         self.probe.to(device)
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
-        return self.probe(as_rows(self.beginning(images), self.channel_axis))
+        return self.probe(as_rows(self.prefix(images), self.channel_axis))
 
 
 def obtain_probes(

@@ -4,9 +4,9 @@
 networks are stitched by `obtain_stitch`, many at once by what `repsim.studies.stitching.experiments` has.
 """
 
+from repsim.studies.stitching.activation_cache import Budget
 from repsim.studies.stitching.evaluation import Evaluation
 from repsim.studies.stitching.fitting import fit_stitch
-from repsim.studies.stitching.kept import Budget
 from repsim.studies.stitching.layouts import Layout
 from repsim.studies.stitching.moments import Moments
 from repsim.studies.stitching.network import StitchedNetwork, make_transform, stitch

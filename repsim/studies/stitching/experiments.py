@@ -96,33 +96,33 @@ def donors_among(
     return standard[:count], robust[:count]
 
 
-def plain_way(settings: Mapping[str, object]) -> StitchOptions:
+def plain_method(settings: Mapping[str, object]) -> StitchOptions:
     """Task loss on clean images."""
     return StitchOptions.of(**{**settings, "method": "standard", "epsilon": 0.0})
 
 
-def attacked_way(settings: Mapping[str, object], alpha: float, **attack) -> StitchOptions:
+def attacked_method(settings: Mapping[str, object], alpha: float, **attack) -> StitchOptions:
     """Task loss with a share α of attacked images; `attack` has `method`, `norm` and `epsilon`.
 
     TRADES knows no share, so that any α above 0 is the same.
     """
     if alpha == 0:
-        return plain_way(settings)
+        return plain_method(settings)
     return StitchOptions.of(**{**settings, **attack, "attack_ratio": alpha})
 
 
-def direct_way(settings: Mapping[str, object], method: str) -> StitchOptions:
+def direct_method(settings: Mapping[str, object], method: str) -> StitchOptions:
     """A direct match: of the settings only what it has, which is how layers are laid out."""
     layout = {name: settings[name] for name in ("flatten", "resize") if name in settings}
     return StitchOptions.of(method=method, **layout)
 
 
-def ways_of(
+def fitting_methods(
     settings: Mapping[str, object], alphas: Sequence[float], direct: Sequence[str], **attack
 ) -> list[StitchOptions]:
     """Task loss with each share α of attacked images, then each direct match."""
-    task = [attacked_way(settings, alpha, **attack) for alpha in alphas]
-    return list(dict.fromkeys([*task, *(direct_way(settings, method) for method in direct)]))
+    task = [attacked_method(settings, alpha, **attack) for alpha in alphas]
+    return list(dict.fromkeys([*task, *(direct_method(settings, method) for method in direct)]))
 
 
 def donor_pairs(
@@ -145,18 +145,24 @@ def same_layer(
     pairs: Iterable[tuple[TrainedModel, TrainedModel]],
     layers: Layers,
     dataset: Dataset,
-    ways: Iterable[StitchOptions],
+    methods: Iterable[StitchOptions],
     *,
     cross_task: bool = False,
 ) -> list[StitchRecipe]:
     """Stitches of equal layers of donors of one architecture. The seed of each is that of its front."""
-    pairs, ways = list(pairs), list(ways)
+    pairs, methods = list(pairs), list(methods)
     names = pairs[0][0].graph.select(layers)
     return [
         StitchRecipe.of(
-            front, end, layer, layer, dataset, way.but(seed=front.recipe.seed), cross_task=cross_task
+            front,
+            end,
+            layer,
+            layer,
+            dataset,
+            options.but(seed=front.recipe.seed),
+            cross_task=cross_task,
         )
-        for way, (front, end), layer in itertools.product(ways, pairs, names)
+        for options, (front, end), layer in itertools.product(methods, pairs, names)
     ]
 
 
@@ -249,7 +255,7 @@ def table(
                 "layer_front": recipe.layer_front,
                 "layer_end": recipe.layer_end,
                 "fitted_on": recipe.dataset,
-                "way": way(recipe.options),
+                "fitting_method": fitting_method(recipe.options),
                 "alpha": _alpha(recipe.options),
                 **{FITTED.get(name, name): value for name, value in options.items()},
                 **stitch.measured(evaluation, rank),
@@ -272,7 +278,7 @@ def _alpha(options: StitchOptions) -> float | None:
     return 0.0 if options.method == "standard" else options.attack_ratio
 
 
-def way(options: StitchOptions) -> str:
+def fitting_method(options: StitchOptions) -> str:
     """How a transform was found, as figures call it."""
     if options.is_direct:
         return f"direct, {options.method.replace('_', ' ')}"
@@ -314,7 +320,7 @@ def singular_values(stitches: Iterable[Stitch]) -> pd.DataFrame:
                 "end": recipe.end,
                 "layer_front": recipe.layer_front,
                 "layer_end": recipe.layer_end,
-                "way": way(recipe.options),
+                "fitting_method": fitting_method(recipe.options),
                 "index": index,
                 "value": value,
             }

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from repsim.activations import LayerGraph
 from repsim.attacks import run_attack
 from repsim.data import Augmentation, ImageSource, images_and_labels
-from repsim.studies.stitching.kept import Budget, kept_activations
+from repsim.studies.stitching.activation_cache import Budget, cached_activations
 from repsim.studies.stitching.network import (
     BATCH,
     StitchedNetwork,
@@ -141,7 +141,7 @@ def fit_stitch(
 
     by_batch = any(layer.running_mean is None for layer in stitched.batchnorms().values())
     fixed = attack is None and moving is None and not options.update_batchnorm and not by_batch
-    with kept_activations(running, seen, budget or Budget()) if fixed else nullcontext() as kept:
+    with cached_activations(running, seen, budget or Budget()) if fixed else nullcontext() as kept:
         curve = _train(stitched, batch_loss, labels, options, on_epoch, progress)
     return stitched.eval(), _curve(curve)
 
@@ -150,7 +150,7 @@ def _penalty(
     options: StitchOptions, stitched: StitchedNetwork, end: LayerGraph, layer_end: str
 ) -> Callable[..., Tensor | float]:
     """What is added to the loss of images: the transform's own size, and its likeness to the end's values."""
-    own = end.beginning(layer_end) if options.cka_weight else None
+    own = end.prefix(layer_end) if options.cka_weight else None
 
     def penalty(images: Tensor, value: Tensor | None = None) -> Tensor | float:
         total = 0.0
@@ -158,8 +158,8 @@ def _penalty(
             total = total + options.l1 * stitched.transform.weight.abs().mean()
         if own is not None:
             if value is None:
-                with evaluating(stitched.beginning):  # BatchNorm has seen this batch
-                    value = stitched.beginning(images)
+                with evaluating(stitched.prefix):  # BatchNorm has seen this batch
+                    value = stitched.prefix(images)
             given = stitched.transform(value)
             total = total + options.cka_weight * linear_cka(given, own(images))
         return total

@@ -69,7 +69,7 @@ class Donor:
     def value(self, layer: str) -> Float[Tensor, "n ..."]:
         """A layer's values for the test images."""
         if layer not in self._values:
-            self._values[layer] = _in_batches(self.graph.beginning(layer), self.split.images, self.graph)
+            self._values[layer] = _in_batches(self.graph.prefix(layer), self.split.images, self.graph)
         return self._values[layer]
 
 

@@ -33,17 +33,17 @@ class StitchedNetwork(nn.Module):
         self, front: LayerGraph, end: LayerGraph, layer_front: str, layer_end: str, transform: Transform
     ):
         super().__init__()
-        ending = end.ending(layer_end)
+        suffix = end.suffix(layer_end)
         self.transform = transform
-        self.beginning = front.beginning(layer_front)
-        self.context = ending.context
-        self.rest = ending.rest
+        self.prefix = front.prefix(layer_front)
+        self.context = suffix.context
+        self.rest = suffix.rest
         self.dtype = end.values[layer_end].dtype
         self.to(end.device)
 
     def before(self, images: Float[Tensor, "n c h w"]) -> tuple[Tensor, ...]:
         """All that does not depend on the transform: what it takes, then what goes around it."""
-        return (self.beginning(images), *self.context(images))
+        return (self.prefix(images), *self.context(images))
 
     def after(self, value: Tensor, *context: Tensor) -> Float[Tensor, "n classes"]:
         """Logits from what `before` gives."""
@@ -156,13 +156,13 @@ def layer_moments(
     images: Float[Tensor, "n c h w"],
 ) -> Moments:
     """The moments of two layers' values over images, streamed: a few hundred images are held at once."""
-    beginnings = front.beginning(layer_front), end.beginning(layer_end)
+    beginnings = front.prefix(layer_front), end.prefix(layer_end)
     device = device_of(front.network)
 
     def rows() -> Iterator[tuple[Tensor, Tensor]]:
         with torch.no_grad():
             for batch in images.split(BATCH):
-                taken, given = (beginning(batch.to(device)) for beginning in beginnings)
+                taken, given = (prefix(batch.to(device)) for prefix in beginnings)
                 yield layout.rows(layout.arrange(taken)), layout.rows(given)
 
     return Moments.of(rows())

@@ -338,7 +338,7 @@ def test_more_memory_than_there_is(monkeypatch):
 
 def test_an_unmade_network_has_made_nothing(tiny_data):
     (recipe,) = zoo.recipes(tiny_data, ["mlp"], [0.0], [0])
-    model = networks.Unmade.of(recipe, tiny_data)
+    model = networks.PendingModel.of(recipe, tiny_data)
     assert model.name == recipe.name
     assert model.graph.select("penultimate")
     assert not model.network.training

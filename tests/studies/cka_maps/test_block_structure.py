@@ -7,10 +7,10 @@ import pytest
 from repsim.attacks import Attack, Snow, fgsm, run_attack
 from repsim.data import load_data
 from repsim.studies.cka_maps.block_structure import (
-    benign_vs_adversarial,
     block_structure,
     by_attack,
     maps,
+    natural_vs_adversarial,
     parting,
 )
 from repsim.studies.cka_maps.layer_maps import (
@@ -120,11 +120,11 @@ def test_every_epoch_that_was_kept(models, split):
     pd.testing.assert_frame_equal(table[table["epoch"] == 30].reset_index(drop=True), last)
 
 
-# benign and adversarial
+# natural and adversarial
 
 
-def test_benign_vs_adversarial(models, split):
-    table = benign_vs_adversarial(iter(models), split, PGD, **QUIET)
+def test_natural_vs_adversarial(models, split):
+    table = natural_vs_adversarial(iter(models), split, PGD, **QUIET)
     of_the_attack = ["attack_norm", "attack_epsilon", "accuracy"]
     assert list(table.columns) == [*LABELS, *of_the_attack, "layer", "depth", "value"]
     assert table["layer"].tolist() == LAYERS * 2
@@ -141,7 +141,7 @@ def test_benign_vs_adversarial(models, split):
 
 
 def test_without_an_attack_they_are_the_same(models, split):
-    table = benign_vs_adversarial(models, split, Attack(0.0), layers="all", progress=False)
+    table = natural_vs_adversarial(models, split, Attack(0.0), layers="all", progress=False)
     assert table["value"].tolist() == pytest.approx([1.0] * len(table), abs=1e-6)
 
 
@@ -150,7 +150,7 @@ def test_by_attack(models, split):
     table = by_attack(iter(models), split, attacks, **QUIET)
     assert table.columns[0] == "attack"
     assert table["attack"].tolist() == ["PGD"] * 10 + ["FGSM"] * 10 + ["l2"] * 10 + ["snow"] * 10
-    alone = benign_vs_adversarial(models, split, fgsm(0.1), **QUIET)
+    alone = natural_vs_adversarial(models, split, fgsm(0.1), **QUIET)
     found = table[table["attack"] == "FGSM"].drop(columns="attack").reset_index(drop=True)
     pd.testing.assert_frame_equal(found, alone)
     assert set(table[table["attack"] == "l2"]["attack_norm"]) == {"l2"}
@@ -160,7 +160,7 @@ def test_by_attack(models, split):
 
 
 def depths(values, **labels):
-    """A table as `benign_vs_adversarial` gives it."""
+    """A table as `natural_vs_adversarial` gives it."""
     depth = np.linspace(0, 1, len(values))
     layers = [f"layer{i}" for i in range(len(values))]
     return pd.DataFrame({**labels, "layer": layers, "depth": depth, "value": values})
@@ -194,6 +194,6 @@ def test_the_first_and_the_last_third_are_as_long(layers):
 
 def test_a_standard_network_parts_more_than_a_robust_one(models):
     some = load_data("digits").test.subset(200)
-    table = parting(benign_vs_adversarial(models, some, Attack(0.1, steps=5), **QUIET))
+    table = parting(natural_vs_adversarial(models, some, Attack(0.1, steps=5), **QUIET))
     standard, robust = table.set_index("epsilon")["parting"].loc[[0.0, 0.1]]
     assert standard > robust + 0.1

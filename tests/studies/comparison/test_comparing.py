@@ -16,7 +16,7 @@ from repsim.data import Split, load_data
 from repsim.measures import MEASURES, PREDICTION_MEASURES, compare, interval, permutation_test
 from repsim.studies import comparison
 from repsim.studies.comparison import compare_models, values
-from repsim.studies.comparison.values import Captured
+from repsim.studies.comparison.values import Activations
 from repsim.studies.inversion import Pairs
 from repsim.training import zoo
 from repsim.training.loop import predict
@@ -194,9 +194,9 @@ def test_models_are_as_they_were(tiny_data):
 
 
 def test_several_measures_at_once_are_each_as_alone(noisy):
-    asked = ["cka", "procrustes", "cohen_kappa"]
-    together = compared(three(), noisy, asked)
-    for measure in asked:
+    query = ["cka", "procrustes", "cohen_kappa"]
+    together = compared(three(), noisy, query)
+    for measure in query:
         alone = compared(three(), noisy, measure, recompute=True)
         rows = together[together["measure"] == measure].reset_index(drop=True)
         pd.testing.assert_frame_equal(rows[alone.columns], alone)
@@ -286,12 +286,12 @@ def test_a_layer_that_one_of_them_lacks(images):
 
 
 def test_predictions_are_compared_in_the_same_table(noisy):
-    asked = ["agreement", "cka", *(name for name in PREDICTION_MEASURES if name != "agreement"), "rsa"]
-    table = compared(three(), noisy, asked)
+    query = ["agreement", "cka", *(name for name in PREDICTION_MEASURES if name != "agreement"), "rsa"]
+    table = compared(three(), noisy, query)
     logits = {model.name: predict(model.network, noisy.images) for model in three()}
     own = {model.name: seen(model, noisy.images) for model in three()}
     two = list(itertools.combinations(names(), 2))
-    of_predictions = [name for name in asked if name in PREDICTION_MEASURES]
+    of_predictions = [name for name in query if name in PREDICTION_MEASURES]
     assert [(row.layer, row.model_a, row.model_b, row.measure) for row in table.itertuples()] == [
         *(("penultimate", *pair, measure) for pair in two for measure in ("cka", "rsa")),
         *(("output", *pair, measure) for pair in two for measure in of_predictions),
@@ -726,7 +726,7 @@ def test_a_list_of_one_layer_is_that_layer(images, layers):
 def test_what_a_network_gives_are_logits_whatever_they_look_like(noisy):
     """Those of least squares often sum to 1 and are not negative."""
     logits = torch.eye(10)[noisy.labels]
-    captured = Captured({"a": Observation({}, logits)}, noisy.labels)
+    captured = Activations({"a": Observation({}, logits)}, noisy.labels)
     assert captured.probabilities["a"].max().item() == pytest.approx(math.e / (math.e + 9))
 
 

@@ -18,7 +18,7 @@ from repsim.measures import MEASURES, PREDICTION_MEASURES
 from repsim.measures.measure import measure as make_measure
 from repsim.studies.comparison import compare_groups, compare_models
 from repsim.studies.comparison.groups import GROUPINGS, Sampling
-from repsim.studies.comparison.values import Captured
+from repsim.studies.comparison.values import Activations
 from repsim.studies.inversion import InversionOptions, Pairs
 from repsim.studies.inversion.experiments import obtain_sets
 from repsim.support import paths
@@ -85,26 +85,26 @@ def sets(tiny_data, pairs, tmp_path_factory):
 @pytest.fixture
 def drawn(monkeypatch):
     """The rows of the groups that were compared, in the order in which they were."""
-    original, found = Captured.part, []
+    original, found = Activations.part, []
 
     def noted(self, names, rows):
         found.append(rows)
         return original(self, names, rows)
 
-    monkeypatch.setattr(Captured, "part", noted)
+    monkeypatch.setattr(Activations, "part", noted)
     return found
 
 
 @pytest.fixture
 def computed(monkeypatch):
     """What was computed rather than read: models and measure, in a list."""
-    original, found = Captured.row, []
+    original, found = Activations.row, []
 
-    def noted(self, value, asked):
+    def noted(self, value, query):
         found.append((value.model_a, value.model_b, value.measure.label))
-        return original(self, value, asked)
+        return original(self, value, query)
 
-    monkeypatch.setattr(Captured, "row", noted)
+    monkeypatch.setattr(Activations, "row", noted)
     return found
 
 
@@ -171,13 +171,13 @@ def refused(message, ask):
 
 @pytest.mark.parametrize("by", GROUPINGS)
 def test_groups_are_what_they_are_called(noisy, by):
-    asked = ["cka", "procrustes"]
-    table = grouped(three(), noisy, asked, by, size=None)
+    query = ["cka", "procrustes"]
+    table = grouped(three(), noisy, query, by, size=None)
     own, logits = {model.name: seen(model, noisy.images) for model in three()}, logits_of(noisy.images)
     assert [(row.model_a, row.model_b, row.measure, row.group) for row in table.itertuples()] == [
         (*pair, measure, group)
         for pair in itertools.combinations(names(), 2)
-        for measure in asked
+        for measure in query
         for group in named(by)
     ]
     for row in table.itertuples():
@@ -295,8 +295,8 @@ def test_models_are_right_where_they_are_right(noisy):
 
 @pytest.mark.parametrize("by", GROUPINGS)
 def test_predictions_are_those_of_the_group(noisy, by):
-    asked = ["jensen_shannon", "normalized_disagreement", "agreement"]
-    table = grouped(three()[:2], noisy, asked, by, size=None)
+    query = ["jensen_shannon", "normalized_disagreement", "agreement"]
+    table = grouped(three()[:2], noisy, query, by, size=None)
     logits = logits_of(noisy.images)
     for row in table.itertuples():
         rows = rows_of(by, row, logits, noisy.labels)
@@ -573,7 +573,7 @@ def test_what_was_computed_is_only_read(few, monkeypatch, by):
     first = grouped(three(), few, ASKED, by, size=6)
     assert first["value"].notna().any()
     monkeypatch.setattr(Observer, "observe", forbidden)
-    monkeypatch.setattr(Captured, "row", forbidden)
+    monkeypatch.setattr(Activations, "row", forbidden)
     monkeypatch.setattr(Sampling, "draw", forbidden)
     pd.testing.assert_frame_equal(grouped(three(), few, ASKED, by, size=6), first)
 
@@ -638,15 +638,15 @@ def test_groups_and_wholes_are_kept_apart(few, computed):
 
 def test_an_interrupted_run_goes_on(few, monkeypatch, computed):
     with monkeypatch.context() as patch:
-        original, done = Captured.row, []
+        original, done = Activations.row, []
 
-        def until(self, value, asked):
+        def until(self, value, query):
             if len(done) == 4:
                 raise KeyboardInterrupt
             done.append(value)
-            return original(self, value, asked)
+            return original(self, value, query)
 
-        patch.setattr(Captured, "row", until)
+        patch.setattr(Activations, "row", until)
         with pytest.raises(KeyboardInterrupt):
             grouped(three(), few, "cka", size=6)
     computed.clear()

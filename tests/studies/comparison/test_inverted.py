@@ -152,8 +152,8 @@ def test_models_without_inverted_images_are_only_compared_with(tiny_data, pairs,
 def test_an_inverted_image_has_the_label_of_its_target(tiny_data, pairs, sets):
     """Erratum 15: which label an image is held against is a matter of its pair, not of its place."""
     labels = tiny_data.test.labels
-    asked = ["accuracy_difference", "normalized_disagreement"]
-    table = compared(three(), tiny_data, asked, "inverted", pairs=pairs, sets=sets)
+    query = ["accuracy_difference", "normalized_disagreement"]
+    table = compared(three(), tiny_data, query, "inverted", pairs=pairs, sets=sets)
     models = {model.name: model for model in three()}
     for row in table.itertuples():
         own = sets[row.model_a]
@@ -281,9 +281,9 @@ def test_stir_of_too_few_images_for_a_measure(tiny_data, pairs, from_noise):
 
 
 def test_several_measures_at_once_are_each_as_alone(tiny_data, pairs, from_noise):
-    asked = ["cka", "procrustes"]
-    together = through(from_noise, pairs, tiny_data.test, asked)
-    for measure in asked:
+    query = ["cka", "procrustes"]
+    together = through(from_noise, pairs, tiny_data.test, query)
+    for measure in query:
         alone = through(from_noise, pairs, tiny_data.test, measure)
         rows = together[together["measure"] == measure].reset_index(drop=True)
         pd.testing.assert_frame_equal(rows, alone)

@@ -16,8 +16,8 @@ from repsim.data import Split, load_data
 from repsim.measures import PredictionMeasure
 from repsim.measures.measure import measure as make_measure
 from repsim.studies.comparison import compare_models, values
-from repsim.studies.comparison import views as view_module
-from repsim.studies.comparison.values import Captured
+from repsim.studies.comparison import input_sets as view_module
+from repsim.studies.comparison.values import Activations
 from repsim.studies.inversion import InversionOptions, InvertedSet, Pairs
 from repsim.studies.inversion.experiments import obtain_sets
 from repsim.support import paths
@@ -94,13 +94,13 @@ def sets(tiny_data, pairs, home):
 @pytest.fixture
 def computed(monkeypatch):
     """What was computed rather than read: layer, models and measure, in a list."""
-    original, found = Captured.row, []
+    original, found = Activations.row, []
 
-    def noted(self, value, asked):
+    def noted(self, value, query):
         found.append((value.layer, value.model_a, value.model_b, value.measure.label))
-        return original(self, value, asked)
+        return original(self, value, query)
 
-    monkeypatch.setattr(Captured, "row", noted)
+    monkeypatch.setattr(Activations, "row", noted)
     return found
 
 
@@ -129,14 +129,14 @@ def kept_files():
 
 def ways(tiny_data, pairs, sets):
     """Each kind of inputs, asked for in one way."""
-    asked = ["cka", "cknna(k=4)", "agreement", "accuracy_difference"]
+    query = ["cka", "cknna(k=4)", "agreement", "accuracy_difference"]
     return {
-        "natural": lambda **options: compared(three(), tiny_data, asked, **options),
+        "natural": lambda **options: compared(three(), tiny_data, query, **options),
         "inverted": lambda **options: compared(
-            three(), tiny_data, asked, "inverted", pairs=pairs, sets=sets, **options
+            three(), tiny_data, query, "inverted", pairs=pairs, sets=sets, **options
         ),
         "adversarial": lambda **options: compared(
-            three(), tiny_data, asked, "adversarial", attack=ATTACK, **options
+            three(), tiny_data, query, "adversarial", attack=ATTACK, **options
         ),
     }
 
@@ -146,7 +146,7 @@ def test_what_was_computed_is_only_read(tiny_data, pairs, sets, monkeypatch, inp
     ask = ways(tiny_data, pairs, sets)[inputs]
     first = ask()
     monkeypatch.setattr(Observer, "observe", forbidden)
-    monkeypatch.setattr(Captured, "row", forbidden)
+    monkeypatch.setattr(Activations, "row", forbidden)
     monkeypatch.setattr(view_module, "run_attack", forbidden)
     monkeypatch.setattr(InvertedSet, "images", property(forbidden))
     pd.testing.assert_frame_equal(ask(), first)
@@ -247,15 +247,15 @@ def test_recompute_leaves_what_was_not_asked_for(images, computed):
 
 def interrupted_at(monkeypatch, last):
     """From now on, a run is interrupted at its value number `last`; what came before, in a list."""
-    original, done = Captured.row, []
+    original, done = Activations.row, []
 
-    def until(self, value, asked):
+    def until(self, value, query):
         if len(done) == last - 1:
             raise KeyboardInterrupt
         done.append((value.layer, value.model_a, value.model_b, value.measure.label))
-        return original(self, value, asked)
+        return original(self, value, query)
 
-    monkeypatch.setattr(Captured, "row", until)
+    monkeypatch.setattr(Activations, "row", until)
     return done
 
 
@@ -363,13 +363,13 @@ def test_labels_that_change_change_what_depends_on_them(noisy):
 def test_a_value_that_is_not_there_is_kept_with_its_note(images, monkeypatch):
     first = compared(uneven(), images, "permutation_angular", permutations=2)
     assert first["value"].isna().sum() == 2
-    monkeypatch.setattr(Captured, "row", forbidden)
+    monkeypatch.setattr(Activations, "row", forbidden)
     pd.testing.assert_frame_equal(compared(uneven(), images, "permutation_angular", permutations=2), first)
 
 
 def test_accuracies_without_labels_are_kept(images, monkeypatch):
     first = compared(three(), images, "agreement")
-    monkeypatch.setattr(Captured, "row", forbidden)
+    monkeypatch.setattr(Activations, "row", forbidden)
     pd.testing.assert_frame_equal(compared(three(), images, "agreement"), first)
 
 

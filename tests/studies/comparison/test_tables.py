@@ -157,9 +157,9 @@ def test_what_is_of_one_of_the_two_models_changes_sides():
 
 
 def test_both_orders_of_a_real_table_are_those_of_asking_the_other_way_round(tiny_data):
-    asked = ["cka", "cknna(k=4)", "agreement", "accuracy_difference"]
+    query = ["cka", "cknna(k=4)", "agreement", "accuracy_difference"]
     one, other = (
-        both_orders(compare_models(models, tiny_data, asked, progress=False))
+        both_orders(compare_models(models, tiny_data, query, progress=False))
         for models in (three(), three()[::-1])
     )
     key = ["measure", "model_a", "model_b"]

@@ -14,7 +14,7 @@ from toy_networks import Branching, Inplace, randomized
 
 from repsim.activations import LayerGraph, capture, trace
 from repsim.data import load_data
-from repsim.studies.inversion import Reader, invert
+from repsim.studies.inversion import FeatureExtractor, invert
 from repsim.support.compat import import_robustness
 from repsim.training import model_store, zoo
 from repsim.training.optimization import Diverged
@@ -132,13 +132,13 @@ def same_state(one, other):
 @pytest.fixture
 def reads(monkeypatch):
     """How many images each forward pass was of."""
-    counts, read = [], Reader.__call__
+    counts, read = [], FeatureExtractor.__call__
 
     def counting(reader, images):
         counts.append(len(images))
         return read(reader, images)
 
-    monkeypatch.setattr(Reader, "__call__", counting)
+    monkeypatch.setattr(FeatureExtractor, "__call__", counting)
     return counts
 
 
@@ -533,7 +533,7 @@ def test_backward_passes_are_as_many_as_updates_and_make_no_gradient_for_weights
         wanted.append(inputs.shape)
         return grad(outputs, inputs, **options)
 
-    read = Reader(toy(), "penultimate", (3, 8, 8))  # which looks at the gradient of a random image
+    read = FeatureExtractor(toy(), "penultimate", (3, 8, 8))  # which looks at the gradient of a random image
     monkeypatch.setattr(torch.autograd, "grad", counting)
     run(read, pixels(), pixels(seed=1), iterations=4, **ALL)
     assert wanted == [(COUNT, 3, 8, 8)] * 4
@@ -544,7 +544,7 @@ def test_the_network_is_read_up_to_the_layer_and_no_further():
     network = nn.Sequential(nn.Conv2d(3, 2, 3), late, nn.Flatten(), nn.Linear(72, 3)).eval()
     graph = trace(network, (3, 8, 8))
     Counted.calls = calls
-    before, behind = (Reader(graph, layer, (3, 8, 8)) for layer in "01")
+    before, behind = (FeatureExtractor(graph, layer, (3, 8, 8)) for layer in "01")
     calls.clear()  # of a few random images that they were tried on
     run(before, pixels(), pixels(seed=1), iterations=3, **ALL)
     assert calls == []
@@ -561,7 +561,7 @@ class Counted(nn.Hardtanh):
 
 
 def test_a_network_is_compiled_once_up_to_the_layer_for_one_size_of_batch(compiled, reads):
-    read = Reader(toy(), "bn1", (3, 8, 8), compiled=True)
+    read = FeatureExtractor(toy(), "bn1", (3, 8, 8), compiled=True)
     assert read.compiled
     run(read, pixels(), pixels(seed=1), iterations=3, **ALL)
     run(read, pixels(seed=2), pixels(seed=3), iterations=3, **ALL)
@@ -578,7 +578,7 @@ def test_a_compiled_network_gives_the_same(tiny_data, compiled, options):
     seeds, targets = pair(tiny_data)
     plain = run(trained(), seeds, targets, iterations=30, **options)
     assert compiled == []
-    read = Reader(trained(), "penultimate", tiny_data.image_shape, compiled=True)
+    read = FeatureExtractor(trained(), "penultimate", tiny_data.image_shape, compiled=True)
     found = run(read, seeds, targets, iterations=30, **options)
     assert len(compiled) == 1
     torch.testing.assert_close(found.images, plain.images, rtol=0, atol=1e-4)
@@ -591,7 +591,7 @@ def test_a_compiled_network_gives_the_same(tiny_data, compiled, options):
 @pytest.mark.usefixtures("compiled")
 def test_images_leave_a_compiled_network_only_all_together(tiny_data, reads):
     seeds, targets = pair(tiny_data)
-    read = Reader(trained(), "penultimate", tiny_data.image_shape, compiled=True)
+    read = FeatureExtractor(trained(), "penultimate", tiny_data.image_shape, compiled=True)
     found = run(read, seeds, targets, iterations=60, tolerance=0.3)
     first, last = int(found.iterations.min()), int(found.iterations.max())
     assert first < last < 60
@@ -604,7 +604,7 @@ def test_images_leave_a_compiled_network_only_all_together(tiny_data, reads):
 @pytest.mark.parametrize("layer", ["penultimate", "layer2.0.add"])
 def test_a_reader_gives_what_the_layer_does(tiny_data, layer):
     images = tiny_data.test.images[:COUNT]
-    read = Reader(trained(), layer, tiny_data.image_shape)
+    read = FeatureExtractor(trained(), layer, tiny_data.image_shape)
     (value,) = capture(trained(), images, layer).values()
     torch.testing.assert_close(read(images), value.flatten(1), rtol=1e-4, atol=1e-4)
     assert read.device == torch.device("cpu")
@@ -613,7 +613,7 @@ def test_a_reader_gives_what_the_layer_does(tiny_data, layer):
 
 def test_a_reader_is_inverted_as_its_model_at_its_own_layer(tiny_data):
     seeds, targets = pair(tiny_data)
-    read = Reader(trained(), "layer2.0.add", tiny_data.image_shape)
+    read = FeatureExtractor(trained(), "layer2.0.add", tiny_data.image_shape)
     for layer in ("penultimate", "none"):
         found = run(read, seeds, targets, layer, iterations=4)
         assert torch.equal(found.images, run(trained(), seeds, targets, "layer2.0.add", iterations=4).images)
@@ -621,7 +621,7 @@ def test_a_reader_is_inverted_as_its_model_at_its_own_layer(tiny_data):
 
 def test_a_reader_is_a_frozen_copy(tiny_data):
     images, network = tiny_data.test.images[:COUNT], copy.deepcopy(trained())
-    read = Reader(network, "penultimate", tiny_data.image_shape)
+    read = FeatureExtractor(network, "penultimate", tiny_data.image_shape)
     before = read(images)
     assert not before.requires_grad
     for weight in network.parameters():
@@ -766,7 +766,7 @@ def test_a_module_that_was_left_in_training_mode():
         with refused(message):
             run(model, pixels(), pixels(seed=1))
         with refused(message):
-            Reader(model, "conv", (3, 8, 8))
+            FeatureExtractor(model, "conv", (3, 8, 8))
 
 
 def test_an_unknown_layer_is_answered_with_the_nearest(tiny_data):

@@ -21,15 +21,15 @@ from repsim.studies.stitching.experiments import (
     curves,
     depth,
     donor_pairs,
+    fitting_method,
+    fitting_methods,
     obtain_donors,
-    plain_way,
+    plain_method,
     run,
     same_layer,
     settings_for,
     singular_values,
     table,
-    way,
-    ways_of,
 )
 from repsim.studies.stitching.measuring import MEASURED, OF_A_DONOR
 from repsim.support import paths
@@ -144,53 +144,53 @@ def test_donors_are_the_networks_of_the_zoo():
 
 
 def test_settings_of_a_data_set_give_way_to_those_that_are_given(tiny_data):
-    usual = plain_way(settings_for(tiny_data))
+    usual = plain_method(settings_for(tiny_data))
     assert usual == StitchOptions(**experiments.FITTING["digits"])
-    assert plain_way(settings_for(tiny_data, epochs=3, seed=2)) == usual.but(epochs=3, seed=2)
+    assert plain_method(settings_for(tiny_data, epochs=3, seed=2)) == usual.but(epochs=3, seed=2)
     with pytest.raises(ValueError, match=r"^unknown stitching option 'epoch'; did you mean 'epochs'"):
         settings_for(tiny_data, epoch=3)
 
 
 def test_settings_of_an_attack_reach_the_ways_that_attack(tiny_data):
     settings = settings_for(tiny_data, attack_steps=3, step_size=0.01, beta=1.0, attacked="front")
-    (pgd,) = ways_of(settings, [1.0], [], method="pgd", norm="linf", epsilon=0.1)
+    (pgd,) = fitting_methods(settings, [1.0], [], method="pgd", norm="linf", epsilon=0.1)
     assert (pgd.attack_steps, pgd.step_size, pgd.attacked) == (3, 0.01, "front")
     del settings["attacked"]
-    (trades,) = ways_of(settings, [1.0], [], method="trades", norm="linf", epsilon=0.1)
+    (trades,) = fitting_methods(settings, [1.0], [], method="trades", norm="linf", epsilon=0.1)
     assert (trades.attack_steps, trades.beta) == (3, 1.0)
-    assert plain_way(settings).attack is None
+    assert plain_method(settings).attack is None
 
 
 def test_direct_ways_leave_what_only_training_has(tiny_data):
     settings = {"mask": "semi_match", "l1": 0.1, "resize": True}
-    (direct,) = ways_of(settings, [], ["orthogonal"])
+    (direct,) = fitting_methods(settings, [], ["orthogonal"])
     assert direct == StitchOptions(method="orthogonal", resize=True)
 
 
 def test_ways_are_shares_of_attacked_images_then_direct_matches():
-    ways = ways_of(
+    methods = fitting_methods(
         QUICK_SETTINGS, [0, 0.5, 1], ["pseudo_inverse", "orthogonal"], method="pgd", norm="linf", epsilon=0.1
     )
-    assert [(each.method, each.attack_ratio, each.epsilon) for each in ways] == [
+    assert [(each.method, each.attack_ratio, each.epsilon) for each in methods] == [
         ("standard", 1.0, 0.0),
         ("pgd", 0.5, 0.1),
         ("pgd", 1.0, 0.1),
         ("pseudo_inverse", 1.0, 0.0),
         ("orthogonal", 1.0, 0.0),
     ]
-    assert [way(each) for each in ways] == [
+    assert [fitting_method(each) for each in methods] == [
         "task loss, α = 0",
         "task loss, α = 0.5",
         "task loss, α = 1",
         "direct, pseudo inverse",
         "direct, orthogonal",
     ]
-    assert {each.epochs for each in ways[:3]} == {1}
+    assert {each.epochs for each in methods[:3]} == {1}
 
 
 def test_ways_of_trades_are_two_whatever_the_shares():
-    ways = ways_of(QUICK_SETTINGS, [0, 0.5, 1], [], method="trades", norm="linf", epsilon=0.1)
-    assert [way(each) for each in ways] == ["task loss, α = 0", "task loss, TRADES"]
+    methods = fitting_methods(QUICK_SETTINGS, [0, 0.5, 1], [], method="trades", norm="linf", epsilon=0.1)
+    assert [fitting_method(each) for each in methods] == ["task loss, α = 0", "task loss, TRADES"]
 
 
 # -- which stitches -----------------------------------------------------------------------------------------
@@ -301,9 +301,9 @@ def mixed(tiny_data, evaluation):
     """Every kind of way at one layer, in one table."""
     pgd = QUICK.but(method="pgd", epsilon=0.1, attack_steps=1, attack_ratio=0.5)
     trades = QUICK.but(method="trades", epsilon=0.1, attack_steps=1)
-    ways = [QUICK, pgd, trades, DIRECT]
+    methods = [QUICK, pgd, trades, DIRECT]
     return run(
-        same_layer([(trained(), trained(0.1))], BLOCKS[1], tiny_data, ways), evaluation, progress=False
+        same_layer([(trained(), trained(0.1))], BLOCKS[1], tiny_data, methods), evaluation, progress=False
     )
 
 
@@ -327,7 +327,7 @@ def test_the_attack_of_fitting_is_told_from_that_of_measuring(mixed):
 def test_alpha_is_the_share_of_attacked_images_and_undefined_in_direct_matching(mixed):
     assert mixed["alpha"].tolist()[:3] == [0, 0.5, 1]
     assert pd.isna(mixed["alpha"].iloc[3])
-    assert mixed["way"].tolist() == [
+    assert mixed["fitting_method"].tolist() == [
         "task loss, α = 0",
         "task loss, α = 0.5",
         "task loss, TRADES",
@@ -395,13 +395,13 @@ def test_a_rank_above_the_channel_count_is_refused(tiny_data, evaluation):
 
 
 def test_singular_values_are_those_of_the_stored_weights(tiny_data, evaluation):
-    ways = [DIRECT, DIRECT.but(rank=2)]
+    methods = [DIRECT, DIRECT.but(rank=2)]
     made = [
         obtain_stitch(recipe, evaluation)
-        for recipe in same_layer([(trained(), trained(0.1))], BLOCKS[1:], tiny_data, ways)
+        for recipe in same_layer([(trained(), trained(0.1))], BLOCKS[1:], tiny_data, methods)
     ]
     found = singular_values(made)
-    columns = ["front", "end", "layer_front", "layer_end", "way", "index", "value"]
+    columns = ["front", "end", "layer_front", "layer_end", "fitting_method", "index", "value"]
     assert found.columns.tolist() == columns
     assert len(found) == 2 * (16 + 32)
     for stitch, start, size in zip(made, (0, 16, 48, 64), (16, 32, 16, 32), strict=True):
@@ -416,10 +416,10 @@ def test_singular_values_are_those_of_the_stored_weights(tiny_data, evaluation):
 
 
 def test_curves_have_a_row_for_each_epoch_and_both_learning_rates(tiny_data, evaluation):
-    ways = [QUICK.but(epochs=2), QUICK.but(epochs=3, learning_rate=0.01)]
+    methods = [QUICK.but(epochs=2), QUICK.but(epochs=3, learning_rate=0.01)]
     made = [
         obtain_stitch(recipe, evaluation)
-        for recipe in same_layer([(trained(), trained(0.1))], BLOCKS[1], tiny_data, ways)
+        for recipe in same_layer([(trained(), trained(0.1))], BLOCKS[1], tiny_data, methods)
     ]
     found = curves(made)
     assert found["epoch"].tolist() == [1, 2, 1, 2, 3]
@@ -437,8 +437,10 @@ def test_networks_of_two_tasks_are_stitched_on_the_data_of_either(tiny_data):
     for own in (tiny_data, shapes):
         seen = Evaluation(own, Attack(0.1, steps=1), device="cpu")
         pairs = [(trained(), there), (there, trained())]
-        ways = [StitchOptions(epochs=10, batch_size=50, learning_rate=0.03)]
-        tables.append(run(same_layer(pairs, [BLOCKS[2]], own, ways, cross_task=True), seen, progress=False))
+        methods = [StitchOptions(epochs=10, batch_size=50, learning_rate=0.03)]
+        tables.append(
+            run(same_layer(pairs, [BLOCKS[2]], own, methods, cross_task=True), seen, progress=False)
+        )
     crossed = pd.concat(tables, ignore_index=True)
     assert crossed["front_task"].tolist() == ["digits", "shapes"] * 2
     assert crossed["end_task"].tolist() == ["shapes", "digits"] * 2

@@ -100,7 +100,7 @@ def close(one, other):
 
 def values_of(graph, layer, images):
     with torch.no_grad():
-        return graph.beginning(layer)(images)
+        return graph.prefix(layer)(images)
 
 
 def multilabel(labels, classes=10):

@@ -131,7 +131,7 @@ def test_cross_entropies_are_means_over_images_in_nats(case):
 def test_likenesses_and_distances_are_those_of_the_layers_values(case):
     images = case.split.images
     with torch.no_grad():
-        taken, own = (graph.beginning(BLOCK)(images) for graph in (case.front, case.end))
+        taken, own = (graph.prefix(BLOCK)(images) for graph in (case.front, case.end))
         given = case.stitched.transform(taken)
     answers = logits_of(case.stitched, images), logits_of(case.end.network, images)
     for where, (x, y) in {"before": (taken, own), "after": (given, own), "logits": answers}.items():

@@ -426,7 +426,7 @@ def batches(monkeypatch):
         model = build("resnet_tiny", seed)
         model.conv1.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
         graphs.append(trace(model, SHAPE))
-        graphs[-1].beginning("conv1")  # which tries out a few random images
+        graphs[-1].prefix("conv1")  # which tries out a few random images
     seen.clear()
     return graphs, seen
 

@@ -268,9 +268,9 @@ def test_tensors_without_a_record_are_made_again(tiny_data, shared, fits):
 
 
 @pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize("way", WAYS)
-def test_the_stored_recipe_rebuilds_the_network_bitwise(tiny_data, shared, fits, way, packed):
-    recipe = recipe_on(tiny_data, **WAYS[way])
+@pytest.mark.parametrize("fitting_method", WAYS)
+def test_the_stored_recipe_rebuilds_the_network_bitwise(tiny_data, shared, fits, fitting_method, packed):
+    recipe = recipe_on(tiny_data, **WAYS[fitting_method])
     stored = obtain_stitch(recipe, shared)
     if packed:
         pack("digits")

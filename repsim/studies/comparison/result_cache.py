@@ -1,4 +1,4 @@
-"""Values that were computed before, kept in a file for each view: a comparison goes on where it stopped."""
+"""Values computed before, kept in a file for each input set: a comparison goes on where it stopped."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ VERSION = 2  # one more whenever a value would come out differently from the sam
 SAVE_EVERY = 5.0  # seconds: what a kill can lose
 
 
-class KnownValues:
+class ResultCache:
     """Rows of a table, by what they are of; saved every few seconds, and when the block ends or fails.
 
     Parameters
@@ -32,7 +32,7 @@ class KnownValues:
         self._new: dict[str, dict] = {}
         self._saved = time.monotonic()
 
-    def __enter__(self) -> KnownValues:
+    def __enter__(self) -> ResultCache:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repsim.studies.comparison import known as module
-from repsim.studies.comparison.known import KnownValues
+from repsim.studies.comparison.result_cache import ResultCache
 from repsim.support import paths
 from repsim.support.artifacts import DamagedArtifact
 
@@ -35,7 +35,7 @@ def content(path):
 
 def kept(identity=IDENTITY):
     """What a later run finds: rows by their keys."""
-    known = KnownValues(identity)
+    known = ResultCache(identity)
     keys = content(known.path)["values"] if known.path.exists() else []
     return {key: known[key] for key in keys}
 
@@ -59,7 +59,7 @@ def clock(monkeypatch):
 
 
 def test_what_was_put_is_there_at_once_and_later():
-    with KnownValues(IDENTITY) as known:
+    with ResultCache(IDENTITY) as known:
         assert "a" not in known
         known.put("a", ROW)
         assert "a" in known
@@ -70,7 +70,7 @@ def test_what_was_put_is_there_at_once_and_later():
 
 def test_a_row_is_the_callers_own():
     row = dict(ROW)
-    with KnownValues(IDENTITY) as known:
+    with ResultCache(IDENTITY) as known:
         known.put("a", row)
         row["value"] = 9.0
     assert kept() == {"a": ROW}
@@ -79,7 +79,7 @@ def test_a_row_is_the_callers_own():
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
 def test_what_was_put_before_an_error_is_saved(error):
     def fail():
-        with KnownValues(IDENTITY) as known:
+        with ResultCache(IDENTITY) as known:
             known.put("a", ROW)
             raise error
 
@@ -89,7 +89,7 @@ def test_what_was_put_before_an_error_is_saved(error):
 
 
 def test_nothing_is_saved_before_its_time(clock):
-    known = KnownValues(IDENTITY)
+    known = ResultCache(IDENTITY)
     clock.now += module.SAVE_EVERY
     known.put("a", ROW)
     assert not known.path.exists()
@@ -97,7 +97,7 @@ def test_nothing_is_saved_before_its_time(clock):
 
 def test_every_few_seconds_what_there_is_is_saved(clock):
     """A kill asks no `with` block: what was saved is all that is left."""
-    known = KnownValues(IDENTITY)
+    known = ResultCache(IDENTITY)
     known.put("a", ROW)
     clock.now += module.SAVE_EVERY + 0.1
     known.put("b", other(0.25))
@@ -112,7 +112,7 @@ def test_every_few_seconds_what_there_is_is_saved(clock):
 
 def test_how_often_can_be_said(monkeypatch):
     monkeypatch.setattr(module, "SAVE_EVERY", -1.0)
-    known = KnownValues(IDENTITY)
+    known = ResultCache(IDENTITY)
     for count, key in enumerate("abc", 1):
         known.put(key, ROW)
         assert len(kept()) == count
@@ -135,20 +135,20 @@ def test_a_killed_process_loses_what_was_not_saved_and_no_more(tmp_path):
 
 
 def test_nothing_is_written_where_nothing_is_new(monkeypatch):
-    with KnownValues(IDENTITY):
+    with ResultCache(IDENTITY):
         pass
     assert not paths.comparisons().exists()
-    with KnownValues(IDENTITY) as known:
+    with ResultCache(IDENTITY) as known:
         known.put("a", ROW)
     monkeypatch.setattr(module.artifacts, "write_json", lambda *_: pytest.fail("nothing is new"))
-    with KnownValues(IDENTITY) as known:
+    with ResultCache(IDENTITY) as known:
         assert known["a"] == ROW
 
 
 def test_what_was_saved_is_not_written_again(monkeypatch, clock):
     written, write = [], module.artifacts.write_json
     monkeypatch.setattr(module.artifacts, "write_json", lambda *a: written.append(1) or write(*a))
-    with KnownValues(IDENTITY) as known:
+    with ResultCache(IDENTITY) as known:
         clock.now += module.SAVE_EVERY + 1
         known.put("a", ROW)
         assert len(written) == 1
@@ -159,7 +159,7 @@ def test_what_was_saved_is_not_written_again(monkeypatch, clock):
 
 
 def test_what_another_process_wrote_meanwhile_stays():
-    first, second = KnownValues(IDENTITY), KnownValues(IDENTITY)
+    first, second = ResultCache(IDENTITY), ResultCache(IDENTITY)
     with first:
         with second:
             first.put("a", ROW)
@@ -170,9 +170,9 @@ def test_what_another_process_wrote_meanwhile_stays():
 
 def test_of_two_that_computed_the_same_the_last_to_save_is_right():
     """They are equal, but for a run that was told to compute again."""
-    with KnownValues(IDENTITY) as first:
+    with ResultCache(IDENTITY) as first:
         first.put("a", other(0.1))
-        with KnownValues(IDENTITY) as second:
+        with ResultCache(IDENTITY) as second:
             second.put("a", other(0.2))
     assert kept() == {"a": other(0.1)}
 
@@ -181,7 +181,7 @@ def test_many_at_once_lose_nothing(monkeypatch):
     monkeypatch.setattr(module, "SAVE_EVERY", -1.0)
 
     def work(name):
-        with KnownValues(IDENTITY) as known:
+        with ResultCache(IDENTITY) as known:
             for count in range(8):
                 known.put(f"{name}{count}", ROW)
 
@@ -199,7 +199,7 @@ def test_many_at_once_lose_nothing(monkeypatch):
 def test_what_is_not_there_survives():
     """JSON has no NaN."""
     row = {"value": math.nan, "note": "dropped: 3 images, where 10 are wanted", "n": 3, "low": math.nan}
-    with KnownValues(IDENTITY) as known:
+    with ResultCache(IDENTITY) as known:
         known.put("a", row)
     (found,) = kept().values()
     assert list(found) == sorted(row)
@@ -225,7 +225,7 @@ def test_what_is_not_there_survives():
 )
 def test_any_row_comes_back_as_it_was(rows):
     identity = {"rows": repr(rows)}
-    with KnownValues(identity, recompute=True) as known:
+    with ResultCache(identity, recompute=True) as known:
         for key, row in rows.items():
             known.put(key, row)
     found = kept(identity)
@@ -236,7 +236,7 @@ def test_any_row_comes_back_as_it_was(rows):
 
 
 def test_the_file_says_what_it_is_of():
-    with KnownValues(IDENTITY) as known:
+    with ResultCache(IDENTITY) as known:
         known.put("a", ROW)
     assert known.path.parent == paths.comparisons()
     assert re.fullmatch(r"[0-9a-f]{12}\.json", known.path.name)
@@ -247,7 +247,7 @@ def test_the_file_says_what_it_is_of():
 
 
 def test_another_identity_is_another_file():
-    with KnownValues(IDENTITY) as known:
+    with ResultCache(IDENTITY) as known:
         known.put("a", ROW)
     others = [
         {**IDENTITY, "images": "0" * 12},
@@ -256,19 +256,19 @@ def test_another_identity_is_another_file():
         {**IDENTITY, "attack": {"epsilon": 0.1}},
         {},
     ]
-    found = [KnownValues(each).path for each in others]
+    found = [ResultCache(each).path for each in others]
     assert len({known.path, *found}) == 6
     assert all(kept(each) == {} for each in others)
-    assert KnownValues(dict(reversed(IDENTITY.items()))).path == known.path
+    assert ResultCache(dict(reversed(IDENTITY.items()))).path == known.path
 
 
 def test_of_another_version_nothing_is_known(monkeypatch):
     """Values that would come out differently now are computed again; those of before stay where they are."""
-    with KnownValues(IDENTITY) as known:
+    with ResultCache(IDENTITY) as known:
         known.put("a", ROW)
     monkeypatch.setattr(module, "VERSION", module.VERSION + 1)
     assert kept() == {}
-    with KnownValues(IDENTITY) as newer:
+    with ResultCache(IDENTITY) as newer:
         newer.put("a", other(0.25))
     assert newer.path != known.path
     assert newer.identity["version"] == known.identity["version"] + 1
@@ -281,10 +281,10 @@ def test_of_another_version_nothing_is_known(monkeypatch):
 
 
 def test_recompute_knows_nothing_and_replaces_what_it_is_given():
-    with KnownValues(IDENTITY) as known:
+    with ResultCache(IDENTITY) as known:
         known.put("a", ROW)
         known.put("b", ROW)
-    with KnownValues(IDENTITY, recompute=True) as again:
+    with ResultCache(IDENTITY, recompute=True) as again:
         assert "a" not in again
         again.put("a", other(0.75))
         assert again["a"] == other(0.75)
@@ -293,9 +293,9 @@ def test_recompute_knows_nothing_and_replaces_what_it_is_given():
 
 
 def test_recompute_of_nothing_leaves_what_is_kept():
-    with KnownValues(IDENTITY) as known:
+    with ResultCache(IDENTITY) as known:
         known.put("a", ROW)
-    with pytest.raises(KeyboardInterrupt), KnownValues(IDENTITY, recompute=True):
+    with pytest.raises(KeyboardInterrupt), ResultCache(IDENTITY, recompute=True):
         raise KeyboardInterrupt
     assert kept() == {"a": ROW}
 
@@ -304,7 +304,7 @@ def test_recompute_of_nothing_leaves_what_is_kept():
 
 
 def damaged(text):
-    path = KnownValues(IDENTITY).path
+    path = ResultCache(IDENTITY).path
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     return path
@@ -331,7 +331,7 @@ def damaged(text):
 def test_a_damaged_file_is_refused_and_left_alone(text, message):
     path = damaged(text)
     with pytest.raises(DamagedArtifact) as error:
-        KnownValues(IDENTITY)
+        ResultCache(IDENTITY)
     assert str(error.value) == message.format(path)
     assert path.read_text(encoding="utf-8") == text
 
@@ -339,6 +339,6 @@ def test_a_damaged_file_is_refused_and_left_alone(text, message):
 def test_recompute_replaces_a_damaged_file():
     """Nothing of it is wanted: to find out at the end that it cannot be read would cost what was computed."""
     damaged("{")
-    with KnownValues(IDENTITY, recompute=True) as known:
+    with ResultCache(IDENTITY, recompute=True) as known:
         known.put("a", ROW)
     assert kept() == {"a": ROW}

@@ -1,4 +1,4 @@
-"""Scenes: what is to be seen of two networks at a setting, view by view."""
+"""The results of any setting of the explorer, view by view."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from repsim.explorer.material import Material
-from repsim.explorer.setting import Scene, Setting
+from repsim.explorer.cached_inputs import CachedInputs
+from repsim.explorer.setting import Results, Setting
 from repsim.measures import find_measure
 from repsim.measures.comparing import row_of
 from repsim.measures.representation import Representation
 from repsim.studies.stitching import Stitch, StitchOptions
-from repsim.studies.stitching.experiments import way
+from repsim.studies.stitching.experiments import fitting_method
 from repsim.studies.stitching.store import stored_stitches
 from repsim.support import paths
 from repsim.training.model_store import TrainedModel
@@ -23,8 +23,8 @@ from repsim.training.model_store import TrainedModel
 Step = Callable[[], None]
 
 
-class Scenes(Material):
-    """Makes scenes, of what `Material` holds; whatever several settings have in common is computed once."""
+class Backend(CachedInputs):
+    """Computes results of settings; whatever several settings have in common is computed once."""
 
     def complete(self, setting: Setting) -> Setting:
         """With layers that both networks have, and an image that there is."""
@@ -33,11 +33,11 @@ class Scenes(Material):
             layers = self.layers_of(setting, side)
             wanted = getattr(setting, f"layer_{side}")
             chosen[f"layer_{side}"] = wanted if wanted in layers else layers[-1]
-        count = len(self.benign(setting.dataset)[0])
+        count = len(self.natural(setting.dataset)[0])
         return setting.but(**chosen, image=min(max(setting.image, 0), count - 1))
 
-    def views(self, setting: Setting, step: Step = lambda: None) -> Iterator[Scene]:
-        """The scene of a setting as it fills, view by view, the quickest first.
+    def partial_results(self, setting: Setting, step: Step = lambda: None) -> Iterator[Results]:
+        """Yield the results of a setting as they fill, view by view, the quickest first.
 
         What cannot be shown leaves a note; the other views are there.
 
@@ -47,7 +47,7 @@ class Scenes(Material):
             Called now and then; what it raises ends the work, and loses no more than the view at hand.
         """
         setting = self.complete(setting)
-        scene = Scene(setting, (self.layers_of(setting, "a"), self.layers_of(setting, "b")))
+        results = Results(setting, (self.layers_of(setting, "a"), self.layers_of(setting, "b")))
         for fill in (
             self._show_pictures,
             self._show_answers,
@@ -58,21 +58,21 @@ class Scenes(Material):
         ):
             step()
             try:
-                fill(scene, step)
+                fill(results, step)
             except ValueError as error:
-                _note(scene, [str(error)])
-            yield scene
+                _note(results, [str(error)])
+            yield results
 
-    def scene(self, setting: Setting) -> Scene:
-        """The whole scene of a setting."""
-        *_, last = self.views(setting)
+    def results(self, setting: Setting) -> Results:
+        """Compute all results of a setting."""
+        *_, last = self.partial_results(setting)
         return last
 
-    def _show_pictures(self, scene: Scene, step: Step) -> None:
-        setting, i = scene.setting, scene.setting.image
-        images, labels = self.benign(setting.dataset)
-        scene.true = self.dataset(setting.dataset).classes[int(labels[i])]
-        pictures = {"benign": images[i]}
+    def _show_pictures(self, results: Results, step: Step) -> None:
+        setting, i = results.setting, results.setting.image
+        images, labels = self.natural(setting.dataset)
+        results.true = self.dataset(setting.dataset).classes[int(labels[i])]
+        pictures = {"natural": images[i]}
         for side in ("a", "b"):
             step()
             attacked = self.adversarial(setting, side)[i]
@@ -83,10 +83,10 @@ class Scenes(Material):
         for side in ("a", "b"):
             if (inverted := self.inverted(setting, side)) is not None:
                 pictures[f"inverted, {side.upper()}"] = inverted[i]
-        scene.pictures = pictures
+        results.pictures = pictures
 
-    def _show_answers(self, scene: Scene, step: Step) -> None:
-        setting = scene.setting
+    def _show_answers(self, results: Results, step: Step) -> None:
+        setting = results.setting
         classes = self.dataset(setting.dataset).classes
         parts = []
         for side in ("a", "b"):
@@ -94,10 +94,10 @@ class Scenes(Material):
             logits = self._values(setting, side, *self.looked_at(setting, side))[0][setting.image]
             rows = {"class": classes, "probability": logits.double().softmax(0).numpy()}
             parts.append(pd.DataFrame(rows).assign(network=side.upper()))
-        scene.answers = pd.concat(parts, ignore_index=True)[["network", "class", "probability"]]
+        results.answers = pd.concat(parts, ignore_index=True)[["network", "class", "probability"]]
 
-    def _show_map(self, scene: Scene, step: Step) -> None:
-        setting = scene.setting
+    def _show_map(self, results: Results, step: Step) -> None:
+        setting = results.setting
         seen = [self.looked_at(setting, side) for side in ("a", "b")]
         models = [self.model(setting, side).weights for side in ("a", "b")]
         key = ("map", setting.dataset, setting.measure, *models, *(made for made, _ in seen))
@@ -105,26 +105,26 @@ class Scenes(Material):
         def make() -> tuple[pd.DataFrame, list[str]]:
             sides = [
                 [self._representation(setting, side, layer, *what) for layer in layers]
-                for side, layers, what in zip(("a", "b"), scene.layers, seen, strict=True)
+                for side, layers, what in zip(("a", "b"), results.layers, seen, strict=True)
             ]
             rows, notes = [], []
             for x in sides[0]:
                 step()
                 rows.append(_values_of(setting.measure, [(x, y) for y in sides[1]], notes))
-            return pd.DataFrame(rows, index=scene.layers[0], columns=scene.layers[1]), notes
+            return pd.DataFrame(rows, index=results.layers[0], columns=results.layers[1]), notes
 
-        scene.map, notes = self._keep(key, make)
-        _note(scene, notes)
+        results.map, notes = self._keep(key, make)
+        _note(results, notes)
 
-    def _show_curve(self, scene: Scene, step: Step) -> None:
-        setting = scene.setting
+    def _show_curve(self, results: Results, step: Step) -> None:
+        setting = results.setting
         attacked = setting.but(inputs="adversarial")
-        benign = setting.but(inputs="benign")
+        natural = setting.but(inputs="natural")
         parts = []
-        for side, layers in zip(("a", "b"), scene.layers, strict=True):
+        for side, layers in zip(("a", "b"), results.layers, strict=True):
             step()
             model = self.model(setting, side)
-            both = [self.looked_at(each, side) for each in (benign, attacked)]
+            both = [self.looked_at(each, side) for each in (natural, attacked)]
             key = ("curve", setting.dataset, setting.measure, model.weights, both[1][0])
 
             def make(side=side, layers=layers, both=both) -> tuple[list[float], list[str]]:
@@ -136,14 +136,14 @@ class Scenes(Material):
                 return _values_of(setting.measure, pairs, notes), notes
 
             values, notes = self._keep(key, make)
-            _note(scene, notes)
+            _note(results, notes)
             rows = {"layer": layers, "depth": np.linspace(0, 1, len(layers)), "value": values}
             parts.append(pd.DataFrame(rows).assign(network=side.upper()))
-        scene.curve = pd.concat(parts, ignore_index=True)[["network", "layer", "depth", "value"]]
+        results.curve = pd.concat(parts, ignore_index=True)[["network", "layer", "depth", "value"]]
 
-    def _show_neighbors(self, scene: Scene, step: Step) -> None:
+    def _show_neighbors(self, results: Results, step: Step) -> None:
         """By the cosine of values about their mean."""
-        setting, found = scene.setting, {}
+        setting, found = results.setting, {}
         for side in ("a", "b"):
             step()
             layer = getattr(setting, f"layer_{side}")
@@ -153,11 +153,11 @@ class Scenes(Material):
             near[setting.image] = -torch.inf
             count = min(self.shown, len(near) - 1)
             found[side.upper()] = near.argsort(descending=True)[:count].tolist()
-        scene.neighbors = found
+        results.neighbors = found
 
-    def _show_stitched(self, scene: Scene, step: Step) -> None:
+    def _show_stitched(self, results: Results, step: Step) -> None:
         step()
-        setting = scene.setting
+        setting = results.setting
         slug = self.dataset(setting.dataset).slug
         folders = [folder / slug for folder in paths.stitches()]
         changed = tuple(folder.stat().st_mtime_ns for folder in folders if folder.exists())
@@ -166,7 +166,7 @@ class Scenes(Material):
         chosen = [stitch for stitch in stored if _joins(stitch, *models, setting)]
         rows = [
             {
-                "way": _whole_way(stitch.recipe.options),
+                "fitting_method": _whole_method(stitch.recipe.options),
                 "clean": measured.get("accuracy", math.nan),
                 "robust": measured.get("robust_accuracy", math.nan),
             }
@@ -174,8 +174,8 @@ class Scenes(Material):
             for measured in stitch.record["measured"]
             if not measured["truncated_to"]
         ]
-        scene.stitched = pd.DataFrame(
-            sorted(rows, key=lambda row: row["way"]), columns=["way", "clean", "robust"]
+        results.stitched = pd.DataFrame(
+            sorted(rows, key=lambda row: row["fitting_method"]), columns=["fitting_method", "clean", "robust"]
         )
 
     def ahead(self, setting: Setting, step: Step = lambda: None) -> None:
@@ -185,7 +185,7 @@ class Scenes(Material):
             self._fill(setting.but(epsilon=epsilon), step)
 
     def _fill(self, setting: Setting, step: Step) -> None:
-        for _ in self.views(setting, step):
+        for _ in self.partial_results(setting, step):
             pass
 
 
@@ -199,9 +199,9 @@ def _joins(stitch: Stitch, front: TrainedModel, end: TrainedModel, setting: Sett
     )
 
 
-def _whole_way(options: StitchOptions) -> str:
+def _whole_method(options: StitchOptions) -> str:
     """As notebook 02 tells ways of stitching apart, and within them by what else it varies."""
-    parts = [way(options)]
+    parts = [fitting_method(options)]
     if options.rank:
         parts.append(f"rank {options.rank}")
     if options.attack is not None and options.attacked != "stitched":
@@ -222,5 +222,5 @@ def _values_of(
     return [row["value"] for row in rows]
 
 
-def _note(scene: Scene, notes: Sequence[str]) -> None:
-    scene.notes += [note for note in dict.fromkeys(notes) if note not in scene.notes]
+def _note(results: Results, notes: Sequence[str]) -> None:
+    results.notes += [note for note in dict.fromkeys(notes) if note not in results.notes]

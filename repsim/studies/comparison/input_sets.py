@@ -27,7 +27,7 @@ USED = {"inverted": ("pairs", "sets"), "adversarial": ("pairs", "attack"), "natu
 
 
 @dataclass(frozen=True, eq=False)
-class View:
+class InputSet:
     """Images that models look at together.
 
     Attributes
@@ -40,7 +40,7 @@ class View:
         The images, and their labels if they have any: made or read when they are needed.
     """
 
-    owner: str | None
+    generated_for: str | None
     identity: Mapping[str, object]
     load: Callable[[], tuple[Images, Tensor | None]]
 
@@ -55,7 +55,7 @@ def as_data(data: Dataset | Split | ImageSource) -> Dataset | Split | Tensor:
     return images if labels is None else Split(images, as_labels(labels))
 
 
-def make_views(
+def make_input_sets(
     models: Mapping[str, TrainedModel],
     data: Dataset | Split | Tensor,
     inputs: Inputs,
@@ -64,8 +64,8 @@ def make_views(
     pairs: Pairs | None = None,
     sets: Mapping[str, InvertedSet] | None = None,
     attack: Attack | None = None,
-) -> list[View]:
-    """The views of `compare_models`; see there.
+) -> list[InputSet]:
+    """The input sets of `compare_models`; see there.
 
     Raises
     ------
@@ -96,41 +96,41 @@ def make_views(
     images = as_images(images)
     images = images.to(torch.promote_types(images.dtype, torch.float32))  # of bfloat16 there is no digest
     if inputs == "inverted":
-        return _inverted_views(models, sets, pairs, labels, layer)
+        return _inverted_sets(models, sets, pairs, labels, layer)
     identity = {"images": artifacts.digest(images)}
     if labels is not None:
         identity["labels"] = artifacts.digest(labels)
     if inputs == "natural":
-        return [View(None, identity, lambda: (images, labels))]
+        return [InputSet(None, identity, lambda: (images, labels))]
     if labels is None:
         raise ValueError(
             "an attack needs labels, the right class of every image: give a data set or a split."
         )
-    return [_adversarial_view(model, images, labels, attack, identity) for model in models.values()]
+    return [_adversarial_set(model, images, labels, attack, identity) for model in models.values()]
 
 
-def _adversarial_view(
+def _adversarial_set(
     model: TrainedModel, images: Images, labels: Tensor, attack: Attack, identity: Mapping[str, object]
-) -> View:
+) -> InputSet:
     made = {**identity, "attack": dataclasses.asdict(attack), "weights": model.weights}
-    return View(model.name, made, lambda: (run_attack(model.network, images, labels, attack), labels))
+    return InputSet(model.name, made, lambda: (run_attack(model.network, images, labels, attack), labels))
 
 
-def _inverted_views(
+def _inverted_sets(
     models: Mapping[str, TrainedModel],
     sets: Mapping[str, InvertedSet],
     pairs: Pairs,
     labels: Tensor,
     layer: Layers,
-) -> list[View]:
+) -> list[InputSet]:
     """What an inverted image shows to its model is its target: that one's label is the image's."""
-    views = []
+    input_sets = []
     for name in check_sets(models, sets, pairs, layer, "seed"):
         found = sets[name]
         identity = {"set": found.recipe.address, "checksum": found.record["checksum"]}
         identity["labels"] = artifacts.digest(labels)
-        views.append(View(name, identity, lambda found=found: (found.images, labels)))
-    return views
+        input_sets.append(InputSet(name, identity, lambda found=found: (found.images, labels)))
+    return input_sets
 
 
 def check_sets(

@@ -26,7 +26,7 @@ class Budget:
 
 
 @contextmanager
-def kept_activations(
+def cached_activations(
     stitched: StitchedNetwork, images: Float[Tensor, "n c h w"], budget: Budget
 ) -> Iterator[list[Tensor] | None]:
     """What `stitched.before` gives for all images, while the block lasts; None where the budget is too small.

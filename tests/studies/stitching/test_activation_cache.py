@@ -7,7 +7,7 @@ from torch import nn
 from repsim.activations import trace
 from repsim.models import build_model
 from repsim.studies.stitching import Budget, kept, make_transform, stitch
-from repsim.studies.stitching.kept import kept_activations
+from repsim.studies.stitching.activation_cache import cached_activations
 from repsim.support import paths
 
 SHAPE = (1, 8, 8)
@@ -71,7 +71,7 @@ def test_what_is_kept_is_what_would_be_computed_again(layer, budget):
     stitched = stitched_at(layer)
     expected = in_parts(stitched)
     assert len(expected) == (2 if layer == "layer2.0.conv2" else 1)
-    with kept_activations(stitched, IMAGES, budget) as found:
+    with cached_activations(stitched, IMAGES, budget) as found:
         assert len(found) == len(expected)
         for one, other in zip(found, expected, strict=True):
             assert torch.equal(one, other)
@@ -85,7 +85,7 @@ def test_the_answer_from_what_is_kept_is_the_networks(layer):
     with torch.no_grad():
         expected = stitched(IMAGES[batch])
         for budget in BUDGETS.values():
-            with kept_activations(stitched, IMAGES, budget) as found:
+            with cached_activations(stitched, IMAGES, budget) as found:
                 answers = stitched.after(*(tensor[batch] for tensor in found))
             torch.testing.assert_close(answers, expected, rtol=0, atol=1e-6)
 
@@ -101,7 +101,7 @@ def test_memory_then_disk_then_nothing():
         "neither": Budget(need - 1, need - 1),
         "nothing": Budget(0, 0),
     }.items():
-        with kept_activations(stitched, IMAGES, budget) as found:
+        with cached_activations(stitched, IMAGES, budget) as found:
             on_disk = sum(path.stat().st_size for path in files())
             seen[name] = None if found is None else on_disk
     assert seen == {
@@ -116,8 +116,8 @@ def test_memory_then_disk_then_nothing():
 def test_nothing_is_computed_or_written_where_the_budget_is_too_small():
     stitched = stitched_at("layer2.0.conv2")
     seen = []
-    stitched.beginning.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
-    with kept_activations(stitched, IMAGES, Budget(0, 0)) as found:
+    stitched.prefix.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+    with cached_activations(stitched, IMAGES, Budget(0, 0)) as found:
         assert found is None
         assert not files()
     assert seen == [1]  # one image, for the sizes
@@ -126,8 +126,8 @@ def test_nothing_is_computed_or_written_where_the_budget_is_too_small():
 def test_each_image_runs_through_the_front_once_and_what_is_kept_replaces_it():
     stitched = stitched_at("layer2.0.relu2")
     seen = []
-    stitched.beginning.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
-    with kept_activations(stitched, IMAGES, Budget()) as found:
+    stitched.prefix.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+    with cached_activations(stitched, IMAGES, Budget()) as found:
         assert seen == [1, 3, 3, 1]
         for _ in range(3):
             stitched.after(*found)
@@ -137,7 +137,7 @@ def test_each_image_runs_through_the_front_once_and_what_is_kept_replaces_it():
 @pytest.mark.parametrize("budget", BUDGETS.values(), ids=BUDGETS)
 def test_files_go_with_the_block(budget):
     stitched = stitched_at("layer2.0.conv2")
-    with kept_activations(stitched, IMAGES, budget) as found:
+    with cached_activations(stitched, IMAGES, budget) as found:
         assert (len(files()) == 2) is (budget.memory == 0)
         inside = [tensor.clone() for tensor in found]
     assert not files()
@@ -154,7 +154,7 @@ def test_files_go_also_after_an_exception():
     stitched = stitched_at("layer2.0.conv2")
 
     def fail():
-        with kept_activations(stitched, IMAGES, Budget(memory=0)):
+        with cached_activations(stitched, IMAGES, Budget(memory=0)):
             assert len(files()) == 2
             raise Stopped
 
@@ -174,8 +174,8 @@ def test_files_go_also_where_they_cannot_be_filled():
             assert len(files()) == 2
             raise Stopped
 
-    stitched.beginning.register_forward_pre_hook(stop)
-    with pytest.raises(Stopped), kept_activations(stitched, IMAGES, Budget(memory=0)):
+    stitched.prefix.register_forward_pre_hook(stop)
+    with pytest.raises(Stopped), cached_activations(stitched, IMAGES, Budget(memory=0)):
         pass
     assert lengths == [1, 3, 3]
     assert not files()
@@ -184,8 +184,8 @@ def test_files_go_also_where_they_cannot_be_filled():
 
 def test_two_blocks_at_once_do_not_share_files():
     one, other = (stitched_at(layer) for layer in ("layer2.0.relu2", "layer3.0.add"))
-    with kept_activations(one, IMAGES, Budget(0)) as first:
-        with kept_activations(other, IMAGES, Budget(0)) as second:
+    with cached_activations(one, IMAGES, Budget(0)) as first:
+        with cached_activations(other, IMAGES, Budget(0)) as second:
             assert torch.equal(second[0], in_parts(other)[0])
         assert len(files()) == 1
         assert torch.equal(first[0], in_parts(one)[0])
@@ -195,19 +195,19 @@ def test_images_that_go_around_the_layer_are_not_copied():
     stitched = stitched_at("conv", Around())
     value = bytes_of(stitched) // 2  # the layer's value is as large as the images
     for budget, written in ((Budget(value, 0), 0), (Budget(0, value), 1)):
-        with kept_activations(stitched, IMAGES, budget) as found:
+        with cached_activations(stitched, IMAGES, budget) as found:
             assert len(found) == 2
             assert found[1] is IMAGES
             assert found[0].data_ptr() != IMAGES.data_ptr()
             assert torch.equal(found[0], in_parts(stitched)[0])
             assert len(files()) == written
-    with kept_activations(stitched, IMAGES, Budget(value - 1, value - 1)) as found:
+    with cached_activations(stitched, IMAGES, Budget(value - 1, value - 1)) as found:
         assert found is None
 
 
 def test_images_that_are_themselves_what_is_stitched_cost_nothing():
     stitched = stitched_at("x", Around())
-    with kept_activations(stitched, IMAGES, Budget(0, 0)) as found:
+    with cached_activations(stitched, IMAGES, Budget(0, 0)) as found:
         assert found is not None
         assert all(tensor is IMAGES for tensor in found)
 
@@ -215,7 +215,7 @@ def test_images_that_are_themselves_what_is_stitched_cost_nothing():
 @pytest.mark.parametrize("budget", BUDGETS.values(), ids=BUDGETS)
 def test_images_stay_as_they_are(budget):
     before = IMAGES.clone()
-    with kept_activations(stitched_at("conv", Around()), IMAGES, budget) as found:
+    with cached_activations(stitched_at("conv", Around()), IMAGES, budget) as found:
         found[0].zero_()
     assert torch.equal(IMAGES, before)
 
@@ -225,7 +225,7 @@ def test_images_stay_as_they_are(budget):
 def test_any_number_of_images(count, budget):
     stitched = stitched_at("layer2.0.conv2")
     some = IMAGES[:count]
-    with kept_activations(stitched, some, budget) as found:
+    with cached_activations(stitched, some, budget) as found:
         for one, other in zip(found, in_parts(stitched, some), strict=True):
             assert torch.equal(one, other)
 

@@ -1,4 +1,4 @@
-"""What scenes are made of: networks, the images that they look at, and what they make of these; kept."""
+"""Networks, the images that they look at, and their activations: computed once, and kept."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SMALL = 1000  # tables and numbers that are kept
 PREPARED = 128  # values of layers in double precision that are kept
 
 
-class Material:
+class CachedInputs:
     """Networks, what they look at and what they make of it; whatever settings have in common is made once.
 
     Parameters
@@ -147,14 +147,14 @@ class Material:
         data = self.dataset(dataset)
         return self._keep(("pairs", dataset), lambda: Pairs.draw(data, min(PAIRS, len(data.test) // 2)))
 
-    def benign(self, dataset: str) -> tuple[Float[Tensor, "n c h w"], Int[Tensor, " n"]]:
+    def natural(self, dataset: str) -> tuple[Float[Tensor, "n c h w"], Int[Tensor, " n"]]:
         """Test images and their labels: the targets of the committed inverted sets."""
 
         def take() -> tuple[Tensor, Tensor]:
             split, pairs, rows = self.dataset(dataset).test, self._pairs(dataset), slice(self.images)
             return pairs.targets(split)[rows], split.labels[pairs.target_index][rows]
 
-        return self._keep(("benign", dataset), take)
+        return self._keep(("natural", dataset), take)
 
     def attack(self, setting: Setting) -> Attack:
         """Of a setting, with our number of steps."""
@@ -165,7 +165,7 @@ class Material:
 
     def adversarial(self, setting: Setting, side: str) -> Float[Tensor, "n c h w"]:
         """The images as they fool the network of one side."""
-        images, labels = self.benign(setting.dataset)
+        images, labels = self.natural(setting.dataset)
         attack, model = self.attack(setting), self.model(setting, side)
         if not attack.epsilon:
             return images
@@ -207,7 +207,7 @@ class Material:
                     "inputs, or make them with notebook 03."
                 )
             return ("inverted", self.model(setting, "a").weights), images
-        return ("benign",), self.benign(setting.dataset)[0]
+        return ("natural",), self.natural(setting.dataset)[0]
 
     # -- what networks make of it ---------------------------------------------------------------------------
 
