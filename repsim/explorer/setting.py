@@ -101,7 +101,7 @@ class Results:
     neighbors
         Name of a network → the images nearest to this one at the chosen layer, nearest first.
     stitched
-        One row per stored stitch at the chosen layers: `way`, `clean` and `robust` accuracy.
+        One row per stored stitch at the chosen layers: `fitting_method`, `clean` and `robust` accuracy.
     notes
         What could not be shown, and why.
     """

@@ -136,7 +136,7 @@ def stitched(table: pd.DataFrame) -> str:
     if table.empty:
         return '<span style="font-size:12px">No stitch of these two layers is in the store.</span>'
     rows = "".join(
-        f"<tr><td>{escape(row.way)}</td><td>{row.clean:.3f}</td><td>{row.robust:.3f}</td></tr>"
+        f"<tr><td>{escape(row.fitting_method)}</td><td>{row.clean:.3f}</td><td>{row.robust:.3f}</td></tr>"
         for row in table.itertuples()
     )
     return (

@@ -15,7 +15,7 @@ from repsim.explorer import ATTACK_NAMES, Backend, Setting, material
 from repsim.explorer import backend as making
 from repsim.measures import MEASURES
 from repsim.studies.inversion import InversionOptions, InversionRecipe, Pairs, find_inverted
-from repsim.studies.stitching.experiments import way
+from repsim.studies.stitching.experiments import fitting_method
 from repsim.studies.stitching.store import stored_stitches
 from repsim.training import zoo
 from repsim.training.model_store import find, obtain
@@ -399,7 +399,7 @@ def test_stitches_of_the_chosen_layers_have_the_recorded_accuracies(backend):
     for layer_a, layer_b in layers:
         found = backend.results(RESNET.but(layer_a=layer_a, layer_b=layer_b)).stitched
         rows = [
-            (measured["accuracy"], measured["robust_accuracy"], way(each.recipe.options))
+            (measured["accuracy"], measured["robust_accuracy"], fitting_method(each.recipe.options))
             for each in stored
             if (each.recipe.layer_front, each.recipe.layer_end) == (layer_a, layer_b)
             for measured in each.record["measured"]

@@ -310,7 +310,7 @@ def curves(stitches: Iterable[Stitch]) -> pd.DataFrame:
 
 
 def singular_values(stitches: Iterable[Stitch]) -> pd.DataFrame:
-    """Of transforms: `front`, `end`, `layer_front`, `layer_end`, `way`, `index` (from 1), `value`."""
+    """Of transforms: `front`, `end`, `layer_front`, `layer_end`, `fitting_method`, `index`, `value`."""
     rows = []
     for stitch in stitches:
         recipe = stitch.recipe
