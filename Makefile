@@ -7,7 +7,7 @@ JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 
 .PHONY: figures test test-all test-architectures test-browser test-peers gpu lab app bench refresh lint zoo
 
-figures: $(READY)  ## run every notebook headless; figures and tables go to figures/digits/
+figures: $(READY)  ## run every notebook headless; figures and tables go to figures/runs/
 	$(BIN)/repsim run --jobs $(JOBS)
 
 test: $(READY) lint  ## run the tests, then every notebook against its stored outputs
@@ -41,7 +41,7 @@ app: $(READY)  ## serve the explorer as a web page
 bench: $(READY)  ## measure speed against peers and physical bounds
 	$(BIN)/python tests/benchmarks
 
-refresh: $(READY)  ## execute the committed notebooks again and store their outputs
+refresh: $(READY)  ## execute the notebooks again and change what is committed: outputs, pictures, tables
 	$(BIN)/repsim run --refresh --jobs $(JOBS)
 
 lint: $(READY)

@@ -39,6 +39,7 @@ def _temporary_home(tmp_path, monkeypatch):
     """Whatever a test writes goes to its own folder; the zoos of the checkout are found all the same."""
     monkeypatch.setenv("REPSIM_HOME", str(tmp_path))
     monkeypatch.delenv("REPSIM_DATA", raising=False)
+    monkeypatch.delenv("REPSIM_FIGURES", raising=False)
 
 
 @pytest.fixture(scope="session")

@@ -77,13 +77,18 @@ class Job:
     notebook: Notebook
     values: dict[str, object]
     output: Path
-    refresh: bool = False  # store the outputs in the notebook itself; `output` is for a failed run only
+    refresh: bool = False  # change what is committed: the notebook's own outputs, its pictures and tables
     html: bool = False  # write a page beside the executed copy, to be read without Jupyter
 
     @property
     def name(self) -> str:
         """The notebook's file name without its suffix."""
         return self.notebook.path.stem
+
+    @property
+    def dataset(self) -> str:
+        """The name of its folder of pictures and tables."""
+        return _folder(self.notebook, self.values)
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,7 @@ def plan(
     refresh: bool = False,
     html: bool = False,
 ) -> list[Job]:
-    """Give each notebook the parameters it declares; it goes to `out` or `figures/<dataset>/notebooks/`.
+    """Give each notebook the parameters it declares; it goes to `out` or `figures/runs/<dataset>/`.
 
     Raises
     ------
@@ -124,9 +129,7 @@ def plan(
     jobs: dict[Path, Job] = {}
     for notebook in notebooks:
         path, values = notebook.path, notebook.values(given)
-        dataset = (notebook.defaults | values).get("dataset")
-        slug = NO_DATASET if dataset is None else paths.dataset_slug(str(dataset))
-        output = (out.resolve() if out else paths.figures(slug) / "notebooks") / path.name
+        output = (out.resolve() if out else paths.figures(_folder(notebook, values))) / path.name
         if output.resolve() in sources:
             raise RequestError(
                 f"the executed copy would replace {output}: choose another --out, or use --refresh"
@@ -135,6 +138,11 @@ def plan(
             raise RequestError(f"{jobs[output].notebook.path} and {path} would both be written to {output}")
         jobs[output] = Job(notebook, values, output, refresh, html)
     return list(jobs.values())
+
+
+def _folder(notebook: Notebook, values: Mapping[str, object]) -> str:
+    chosen = (notebook.defaults | values).get("dataset")
+    return NO_DATASET if chosen is None else paths.dataset_slug(str(chosen))
 
 
 # -- one notebook in its own kernel -------------------------------------------------------------------------
@@ -198,6 +206,8 @@ def execute(job: Job, kernels: Kernels, threads: int) -> Outcome:
     reached: dict[str, int] = {}  # nbclient does not say which cell failed
     # nobody watches bars that end up in a file
     environment = dict.fromkeys(THREAD_VARIABLES, str(threads)) | {"TQDM_DISABLE": "1"} | os.environ
+    if job.refresh:
+        environment[paths.FIGURES_VARIABLE] = str(paths.home() / "figures")
     error = ""
     try:
         with _kernel_manager() as manager:
@@ -341,11 +351,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-p", dest="given", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help=setting)
     add("-f", dest="file", type=Path, metavar="FILE", help="a YAML file of parameters; -p wins over it")
     add("--jobs", type=_at_least_one, default=1, metavar="N", help="how many notebooks run at once (1)")
-    add("--out", type=Path, metavar="DIR", help="where executed notebooks go (figures/<dataset>/notebooks/)")
+    add("--out", type=Path, metavar="DIR", help="where executed notebooks go (figures/runs/<dataset>/)")
     add("--list", action="store_true", help="show the notebooks and their parameters; run nothing")
     add("--html", action="store_true", help="write each executed notebook as a web page, too")
     add("--plan", action="store_true", help="say what would be computed, how long and how large; run nothing")
-    storing = "store the outputs in the notebooks themselves; takes no -p, -f, --out"
+    storing = "change what is committed: outputs in the notebooks, pictures, tables; takes no -p, -f, --out"
     add("--refresh", action="store_true", help=storing)
 
 
@@ -386,7 +396,12 @@ def main(arguments: argparse.Namespace) -> int:
         from repsim.cli import planning  # torch takes seconds to import
 
         return planning.show((job.name, job.notebook.defaults | job.values) for job in jobs)
+    started = time.time()
     outcomes = run(jobs, arguments.jobs)
     print(f"\n{summary(outcomes)}")
+    if not arguments.refresh:
+        from repsim.cli.reproduction import report  # pandas takes half a second to import
+
+        report([(job.dataset, job.name) for job in jobs], since=started)
     statuses = {outcome.status for outcome in outcomes}
     return 130 if "interrupted" in statuses else int("failed" in statuses)

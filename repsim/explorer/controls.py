@@ -283,7 +283,7 @@ class Explorer:
         Returns
         -------
         list
-            `figures/<dataset>/07_*.png`, `.pdf` and `.csv`, and `07_setting.yaml`, for `repsim run 07 -f`.
+            `07_*.png`, `.pdf`, `.csv` and `07_setting.yaml` (for `repsim run 07 -f`) in `figures/runs/`.
 
         Raises
         ------

@@ -28,7 +28,10 @@ def parameters(setting: Setting) -> dict[str, object]:
 
 
 def save_results(results: Results, backend: Backend) -> list[Path]:
-    """Write complete results: `figures/<dataset>/07_*.png`, `.pdf`, `.csv`, and `07_setting.yaml`."""
+    """Write complete results: `07_*.png`, `.pdf`, `.csv`, and `07_setting.yaml`.
+
+    In the data set's folder of `figures/runs/`.
+    """
     slug = backend.dataset(results.setting.dataset).slug
     saved = []
     for name, (figure, table) in figures(results).items():

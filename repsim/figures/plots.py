@@ -44,7 +44,9 @@ UNDATED = {"png": {"Software": None}, "pdf": {"CreationDate": None, "Producer": 
 def save(
     figure: Figure, table: pd.DataFrame, dataset: str, name: str, formats: Sequence[str] = ("png",)
 ) -> Path:
-    """Write a picture and the table it was drawn from, as `figures/<dataset>/<name>.png` and `.csv`.
+    """Write a picture and the table it was drawn from, as `<name>.png` and `.csv`.
+
+    They go to `repsim.support.paths.figures`.
 
     All are byte-stable: the same table gives the same files.
 
@@ -68,7 +70,7 @@ def save(
 
 
 def save_table(table: pd.DataFrame, dataset: str, name: str) -> pd.DataFrame:
-    """Write a table as `figures/<dataset>/<name>.csv`, and hand it on to be shown."""
+    """Write a table as `<name>.csv` beside the pictures, and hand it on to be shown."""
     with artifacts.atomic(paths.figures(dataset) / f"{name}.csv") as temporary:
         table.to_csv(temporary, index=False, float_format="%.6g")
     return table

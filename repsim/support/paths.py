@@ -6,6 +6,8 @@ import os
 import re
 from pathlib import Path
 
+FIGURES_VARIABLE = "REPSIM_FIGURES"
+
 
 def home() -> Path:
     """The folder that holds `data/`, `figures/` and `notebooks/`.
@@ -34,7 +36,17 @@ def data() -> Path:
 
 
 def figures(dataset: str) -> Path:
-    """The folder of the pictures and tables of one data set."""
+    """The folder into which pictures and tables of one data set are written: `figures/runs/<dataset>`.
+
+    `REPSIM_FIGURES`, where it is set, takes the place of `figures/runs`: `repsim run --refresh` sets it, so
+    that nothing else changes what is committed.
+    """
+    chosen = os.environ.get(FIGURES_VARIABLE)
+    return (Path(chosen).expanduser().resolve() if chosen else home() / "figures" / "runs") / dataset
+
+
+def committed_figures(dataset: str) -> Path:
+    """The folder of the committed pictures and tables of one data set, `figures/<dataset>`."""
     return home() / "figures" / dataset
 
 

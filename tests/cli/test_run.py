@@ -83,7 +83,7 @@ def printed(path):
 
 
 def executed(home, name, dataset="digits"):
-    return home / "figures" / dataset / "notebooks" / f"{name}.ipynb"
+    return home / "figures" / "runs" / dataset / f"{name}.ipynb"
 
 
 # -- choosing notebooks -------------------------------------------------------------------------------------
@@ -393,12 +393,12 @@ def test_outputs_never_collide(home, capsys):
 def test_html_is_a_page_with_the_outputs(home):
     make(home, "00_one", 'print("what came out")')
     assert command("--html") == 0
-    page = (home / "figures" / "digits" / "notebooks" / "00_one.html").read_text()
+    page = (home / "figures" / "runs" / "digits" / "00_one.html").read_text()
     assert page.startswith("<!DOCTYPE html>")
     assert "what came out" in page
     assert "Title of 00_one" in page
     assert command() == 0  # without it, the page stays as it was
-    assert (home / "figures" / "digits" / "notebooks" / "00_one.html").read_text() == page
+    assert (home / "figures" / "runs" / "digits" / "00_one.html").read_text() == page
 
 
 # -- refresh ------------------------------------------------------------------------------------------------
@@ -482,3 +482,22 @@ def test_listing_does_not_wait_for_torch():
     code = "import sys, repsim.cli.run as _; print(*{'torch', 'torchvision', 'pandas'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == ""
+
+
+# -- what is committed --------------------------------------------------------------------------------------
+
+SAVE = "from repsim.figures import plots\nimport pandas as pd\n"
+SAVE += "plots.save_table(pd.DataFrame({'value': [count]}), dataset, '00_numbers');"
+
+
+def test_only_refresh_changes_what_is_committed(home, capsys):
+    make(home, "00_one", SAVE)
+    committed = home / "figures" / "digits" / "00_numbers.csv"
+    assert command("--refresh") == 0
+    assert committed.read_text() == "value\n3\n"
+    assert not (home / "figures" / "runs").exists()
+    assert "committed" not in capsys.readouterr().out
+    assert command("-p", "count", "4") == 0
+    assert committed.read_text() == "value\n3\n"
+    assert (home / "figures" / "runs" / "digits" / "00_numbers.csv").read_text() == "value\n4\n"
+    assert "Numbers differ by at most: absolute 1 (value in 00_numbers.csv)" in capsys.readouterr().out

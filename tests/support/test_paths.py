@@ -13,7 +13,8 @@ def test_repsim_home_decides(tmp_path, monkeypatch):
     monkeypatch.setenv("REPSIM_HOME", str(tmp_path / "mine"))
     assert paths.home() == tmp_path / "mine"
     assert paths.data() == tmp_path / "mine" / "data"
-    assert paths.figures("digits") == tmp_path / "mine" / "figures" / "digits"
+    assert paths.committed_figures("digits") == tmp_path / "mine" / "figures" / "digits"
+    assert paths.figures("digits") == tmp_path / "mine" / "figures" / "runs" / "digits"
     assert paths.notebooks() == tmp_path / "mine" / "notebooks"
     assert not paths.home().exists()  # asking for a folder does not make it
 
