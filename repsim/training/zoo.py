@@ -6,7 +6,8 @@ import dataclasses
 import functools
 import itertools
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 
@@ -91,41 +92,73 @@ def recipes(
     ]
 
 
-def networks(
+@dataclass(frozen=True, eq=False)
+class NetworkSet:
+    """Networks of one data set: by recipes, or by checkpoints that somebody brings.
+
+    Attributes
+    ----------
+    recipes
+        Of networks that are trained where they are missing; of no account where there are checkpoints.
+    checkpoints
+        As `load_models` takes them.
+    """
+
+    dataset: Dataset
+    recipes: Sequence[Recipe]
+    checkpoints: Sequence[str] | Mapping[str, object] = ()
+
+    def obtain(self, *, retrain: bool = False, device: str = "auto") -> list[TrainedModel]:
+        """Load the networks, or train them; what checkpoints hold is printed.
+
+        Parameters
+        ----------
+        retrain
+            Train again what is stored.
+
+        Raises
+        ------
+        ValueError
+            See `load_models`.
+        """
+        if self.checkpoints:
+            models = load_models(self.checkpoints, self.dataset, device=device)
+            print(describe(models))
+            return models
+        return obtain_all(self.recipes, self.dataset, retrain=retrain, device=device)
+
+
+def network_set(
     dataset: Dataset,
     architectures: Sequence[str],
     epsilons: Sequence[float],
     seeds: Iterable[int],
     *,
-    checkpoints: Sequence[str] = (),
+    checkpoints: Sequence[str] | Mapping[str, object] = (),
     among: Sequence[str] = (),
-    retrain: bool = False,
-    device: str = "auto",
     **options,
-) -> list[TrainedModel]:
-    """What a notebook is about: networks by `recipes`, trained where they are missing; or checkpoints.
+) -> NetworkSet:
+    """Networks by `recipes`, or checkpoints.
 
     Parameters
     ----------
     architectures, epsilons
         Empty: those of the committed zoo.
     checkpoints
-        Texts of `load_models`; where there are any, nothing is trained, and what they hold is printed.
+        Where there are any, they are the networks.
     among
         Data sets whose zoos must all have the architectures that are taken from the committed one.
 
     Raises
     ------
     ValueError
-        See `load_models`; or the data set has no committed zoo, and its networks are not named.
+        The data set has no committed zoo, and its networks are not named.
     """
     if checkpoints:
-        models = load_models(checkpoints, dataset, device=device)
-        print(describe(models))
-        return models
+        return NetworkSet(dataset, (), checkpoints)
     architectures = architectures or shared_architectures(among or [dataset.name])
-    wanted = recipes(dataset, architectures, epsilons or committed_epsilons(dataset.name), seeds, **options)
-    return obtain_all(wanted, dataset, retrain=retrain, device=device)
+    epsilons = epsilons or committed_epsilons(dataset.name)
+    return NetworkSet(dataset, recipes(dataset, architectures, epsilons, seeds, **options))
 
 
 def epsilons_of(models: Iterable[TrainedModel]) -> list[float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 from torch import Tensor
@@ -57,9 +58,7 @@ def obtain_sets(
     models = list(models)
     if published:
         return read_sets(published, models, dataset, pairs, layer=layer)
-    if start == "noise":
-        options = dataclasses.replace(options, epsilon=0.0)
-    recipes = [InversionRecipe.of(model, pairs, layer, options, start=start) for model in models]
+    recipes = set_recipes(models, pairs, options, layer=layer, start=start)
     how = {"batch_size": batch_size, "compiled": compiled, "recompute": recompute}
     make = functools.partial(obtain_inverted, dataset=dataset, pairs=pairs, **how)
     if jobs > 1:
@@ -70,6 +69,55 @@ def obtain_sets(
         make = functools.partial(make, recompute=False)
     work = progress_bar(list(zip(recipes, models, strict=True)), "inverted sets", "set", progress)
     return {model.name: make(recipe, model, progress=jobs == 1 and progress) for recipe, model in work}
+
+
+def set_recipes(
+    models: Iterable[TrainedModel],
+    pairs: Pairs,
+    options: InversionOptions,
+    *,
+    layer: str = "penultimate",
+    start: Start = "seed",
+) -> list[InversionRecipe]:
+    """Recipes of the sets that `obtain_sets` gives, in the order of the models."""
+    if start == "noise":
+        options = dataclasses.replace(options, epsilon=0.0)
+    return [InversionRecipe.of(model, pairs, layer, options, start=start) for model in models]
+
+
+@dataclass(frozen=True, eq=False)
+class SetBatch:
+    """Inverted sets that are made alike, of one data set; see `obtain_sets`.
+
+    Attributes
+    ----------
+    published
+        A folder of images that others have made, which are read instead.
+    """
+
+    models: Sequence[TrainedModel]
+    dataset: Dataset
+    pairs: Pairs
+    options: InversionOptions
+    layer: str = "penultimate"
+    start: Start = "seed"
+    published: str = ""
+
+    @property
+    def recipes(self) -> list[InversionRecipe]:
+        """One per network; of no account where sets are read."""
+        return set_recipes(self.models, self.pairs, self.options, layer=self.layer, start=self.start)
+
+    def obtain(self, **running) -> dict[str, InvertedSet]:
+        """Obtain the sets, by the names of the networks.
+
+        Parameters
+        ----------
+        running
+            How they are made: arguments of `obtain_sets`.
+        """
+        chosen = {"layer": self.layer, "start": self.start, "published": self.published}
+        return obtain_sets(self.models, self.dataset, self.pairs, self.options, **chosen, **running)
 
 
 def _make(make: Callable[..., InvertedSet], device: str, recipe: InversionRecipe) -> None:
