@@ -209,7 +209,7 @@ def make_transform(
     return Transform(layout, rank=rank, initial=initial, mask=mask, moments=moments, seed=seed)
 
 
-def stitch(
+def splice(
     front: nn.Module | LayerGraph,
     end: nn.Module | LayerGraph,
     layer_front: str,
@@ -219,7 +219,7 @@ def stitch(
     image_shape: Sequence[int] | None = None,
     cross_task: bool = False,
 ) -> StitchedNetwork:
-    """Let one network go on with what another has made of the images.
+    """Let one network go on with what another has made of the images, through a transform that is there.
 
     Only what is needed runs: the front up to its layer, the end from its layer on, and, where that lies
     inside a residual branch, what of the end goes around it, which still sees the images.
