@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
@@ -71,7 +72,7 @@ class StitchedNetwork(nn.Module):
         with torch.no_grad():
             value, *context = self.before(images)
             given = self._given(value)
-        inputs = {"beginning": (images,), "context": (images,), "rest": (given, *context)}
+        inputs = {"prefix": (images,), "context": (images,), "rest": (given, *context)}
         twin = copy.copy(self)
         twin._modules = {
             name: fold_batchnorm(part, *inputs[name]) if name in inputs else part
@@ -80,9 +81,13 @@ class StitchedNetwork(nn.Module):
         return twin
 
     def batchnorms(self) -> dict[str, nn.Module]:
-        """The donors' BatchNorm layers that run, by name."""
+        """The donors' BatchNorm layers that run, by the names that files of stitches have for them."""
         kind = nn.modules.batchnorm._BatchNorm
-        return {name: module for name, module in self.named_modules() if isinstance(module, kind)}
+        return {
+            re.sub(r"^prefix\b", "beginning", name): module
+            for name, module in self.named_modules()
+            if isinstance(module, kind)
+        }
 
     def learned(self, *, with_batchnorm: bool) -> dict[str, Tensor]:
         """What fitting has changed: the transform, and the BatchNorm statistics if they were updated."""

@@ -6,7 +6,7 @@ from torch import nn
 
 from repsim.activations import trace
 from repsim.models import build_model
-from repsim.studies.stitching import Budget, kept, make_transform, splice
+from repsim.studies.stitching import Budget, activation_cache, make_transform, splice
 from repsim.studies.stitching.activation_cache import cached_activations
 from repsim.support import paths
 
@@ -37,7 +37,7 @@ def stitched_at(layer, network=None):
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch):
     """Three batches, the last one not full."""
-    monkeypatch.setattr(kept, "BATCH", 3)
+    monkeypatch.setattr(activation_cache, "BATCH", 3)
 
 
 def files():

@@ -215,9 +215,7 @@ def test_only_what_is_needed_is_held():
     layers = "layer1.0.relu2", "layer2.0.relu2"
     stitched = splice(front, end, *layers, make_transform(front, end, *layers, resize=True))
     held = {name for name, _ in stitched.named_parameters() if not name.startswith("transform.")}
-    of_front = {
-        f"beginning.{n}" for n, _ in front.network.named_parameters() if n < "layer2" and n[:2] != "fc"
-    }
+    of_front = {f"prefix.{n}" for n, _ in front.network.named_parameters() if n < "layer2" and n[:2] != "fc"}
     of_end = {
         f"rest.{n}" for n, _ in end.network.named_parameters() if n[:6] in ("layer3", "fc.wei", "fc.bia")
     }
