@@ -395,7 +395,7 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.plan:
         from repsim.cli import planning  # torch takes seconds to import
 
-        return planning.show((job.name, job.notebook.defaults | job.values) for job in jobs)
+        return planning.show((job.notebook, job.notebook.defaults | job.values) for job in jobs)
     started = time.time()
     outcomes = run(jobs, arguments.jobs)
     print(f"\n{summary(outcomes)}")

@@ -4,5 +4,16 @@ from repsim.explorer.backend import Backend
 from repsim.explorer.controls import Explorer
 from repsim.explorer.heat_map import HeatMap
 from repsim.explorer.setting import ATTACK_NAMES, INPUTS, Results, Setting, network_text
+from repsim.explorer.study import ExplorerStudy
 
-__all__ = ["ATTACK_NAMES", "INPUTS", "Backend", "Explorer", "HeatMap", "Results", "Setting", "network_text"]
+__all__ = [
+    "ATTACK_NAMES",
+    "INPUTS",
+    "Backend",
+    "Explorer",
+    "ExplorerStudy",
+    "HeatMap",
+    "Results",
+    "Setting",
+    "network_text",
+]

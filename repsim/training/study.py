@@ -128,6 +128,22 @@ class Study:
         """Networks that are needed beside those of the first data set: what for → networks."""
         return {}
 
+    def inverted_sets(
+        self, models: Mapping[str, Sequence[TrainedModel]], beside: Mapping[str, Sequence[TrainedModel]]
+    ) -> Mapping[str, object]:
+        """Inverted sets (`SetBatch`) of the networks of `networks` and of `networks_beside`."""
+        return {}
+
+    def stitches(self, models: Sequence[TrainedModel]) -> Mapping[str, object]:
+        """Stitches (`Batch`) of networks of the first data set with one another."""
+        return {}
+
+    def stitches_beside(
+        self, models: Sequence[TrainedModel], beside: Mapping[str, Sequence[TrainedModel]]
+    ) -> Mapping[str, object]:
+        """Stitches (`Batch`) of these networks with those of `networks_beside`."""
+        return {}
+
     def models(self) -> list[TrainedModel]:
         """Obtain the networks of the first data set."""
         return self.obtain(self.networks()[self.dataset])

@@ -9,7 +9,7 @@ import torch
 
 from repsim.data import load_data
 from repsim.models import build_model
-from repsim.studies.stitching.experiments import obtain_donors
+from repsim.studies.stitching.experiments import donors_among
 from repsim.training import loading, zoo
 from repsim.training.loading import describe, is_foreign, load_model, load_models, read_import_options
 from repsim.training.loop import Recipe, predict, train
@@ -252,7 +252,7 @@ def test_an_imported_recipe_cannot_be_trained_and_needs_an_origin(robust, tiny_d
 
 def test_a_notebooks_networks_are_checkpoints_where_there_are_any(tiny_data, tmp_path, capsys):
     texts = [f"{fresh(tmp_path / f'{i}.pt', i)}, epsilon={e}" for i, e in enumerate(("0", "0.1", "0.3"))]
-    models = zoo.networks(tiny_data, ["mlp"], [0.0], range(5), checkpoints=texts, device="cpu", method="pgd")
+    models = zoo.network_set(tiny_data, ["mlp"], [0.0], range(5), checkpoints=texts).obtain(device="cpu")
     assert zoo.architectures_of(models) == ["resnet_tiny"]
     assert zoo.epsilons_of(models) == [0.0, 0.1, 0.3]
     assert zoo.robust_epsilon(models, "0.1") == 0.1
@@ -263,9 +263,9 @@ def test_a_notebooks_networks_are_checkpoints_where_there_are_any(tiny_data, tmp
 
 def test_a_notebooks_networks_are_the_committed_ones_unless_named():
     data = load_data("shapes")
-    models = zoo.networks(data, [], [], [0], device="cpu")
+    models = zoo.network_set(data, [], [], [0]).obtain(device="cpu")
     assert len(models) == len(zoo.shared_architectures(["shapes"])) * len(zoo.committed_epsilons("shapes"))
-    both = zoo.networks(data, [], [0.05], [0], among=["digits", "shapes"], device="cpu")
+    both = zoo.network_set(data, [], [0.05], [0], among=["digits", "shapes"]).obtain(device="cpu")
     assert zoo.architectures_of(both) == zoo.shared_architectures(["digits", "shapes"])
     assert zoo.epsilons_of(both) == [0.05]
 
@@ -273,8 +273,11 @@ def test_a_notebooks_networks_are_the_committed_ones_unless_named():
 def test_donors_are_taken_from_checkpoints(tiny_data, tmp_path):
     files = [fresh(tmp_path / f"{i}.pt", i) for i in range(3)]
     texts = [f"{files[0]}, epsilon=0", f"{files[1]}, epsilon=0.1", f"{files[2]}, epsilon=0.1"]
-    standard, robust = obtain_donors(tiny_data, "mlp", 0.05, 9, checkpoints=texts, device="cpu", method="pgd")
+    models = zoo.network_set(tiny_data, ["mlp"], [0.0, 0.05], range(9), checkpoints=texts).obtain(
+        device="cpu"
+    )
+    standard, robust = donors_among(models, 0.05)
     assert [m.recipe.epsilon for m in standard + robust] == [0, 0.1]
     with pytest.raises(ValueError, match="the checkpoints hold resnet_tiny, standard") as error:
-        obtain_donors(tiny_data, "mlp", 0.05, 9, checkpoints=texts[:1], device="cpu")
+        donors_among(models[:1], 0.05)
     assert str(error.value).startswith("a standard and a robust network of one architecture are stitched")

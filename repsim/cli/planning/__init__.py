@@ -1,10 +1,9 @@
 """What notebooks would compute, before anything starts: the dry run `repsim run --plan`.
 
-A plan goes by the names of a notebook's parameters, and looks for what they ask for where the notebook would:
-networks, inverted images and stitches by their recipes. It starts nothing and writes nothing.
+A plan asks the study that a notebook imports what it needs, with the values of the notebook's parameters, and
+looks for it in the store. It starts nothing and writes nothing.
 """
 
-from repsim.cli.planning.plans import Plan, make_plan, show
-from repsim.cli.planning.work import Work
+from repsim.cli.planning.plans import Plan, Work, make_plan, show
 
 __all__ = ["Plan", "Work", "make_plan", "show"]

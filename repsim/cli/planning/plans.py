@@ -1,37 +1,66 @@
-"""What a notebook would do, told before it starts."""
+"""What a notebook would do, told before it starts: its study says what it needs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import ast
+import importlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
-from repsim.cli.planning.making import inverted, stitched
-from repsim.cli.planning.networks import (
-    PendingModel,
-    Values,
-    is_explorer,
-    networks,
-    networks_beside,
-    others,
-    trained,
+from repsim.cli.parameters import Notebook
+from repsim.cli.planning.costs import (
+    FORWARD,
+    Network,
+    cost,
+    duration,
+    memory_of,
+    size,
+    stitch_passes,
+    training_passes,
 )
-from repsim.cli.planning.work import Remarks, Work, cost, duration, memory_of, size
-from repsim.data import Dataset, load_data
+from repsim.cli.planning.pending import PendingModel, Remarks, find_networks
+from repsim.data import Dataset
+from repsim.studies.inversion import SetBatch, find_inverted
+from repsim.studies.inversion.published import published_file
+from repsim.studies.stitching import Batch, StitchRecipe, find_stitch
 from repsim.support.devices import resolve_device
-from repsim.training import zoo
 from repsim.training.model_store import TrainedModel
+from repsim.training.study import Study
 
+Values = Mapping[str, object]
 PATHS = ("_file", "_files", "_folder")  # how parameters are called that name files
-CHOSEN = ("train_size", "test_size", "image_size", "train_indices", "test_indices", "skip_unreadable")
+ATTACKED_TOGETHER = 500  # test images
 ESTIMATED = """\
 Times are estimates: forward and backward passes, counted, each as long as it is now on a few images on
 this device. They count all iterations of all images (converged ones leave earlier), and fit stitches without
 keeping what is fixed. They leave out measures of similarity, maps of layers, probes, adversarial images,
 figures, that jobs run at once, and what an interrupted training has done. Memory is of images and of passes,
 and leaves out what measures, maps and images under attack keep."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What there is, and what is to be made, of one kind.
+
+    Attributes
+    ----------
+    passes
+        Forward and backward passes of one image through `network`, all in all.
+    batch
+        Images that are in the network together.
+    """
+
+    dataset: str
+    what: str
+    of: str
+    there: int
+    missing: int
+    network: Network | None = None
+    passes: float = 0.0
+    batch: int = 0
 
 
 @dataclass
@@ -82,7 +111,7 @@ class Plan(Remarks):
         return "\n".join(lines)
 
 
-def show(notebooks: Iterable[tuple[str, Values]]) -> int:
+def show(notebooks: Iterable[tuple[Notebook, Values]]) -> int:
     """Print the plan of each notebook, given with the values of all its parameters.
 
     Returns
@@ -90,73 +119,149 @@ def show(notebooks: Iterable[tuple[str, Values]]) -> int:
     int
         1 if anything that one needs is missing, else 0.
     """
-    plans = [make_plan(name, values) for name, values in notebooks]
+    plans = [make_plan(notebook, values) for notebook, values in notebooks]
     print("\n\n".join(map(str, plans)), end=f"\n\n{ESTIMATED}\n")
     return int(any(plan.absent for plan in plans))
 
 
-def make_plan(notebook: str, values: Values) -> Plan:
-    """What a notebook would do with the values of its parameters."""
-    plan = Plan(notebook=notebook, device=str(values.get("device", "auto")))
+def make_plan(notebook: Notebook, values: Values) -> Plan:
+    """Look for everything that a notebook needs with the values of its parameters."""
+    plan = Plan(notebook=notebook.path.stem, device=str(values.get("device", "auto")))
     for name, value in values.items():
         if name.endswith(PATHS):
             files = [value] if isinstance(value, str) else value
             absent = [file for file in files if file and not Path(file).expanduser().exists()]
             plan.absent += [f"{file} ({name}) is not there." for file in absent]
+    kind = study_of(notebook)
+    if kind is None:
+        plan.notes.append("it imports no study of repsim, which would say what it needs.")
+        return plan
     try:
-        data = _datasets(values, plan)
+        study = kind.of({**values, "dry": True})
+        _load(study, plan)
         if not plan.absent:
-            plan.work = list(_work(values, data, plan))
+            plan.work = list(_work(study, plan))
     except (ValueError, RuntimeError) as error:  # what the notebook itself would be stopped by
         plan.absent.append(str(error))
     return plan
 
 
-def _datasets(values: Values, plan: Plan) -> dict[str, Dataset]:
-    """The data sets that are named, as far as they are there; nothing is downloaded."""
-    names = [values.get("dataset"), values.get("cross_dataset"), *values.get("others", [])]
-    if is_explorer(values):  # the others are only offered
-        names = [values["dataset"]]
-    if values.get("ground_truth"):
-        names += zoo.TWO_FEATURES.values()
-    sizes = {name: values[name] for name in CHOSEN if name in values}
-    found = {}
-    for name in dict.fromkeys(filter(None, names)):
-        options = sizes if name not in zoo.TWO_FEATURES.values() else {}
+def study_of(notebook: Notebook) -> type[Study] | None:
+    """Find the study that a notebook imports; None where it imports none."""
+    for cell in notebook.node["cells"]:
+        if cell["cell_type"] != "code":
+            continue
         try:
-            data = load_data(name, root=values["data_root"], download=False, **options)
+            tree = ast.parse("".join(cell["source"]))
+        except SyntaxError:  # magics
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("repsim."):
+                module = importlib.import_module(node.module)
+                for alias in node.names:
+                    found = getattr(module, alias.name, None)
+                    if isinstance(found, type) and issubclass(found, Study):
+                        return found
+    return None
+
+
+def _load(study: Study, plan: Plan) -> None:
+    """Load the data sets as far as they are there."""
+    for name in dict.fromkeys(study.datasets):
+        try:
+            data = study.load(name)
         except (ValueError, RuntimeError, OSError) as error:
             plan.absent.append(f"the data set {name}: {error}")
-            continue
-        found[name] = data
-        plan.images += data.train.held_bytes + data.test.held_bytes
-    return found
+        else:
+            plan.images += data.train.held_bytes + data.test.held_bytes
 
 
-def _work(values: Values, data: Mapping[str, Dataset], plan: Plan) -> Iterator[Work]:
-    first = values["dataset"]
-    main = {name: networks(values, data, name, plan) for name in [first, *others(values)]}
-    beside = networks_beside(values, data)
-    if is_explorer(values):  # which trains none
+def _work(study: Study, plan: Plan) -> Iterator[Work]:
+    sets = study.networks()
+    main = {name: find_networks(each, plan, retrain=study.retrain) for name, each in sets.items()}
+    sets_beside = study.networks_beside(main[study.dataset])
+    beside = {name: find_networks(each, plan) for name, each in sets_beside.items()}
+    if not study.trains:
         needed = [model for models in main.values() for model in models if isinstance(model, PendingModel)]
         plan.absent += [
             f"the network {model.name} is not stored: train it with notebook 00." for model in needed
         ]
         main = {name: [model for model in models if model not in needed] for name, models in main.items()}
-    all_of: dict[str, dict[str, TrainedModel]] = {}  # some are in two sweeps
-    for name, models in [*main.items(), *beside]:
-        all_of.setdefault(name, {}).update({model.name: model for model in models})
-    for name, models in all_of.items():
-        yield from trained(data[name], models.values())
-    if {"pairs", "iterations"} <= set(values):
-        for name, models in main.items():
-            published = values.get("inverted_folder", "") if name == first else ""
-            files = values.get("pairs_files", []) if name == first else []
-            yield from inverted(values, data[name], models, plan, files=files, published=published)
-    if values.get("ground_truth"):
-        features = [each for name, models in beside if name in zoo.TWO_FEATURES.values() for each in models]
-        few = {**values, "layer": "penultimate", "stir_seeds": 0}
-        few["pairs"] = min(values["pairs"], len(data["two_features"].test))
-        yield from inverted(few, data["two_features"], features, plan)
-    if {"alphas", "direct"} <= set(values):
-        yield from stitched(values, data, main[first], dict(beside))
+    all_of: dict[str, tuple[Dataset, dict[str, TrainedModel]]] = {}  # some are in two sweeps
+    for each, models in [
+        *zip(sets.values(), main.values(), strict=True),
+        *zip(sets_beside.values(), beside.values(), strict=True),
+    ]:
+        all_of.setdefault(each.dataset.slug, (each.dataset, {}))[1].update({m.name: m for m in models})
+    for data, models in all_of.values():
+        yield from _trained(data, models.values())
+    for batch in study.inverted_sets(main, beside).values():
+        yield from _inverted(batch, study, plan)
+    models = main[study.dataset]
+    batches = [*study.stitches(models).values(), *study.stitches_beside(models, beside).values()]
+    yield from _stitched(batches, study, [*models, *(each for kind in beside.values() for each in kind)])
+
+
+def _by_architecture(models: Iterable[TrainedModel]) -> dict[str, list[TrainedModel]]:
+    """Architecture → its networks."""
+    found: dict[str, list[TrainedModel]] = {}
+    for model in models:
+        found.setdefault(model.recipe.architecture, []).append(model)
+    return found
+
+
+def _trained(data: Dataset, models: Iterable[TrainedModel]) -> Iterator[Work]:
+    """Count networks of one data set that are there, and time the training of the others."""
+    for kind, of_kind in _by_architecture(models).items():
+        missing = [m for m in of_kind if isinstance(m, PendingModel) and m.recipe.method != "imported"]
+        passes = sum(training_passes(model.recipe, data) for model in missing)
+        # after training, some test images are attacked together
+        tested = [min(ATTACKED_TOGETHER, len(data.test)) for model in missing if model.recipe.epsilon]
+        batch = max([*(model.recipe.batch_size for model in missing), *tested], default=0)
+        counts = len(of_kind) - len(missing), len(missing)
+        yield Work(data.slug, "networks", kind, *counts, Network.of(of_kind[0]), passes, batch)
+
+
+def _inverted(batch: SetBatch, study: Study, remarks: Remarks) -> Iterator[Work]:
+    """Count inverted sets that are there, and time the making of the others; those of others are read."""
+    if batch.published:
+        for model in batch.models:
+            try:
+                published_file(batch.published, model)
+            except ValueError as error:
+                remarks.absent.append(str(error))
+        return
+    recipes = {model.name: recipe for model, recipe in zip(batch.models, batch.recipes, strict=True)}
+    for kind, of_kind in _by_architecture(batch.models).items():
+        there = (
+            0 if study.recompute else sum(find_inverted(recipes[model.name]) is not None for model in of_kind)
+        )
+        missing = len(of_kind) - there
+        together = min(len(batch.pairs), study.batch_size) if missing else 0
+        passes = missing * len(batch.pairs) * (batch.options.iterations + FORWARD)
+        network = Network.of(of_kind[0])
+        yield Work(batch.dataset.slug, "inverted sets", kind, there, missing, network, passes, together)
+
+
+def _stitched(batches: Iterable[Batch], study: Study, models: Sequence[TrainedModel]) -> Iterator[Work]:
+    """Count stitches by the architecture of the end and the data set on which they are fitted."""
+    wanted: dict[tuple, tuple[StitchRecipe, Batch, set[int]]] = {}
+    for batch in batches:
+        for recipe in batch.recipes:
+            key = (recipe.address, *batch.evaluation.key.values())
+            wanted.setdefault(key, (recipe, batch, set()))[2].update({0, *batch.truncations})
+    counts: dict[tuple[str, str], list[float]] = {}
+    for recipe, batch, ranks in wanted.values():
+        evaluation = batch.evaluation
+        stored = None if study.recompute else find_stitch(recipe)
+        unmeasured = [rank for rank in ranks if stored is None or not stored.measured(evaluation, rank)]
+        fitting = 0.0 if stored else stitch_passes(recipe.options, len(evaluation.fitted_on.train))
+        measuring = len(evaluation.split) * (evaluation.attack.steps + FORWARD) * len(unmeasured)
+        end = recipe.end.rpartition("-")[0]
+        found = counts.setdefault((recipe.dataset, end), [0, 0, 0.0])
+        found[bool(unmeasured)] += 1
+        found[2] += fitting + measuring
+    for (slug, end), (there, missing, passes) in counts.items():
+        of = next(model for model in models if model.name.startswith(f"{end}-"))
+        together = ATTACKED_TOGETHER if missing else 0
+        yield Work(slug, "stitches", of.recipe.architecture, there, missing, Network.of(of), passes, together)

@@ -9,8 +9,10 @@ from repsim.studies.cka_maps.layer_maps import (
     matched_cka,
     mean_off_diagonal,
 )
+from repsim.studies.cka_maps.study import CkaMapStudy
 
 __all__ = [
+    "CkaMapStudy",
     "as_matrix",
     "block_strength",
     "by_attack",

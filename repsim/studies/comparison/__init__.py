@@ -9,6 +9,7 @@ from repsim.studies.comparison.comparing import (
     stir,
 )
 from repsim.studies.comparison.groups import compare_groups
+from repsim.studies.comparison.study import SubgroupStudy, UniversalityStudy
 from repsim.studies.comparison.tables import (
     both_orders,
     concise,
@@ -24,6 +25,8 @@ __all__ = [
     "OUTPUT",
     "Activations",
     "Query",
+    "SubgroupStudy",
+    "UniversalityStudy",
     "Value",
     "both_orders",
     "comparable",

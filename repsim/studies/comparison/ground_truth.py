@@ -6,30 +6,15 @@ from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
-from repsim.data import Dataset, load_data
+from repsim.data import Dataset
 from repsim.data.synthetic import read_outline, read_texture
 from repsim.studies.comparison import both_orders
 from repsim.studies.inversion import InvertedSet, Pairs
 from repsim.training import zoo
-from repsim.training.loop import Recipe
-from repsim.training.model_store import TrainedModel, obtain_all
+from repsim.training.model_store import TrainedModel
 
 EPSILON = 0.05  # of the committed robust networks
 ORACLES = {"outline": read_outline, "texture": read_texture}
-
-
-def network_recipes(seeds: int) -> list[tuple[Dataset, list[Recipe]]]:
-    """Of standard and robust networks that can have used the outline, the texture, or both."""
-    datasets = [load_data(name) for name in zoo.TWO_FEATURES.values()]
-    return [(data, zoo.recipes(data, [zoo.MAIN], [0.0, EPSILON], range(seeds))) for data in datasets]
-
-
-def obtain_networks(seeds: int, device: str = "auto") -> list[TrainedModel]:
-    """The networks of `network_recipes`."""
-    found = []
-    for data, recipes in network_recipes(seeds):
-        found += obtain_all(recipes, data, device=device)
-    return found
 
 
 def used(model: TrainedModel) -> str:

@@ -11,6 +11,7 @@ from repsim.studies.probing.experiments import (
 from repsim.studies.probing.fitting import Probe, fit_probe
 from repsim.studies.probing.options import ProbeOptions
 from repsim.studies.probing.store import ProbeRecipe, StoredProbe, obtain_probes
+from repsim.studies.probing.study import ProbingStudy
 
 __all__ = [
     "OWN",
@@ -18,6 +19,7 @@ __all__ = [
     "Probe",
     "ProbeOptions",
     "ProbeRecipe",
+    "ProbingStudy",
     "StoredProbe",
     "accuracy_drop",
     "classify",

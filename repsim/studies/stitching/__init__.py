@@ -14,9 +14,11 @@ from repsim.studies.stitching.network import StitchedNetwork, make_transform, sp
 from repsim.studies.stitching.options import StitchOptions
 from repsim.studies.stitching.recipe import StitchRecipe
 from repsim.studies.stitching.store import Stitch, find_stitch, obtain_stitch
+from repsim.studies.stitching.study import Batch, StitchingStudy
 from repsim.studies.stitching.transforms import Transform
 
 __all__ = [
+    "Batch",
     "Budget",
     "Evaluation",
     "Layout",
@@ -25,6 +27,7 @@ __all__ = [
     "StitchOptions",
     "StitchRecipe",
     "StitchedNetwork",
+    "StitchingStudy",
     "Transform",
     "find_stitch",
     "make_transform",

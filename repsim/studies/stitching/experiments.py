@@ -38,42 +38,6 @@ def settings_for(dataset: Dataset, **options) -> dict[str, object]:
     return {**FITTING.get(dataset.name, {}), **options}
 
 
-def obtain_donors(
-    dataset: Dataset,
-    architecture: str,
-    epsilon: float,
-    seeds: int,
-    *,
-    checkpoints: Sequence[str] = (),
-    device: str = "auto",
-    **options,
-) -> tuple[list[TrainedModel], list[TrainedModel]]:
-    """Standard and robust networks, as many of each; options are those of `Recipe`.
-
-    Parameters
-    ----------
-    seeds
-        How many of each there are, unless they are read.
-    checkpoints
-        Texts of `load_models`: networks of the first one's architecture are taken from these.
-
-    Raises
-    ------
-    ValueError
-        As `donors_among`.
-    """
-    models = zoo.networks(
-        dataset,
-        [architecture],
-        [0.0, epsilon],
-        range(seeds),
-        checkpoints=checkpoints,
-        device=device,
-        **options,
-    )
-    return donors_among(models, epsilon)
-
-
 def donors_among(
     models: Sequence[TrainedModel], epsilon: float
 ) -> tuple[list[TrainedModel], list[TrainedModel]]:

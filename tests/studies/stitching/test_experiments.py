@@ -23,7 +23,6 @@ from repsim.studies.stitching.experiments import (
     donor_pairs,
     fitting_method,
     fitting_methods,
-    obtain_donors,
     plain_method,
     run,
     same_layer,
@@ -131,13 +130,6 @@ def test_as_many_networks_of_each_kind_are_asked_for():
     standard, robust = kinds(2)
     with pytest.raises(ValueError, match="shorter"):
         donor_pairs(standard, robust[:1])
-
-
-def test_donors_are_the_networks_of_the_zoo():
-    standard, robust = obtain_donors(load_data("digits"), "resnet_tiny", 0.1, 2, device="cpu")
-    expected = kinds(2)
-    assert [model.name for model in standard] == [model.name for model in expected[0]]
-    assert [model.name for model in robust] == [model.name for model in expected[1]]
 
 
 # -- options ------------------------------------------------------------------------------------------------

@@ -1,10 +1,10 @@
-"""How much there is to do of one kind, and how long that takes on a device, and how large it is."""
+"""How many passes a thing takes, and how long and large one is on a device."""
 
 from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 
 import torch
@@ -22,22 +22,6 @@ FORWARD = 1 / 3  # of a forward and a backward pass
 STEPS = 20  # of the attack on test images once a network is trained
 MEASURED_FOR = 0.1  # seconds, of each network
 FEW, MANY = 2, 128  # images on which passes are measured
-
-
-@dataclass
-class Remarks:
-    """What is to be said before a notebook starts.
-
-    Attributes
-    ----------
-    absent
-        What is needed and not there, one sentence each.
-    notes
-        What else is to be known.
-    """
-
-    absent: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -112,28 +96,6 @@ def cost(network: Network, device: str) -> Cost:
         once(FEW)
     count = max(FEW, min(MANY, round(FEW * MEASURED_FOR / once(FEW))))
     return Cost(once(count) / count, sum(kept.values()) / FEW, weights)
-
-
-@dataclass(frozen=True)
-class Work:
-    """What there is, and what is to be made, of one kind.
-
-    Attributes
-    ----------
-    passes
-        Forward and backward passes of one image through `network`, all in all.
-    batch
-        Images that are in the network together.
-    """
-
-    dataset: str
-    what: str
-    of: str
-    there: int
-    missing: int
-    network: Network | None = None
-    passes: float = 0.0
-    batch: int = 0
 
 
 def training_passes(recipe: Recipe, data: Dataset) -> float:
