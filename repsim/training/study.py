@@ -11,6 +11,7 @@ from typing import ClassVar, Self
 from repsim.attacks import Norm, parse_epsilon
 from repsim.data import Dataset, load_data
 from repsim.training import zoo
+from repsim.training.loading import Checkpoints
 from repsim.training.loop import Recipe
 from repsim.training.model_store import TrainedModel
 
@@ -44,10 +45,10 @@ class Study:
     test_size: int = 0
     image_size: int = 0
     title: str = ""
-    checkpoints: Sequence[str] | Mapping[str, object] = ()
+    checkpoints: Checkpoints = field(default_factory=dict)
     method: str = "pgd"
     norm: Norm = "linf"
-    training: Sequence[str] | Mapping[str, object] = ()
+    training: Mapping[str, object] = field(default_factory=dict)
     retrain: bool = False
     device: str = "auto"
     dry: bool = False
@@ -109,7 +110,7 @@ class Study:
             Checkpoints take the place of these networks.
         """
         levels = [parse_epsilon(each) for each in epsilons]
-        checkpoints = self.checkpoints if own else ()
+        checkpoints = self.checkpoints if own else None
         return zoo.network_set(
             self.load(dataset or self.dataset),
             architectures,

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import itertools
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -15,7 +15,7 @@ from repsim.attacks import Attack, Norm, parse_epsilon
 from repsim.compute.processes import in_processes
 from repsim.data import Dataset, load_data
 from repsim.support import messages
-from repsim.training.loading import describe, load_models
+from repsim.training.loading import Checkpoints, describe, load_models
 from repsim.training.loop import Recipe
 from repsim.training.model_store import TrainedModel, measure, obtain, obtain_all, table
 
@@ -106,7 +106,7 @@ class NetworkSet:
 
     dataset: Dataset
     recipes: Sequence[Recipe]
-    checkpoints: Sequence[str] | Mapping[str, object] = ()
+    checkpoints: Checkpoints | None = None
 
     def obtain(self, *, retrain: bool = False, device: str = "auto") -> list[TrainedModel]:
         """Load the networks, or train them; what checkpoints hold is printed.
@@ -134,7 +134,7 @@ def network_set(
     epsilons: Sequence[float],
     seeds: Iterable[int],
     *,
-    checkpoints: Sequence[str] | Mapping[str, object] = (),
+    checkpoints: Checkpoints | None = None,
     among: Sequence[str] = (),
     **options,
 ) -> NetworkSet:
@@ -145,7 +145,7 @@ def network_set(
     architectures, epsilons
         Empty: those of the committed zoo.
     checkpoints
-        Where there are any, they are the networks.
+        As `load_models` takes them; where there are any, they are the networks.
     among
         Data sets whose zoos must all have the architectures that are taken from the committed one.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,8 @@ from repsim.models import is_architecture
 from repsim.models.checkpoints import read_checkpoint
 from repsim.models.checkpoints.contents import from_name
 from repsim.support import artifacts, paths
-from repsim.training.loading import ELSEWHERE, is_foreign, read_import_options
+from repsim.support.options import read_options
+from repsim.training.loading import ELSEWHERE, Checkpoints, ImportOptions, is_foreign
 from repsim.training.loop import Recipe
 from repsim.training.model_store import TrainedModel, find_whole, stored_model
 from repsim.training.zoo import NetworkSet
@@ -81,11 +82,10 @@ def find_networks(networks: NetworkSet, remarks: Remarks, *, retrain: bool = Fal
     ]
 
 
-def _checkpoints(texts: Iterable[str], data: Dataset, remarks: Remarks) -> Iterator[TrainedModel]:
+def _checkpoints(checkpoints: Checkpoints, data: Dataset, remarks: Remarks) -> Iterator[TrainedModel]:
     """Networks that others trained, as far as a look at their files tells."""
-    for number, text in enumerate(texts):
-        name, *given = (part.strip() for part in text.split(","))
-        options = read_import_options(given)
+    for number, (name, given) in enumerate(checkpoints.items()):
+        options = read_options(ImportOptions, given or {})
         if not (name.startswith(ELSEWHERE) or (is_foreign(name) and Path(name).is_file())):
             try:
                 yield stored_model(name, "cpu")

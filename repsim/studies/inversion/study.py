@@ -47,7 +47,7 @@ class InvertingStudy(Study):
     pairs_files: Sequence[str] = ()
     inverted_folder: str = ""
     iterations: int = 300
-    inversion: Sequence[str] | Mapping[str, object] = ()
+    inversion: Mapping[str, object] = field(default_factory=dict)
     recompute: bool = False
     batch_size: int = BATCH
     compiled: bool = False

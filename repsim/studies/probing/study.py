@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from repsim.attacks import Attack, parse_epsilon
 from repsim.studies.probing.options import ProbeOptions
@@ -34,7 +34,7 @@ class ProbingStudy(Study):
     epsilons: Sequence[str]
     seeds: int
     kinds: Sequence[str]
-    probes: Sequence[str] | Mapping[str, object] = ()
+    probes: Mapping[str, object] = field(default_factory=dict)
     probe_seeds: int = 1
     epsilon: str = ""
     attack_steps: int = 10

@@ -34,7 +34,7 @@ FITTED = {name: f"fitting_{name}" for name in ("norm", "epsilon", "attack_steps"
 
 def settings_for(dataset: Dataset, **options) -> dict[str, object]:
     """Fields of `StitchOptions` for a data set, but for those that are given."""
-    StitchOptions.of(**{**options, "method": "standard", "epsilon": 0.0})  # refuses unknown names
+    StitchOptions(**{**options, "method": "standard", "epsilon": 0.0})  # refuses unknown names
     return {**FITTING.get(dataset.name, {}), **options}
 
 
@@ -62,7 +62,7 @@ def donors_among(
 
 def plain_method(settings: Mapping[str, object]) -> StitchOptions:
     """Task loss on clean images."""
-    return StitchOptions.of(**{**settings, "method": "standard", "epsilon": 0.0})
+    return StitchOptions(**{**settings, "method": "standard", "epsilon": 0.0})
 
 
 def attacked_method(settings: Mapping[str, object], alpha: float, **attack) -> StitchOptions:
@@ -72,13 +72,13 @@ def attacked_method(settings: Mapping[str, object], alpha: float, **attack) -> S
     """
     if alpha == 0:
         return plain_method(settings)
-    return StitchOptions.of(**{**settings, **attack, "attack_ratio": alpha})
+    return StitchOptions(**{**settings, **attack, "attack_ratio": alpha})
 
 
 def direct_method(settings: Mapping[str, object], method: str) -> StitchOptions:
     """A direct match: of the settings only what it has, which is how layers are laid out."""
     layout = {name: settings[name] for name in ("flatten", "resize") if name in settings}
-    return StitchOptions.of(method=method, **layout)
+    return StitchOptions(method=method, **layout)
 
 
 def fitting_methods(

@@ -76,7 +76,7 @@ class StitchingStudy(Study):
     cross_epsilon: str = "0"
     attacked: Sequence[str] = ()
     ranks: Sequence[int] = ()
-    fitting: Sequence[str] | Mapping[str, object] = ()
+    fitting: Mapping[str, object] = field(default_factory=dict)
     pgd_steps: int = 20
     autoattack: bool = False
     recompute: bool = False
