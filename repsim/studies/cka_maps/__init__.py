@@ -1,7 +1,15 @@
 """CKA between all layers of networks, and its block structure (notebook 01)."""
 
-from repsim.studies.cka_maps.block_structure import by_attack, maps, natural_vs_adversarial, parting
+from repsim.studies.cka_maps.block_structure import (
+    block_structure,
+    by_attack,
+    maps,
+    natural_vs_adversarial,
+    parting,
+)
+from repsim.studies.cka_maps.claims import block_claims
 from repsim.studies.cka_maps.layer_maps import (
+    as_matrices,
     as_matrix,
     block_strength,
     last_minus_first_third,
@@ -13,8 +21,11 @@ from repsim.studies.cka_maps.study import CkaMapStudy
 
 __all__ = [
     "CkaMapStudy",
+    "as_matrices",
     "as_matrix",
+    "block_claims",
     "block_strength",
+    "block_structure",
     "by_attack",
     "last_minus_first_third",
     "layer_cka",

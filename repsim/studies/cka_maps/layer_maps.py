@@ -143,6 +143,19 @@ def as_matrix(
     return table.pivot(index=down, columns=across, values=values).loc[rows, columns]
 
 
+def as_matrices(table: pd.DataFrame, *columns: str, by: str = "pair") -> dict[str, pd.DataFrame]:
+    """Maps of a table of several, by their titles.
+
+    Parameters
+    ----------
+    columns
+        As `as_matrix` takes them.
+    by
+        The column of the titles.
+    """
+    return {title: as_matrix(part, *columns) for title, part in table.groupby(by, sort=False)}
+
+
 def matched_cka(
     model: nn.Module | LayerGraph,
     images_a: ImageSource,

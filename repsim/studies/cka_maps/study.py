@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from repsim.activations import Layers
-from repsim.attacks import Attack
+from repsim.attacks import Attack, epsilon_text
 from repsim.training import zoo
 from repsim.training.model_store import TrainedModel
 from repsim.training.study import Study
@@ -64,6 +64,21 @@ class CkaMapStudy(Study):
     def level(self, models: Sequence[TrainedModel]) -> float:
         """The ε of the robust networks that are looked at, and of attacks; see `zoo.robust_epsilon`."""
         return zoo.robust_epsilon(models, self.epsilon)
+
+    def kinds(self, models: Sequence[TrainedModel]) -> tuple[list[TrainedModel], list[TrainedModel]]:
+        """The standard networks, and the robust ones that are looked at."""
+        level = self.level(models)
+        standard, robust = ([m for m in models if m.recipe.epsilon == kind] for kind in (0.0, level))
+        return standard, robust
+
+    def pairs(self, models: Sequence[TrainedModel]) -> dict[str, tuple[TrainedModel, TrainedModel]]:
+        """The first network of each kind with itself, and the two with one another, by their titles."""
+        titles = ("standard", f"robust (ε = {epsilon_text(self.level(models))})")
+        firsts = {title: kind[0] for title, kind in zip(titles, self.kinds(models), strict=True) if kind}
+        found = {title: (model, model) for title, model in firsts.items()}
+        if len(firsts) > 1:
+            found["standard (down) with robust (across)"] = tuple(firsts.values())
+        return found
 
     def attack(self, models: Sequence[TrainedModel]) -> Attack:
         """The attack whose images are compared."""

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from repsim.attacks import epsilon_text
 from repsim.data import Dataset, Split
 from repsim.measures import MEASURES
 from repsim.measures.hsic import centered_gram, recenter_
@@ -122,3 +123,12 @@ def agreement_with_faults(
                 for name, value, other in zip(names, right, published, strict=True)
             ]
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def faults_side_by_side(table: pd.DataFrame, norm: str) -> pd.DataFrame:
+    """A row for each value of `agreement_with_faults`: `which`, its `similarity`, and the `panel` it is in."""
+    long = table.rename(columns={"value": "as it is", "as_published": "as published"})
+    long = long.melt(["measure", "epsilon", "group"], ["as it is", "as published"], "which", "similarity")
+    long = long.sort_values("measure", kind="stable")
+    panel = long["measure"].str.replace("(", "\n(") + "\nε = " + long["epsilon"].map(epsilon_text)
+    return long.assign(panel=panel, norm=norm)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
+from repsim.attacks import epsilon_text
 from repsim.data import Dataset
 from repsim.data.synthetic import read_outline, read_texture
-from repsim.studies.comparison import both_orders
+from repsim.studies.comparison.tables import both_orders, similarity_matrix
 from repsim.studies.inversion import InvertedSet, Pairs
 from repsim.training import zoo
 from repsim.training.model_store import TrainedModel
@@ -32,6 +33,40 @@ def used(model: TrainedModel) -> str:
             f"{', '.join(features)} is it known what they can have used."
         )
     return features[model.recipe.dataset]
+
+
+def feature_matrix(table: pd.DataFrame, models: Iterable[TrainedModel]) -> pd.DataFrame:
+    """`similarity_matrix` of networks by ε and what they can have used."""
+    known = {model.name: used(model) for model in models}
+    order = [f"ε = {epsilon_text(e)}, {feature}" for e in (0.0, EPSILON) for feature in zoo.TWO_FEATURES]
+    return similarity_matrix(
+        table, lambda labels: f"ε = {epsilon_text(labels['epsilon'])}, {known[labels['model']]}", order
+    )
+
+
+def ends(models: Sequence[TrainedModel]) -> dict[str, TrainedModel]:
+    """A standard and a robust network of each kind, by what figures call them."""
+    found = {}
+    for feature in zoo.TWO_FEATURES:
+        of_kind = [model for model in models if used(model) == feature]
+        for model in (of_kind[0], of_kind[-1]):
+            found[f"{feature}, ε = {epsilon_text(model.recipe.epsilon)}"] = model
+    return found
+
+
+def with_features(table: pd.DataFrame, models: Iterable[TrainedModel]) -> pd.DataFrame:
+    """A table of pairs with what both networks can have used: `used_a`, `used_b`."""
+    known = {model.name: used(model) for model in models}
+    return table.assign(used_a=table["model_a"].map(known), used_b=table["model_b"].map(known))
+
+
+def bars_of_features(shown: pd.DataFrame) -> pd.DataFrame:
+    """What `features_shown` gives, with the names of bars: `network` and `shown`; standard networks first."""
+    named = shown.assign(
+        network=shown["used"] + "\nε = " + shown["epsilon"].map(epsilon_text),
+        shown=shown["feature"] + " of the " + shown["of"],
+    )
+    return named.sort_values("epsilon", kind="stable")
 
 
 def features_shown(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import pandas as pd
 
+from repsim.attacks import epsilon_text
 from repsim.measures import agreement_reference
 from repsim.studies.comparison.comparing import LABELS
+from repsim.training.model_store import TrainedModel
 
 
 def both_orders(table: pd.DataFrame) -> pd.DataFrame:
@@ -135,3 +138,82 @@ def side_by_side(table: pd.DataFrame) -> pd.DataFrame:
     told = [name for name in table if name not in ("measure", "value", "note")]
     wide = table.pivot(index=told, columns="measure", values="value")[table["measure"].unique()]
     return wide.rename_axis(columns=None).reset_index()
+
+
+def model_matrix(table: pd.DataFrame, models: Iterable[TrainedModel]) -> pd.DataFrame:
+    """`similarity_matrix` of networks by ε and architecture."""
+    recipes = [model.recipe for model in models]
+    levels = sorted({recipe.epsilon for recipe in recipes})
+    architectures = dict.fromkeys(recipe.architecture for recipe in recipes)
+    order = [f"ε = {epsilon_text(e)}, {architecture}" for e in levels for architecture in architectures]
+    return similarity_matrix(
+        table, lambda labels: f"ε = {epsilon_text(labels['epsilon'])}, {labels['architecture']}", order
+    )
+
+
+def repeated_levels(models: Iterable[TrainedModel]) -> list[float]:
+    """The ε at which at least two networks were trained: there are pairs of these."""
+    counts = Counter(model.recipe.epsilon for model in models)
+    return sorted(epsilon for epsilon, count in counts.items() if count > 1)
+
+
+def similarity_by_epsilon(tables: Mapping[str, pd.DataFrame], models: Sequence[TrainedModel]) -> pd.DataFrame:
+    """Means over pairs of networks of one ε: a row for each ε, a column for each table.
+
+    Parameters
+    ----------
+    tables
+        Title → a table of one kind of inputs and one measure.
+    """
+    architectures = list(dict.fromkeys(model.recipe.architecture for model in models))
+    levels = repeated_levels(models)
+    found = {
+        title: pd.Series(
+            [mean_similarity(table, architectures=architectures, epsilon_a=e, epsilon_b=e) for e in levels],
+            index=[epsilon_text(e) for e in levels],
+            dtype=float,
+        )
+        for title, table in tables.items()
+    }
+    return pd.DataFrame(found).rename_axis("ε")
+
+
+def over_epsilon(table: pd.DataFrame, norm: str) -> pd.DataFrame:
+    """Means over pairs, of networks `against` those of the same ε and against standard ones.
+
+    Parameters
+    ----------
+    table
+        Of one measure, and several kinds of inputs.
+    norm
+        Of ε.
+
+    Returns
+    -------
+    DataFrame
+        One row per `against`, `inputs`, `architecture_a` and `epsilon_a`: `value`, `norm`.
+    """
+    pooled = both_orders(table)
+    pooled = pooled[pooled["model_a"] != pooled["model_b"]]
+    against = {
+        "networks of the same ε": pooled["epsilon_a"] == pooled["epsilon_b"],
+        "standard networks": pooled["epsilon_b"] == 0,
+    }
+    parts = [pooled[rows].assign(against=name) for name, rows in against.items()]
+    groups = ["against", "inputs", "architecture_a", "epsilon_a"]
+    means = pd.concat(parts, ignore_index=True).groupby(groups, sort=False, as_index=False)["value"].mean()
+    return means.assign(norm=norm)
+
+
+def by_measure(table: pd.DataFrame, norm: str) -> pd.DataFrame:
+    """Means over pairs of networks of one ε, by `measure`, `inputs` and `epsilon_a`."""
+    both = both_orders(table)
+    same = both[both["epsilon_a"] == both["epsilon_b"]]
+    means = same.groupby(["measure", "inputs", "epsilon_a"], sort=False, as_index=False)["value"].mean()
+    return means.assign(norm=norm)
+
+
+def several(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of at least three networks of one data set and ε: fewer have no spread."""
+    networks = table.groupby(["dataset", "epsilon_a"])["model_a"].transform("nunique")
+    return table[networks > 2]

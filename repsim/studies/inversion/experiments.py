@@ -13,7 +13,7 @@ from torch import Tensor
 from repsim.attacks import epsilon_text
 from repsim.compute.processes import in_processes
 from repsim.data import Dataset
-from repsim.studies.inversion.inverting import BATCH
+from repsim.studies.inversion.inverting import BATCH, Inversion, invert
 from repsim.studies.inversion.options import InversionOptions
 from repsim.studies.inversion.pairs import Pairs
 from repsim.studies.inversion.published import read_sets
@@ -185,6 +185,20 @@ def grid(
         tables.append(described.assign(**model.labels, loss=sets[model.name].loss[some].numpy()))
     table = pd.concat(tables, ignore_index=True)
     return rows, table[[*table.columns[3:-1], *table.columns[:3], "loss"]]
+
+
+def firsts(
+    models: Iterable[TrainedModel], architectures: Sequence[str], seeds: Sequence[int] = (0,)
+) -> list[TrainedModel]:
+    """The networks of some architectures and seeds, by architecture and then by ε."""
+    chosen = [m for m in models if m.recipe.architecture in architectures and m.recipe.seed in seeds]
+    return sorted(chosen, key=lambda m: (architectures.index(m.recipe.architecture), m.recipe.epsilon))
+
+
+def make_again(batch: SetBatch, model: TrainedModel, count: int) -> Inversion:
+    """Invert the first pairs of a batch through a network now, storing nothing."""
+    seeds, targets = (of(batch.dataset.test)[:count] for of in (batch.pairs.seeds, batch.pairs.targets))
+    return invert(model.network, seeds, targets, batch.layer, progress=False, **vars(batch.options))
 
 
 def _shown_name(model: TrainedModel, with_seed: bool) -> str:

@@ -1,5 +1,6 @@
 """Linear probes: what a linear classifier can read from a frozen representation."""
 
+from repsim.studies.probing.claims import probe_claims
 from repsim.studies.probing.experiments import (
     OWN,
     Answers,
@@ -27,4 +28,5 @@ __all__ = [
     "obtain_probes",
     "overfitting",
     "probe_accuracy",
+    "probe_claims",
 ]

@@ -6,6 +6,7 @@ there, such as `make_transform` makes. Stored networks are stitched by `obtain_s
 """
 
 from repsim.studies.stitching.activation_cache import Budget
+from repsim.studies.stitching.claims import stitching_claims, under_attack
 from repsim.studies.stitching.evaluation import Evaluation
 from repsim.studies.stitching.fitting import stitch
 from repsim.studies.stitching.layouts import Layout
@@ -34,4 +35,6 @@ __all__ = [
     "obtain_stitch",
     "splice",
     "stitch",
+    "stitching_claims",
+    "under_attack",
 ]

@@ -12,6 +12,7 @@ import pandas as pd
 from repsim.activations import Layers
 from repsim.compute.processes import in_processes
 from repsim.data import Dataset
+from repsim.studies.stitching import fitting
 from repsim.studies.stitching.evaluation import Evaluation
 from repsim.studies.stitching.measuring import MEASURED
 from repsim.studies.stitching.options import StitchOptions
@@ -19,6 +20,7 @@ from repsim.studies.stitching.recipe import StitchRecipe
 from repsim.studies.stitching.store import Stitch, find_stitch, obtain_stitch
 from repsim.support.progress import progress_bar
 from repsim.training import zoo
+from repsim.training.loop import accuracy
 from repsim.training.model_store import TrainedModel, stored_model
 
 # How transforms are fitted on each data set unless told otherwise. On a few batches per epoch the published
@@ -255,6 +257,77 @@ def depth(table: pd.DataFrame) -> pd.Series:
     return table["layer_end"].map(order) / max(1, len(order) - 1)
 
 
+def with_depth(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with `depth` before all else."""
+    return table.assign(depth=depth(table))[["depth", *table.columns]]
+
+
+def by_alpha(table: pd.DataFrame) -> pd.DataFrame:
+    """Means over layers of accuracies of stitches that were trained on the task, by their share α."""
+    measured = ["relative_accuracy_end", "robust_accuracy", "relative_robust_accuracy_end"]
+    task = table[table["alpha"].notna()]
+    return task.groupby(["pair", "front_seed", "alpha"], sort=False, as_index=False)[measured].mean()
+
+
+def overlap(table: pd.DataFrame) -> pd.DataFrame:
+    """Agreement with either donor and accuracy on images that fool them: means by pair and method."""
+    columns = {
+        "agreement_front": "agrees with front",
+        "agreement_end": "agrees with end",
+        "only_stitch_right_end": "right where end is wrong",
+        "only_donor_right_end": "wrong where end is right",
+        "transfer_front": "accuracy, front fooled",
+        "transfer_end": "accuracy, end fooled",
+        "robust_accuracy": "accuracy, itself fooled",
+    }
+    means = table.groupby(["pair", "fitting_method"], sort=False)[list(columns)].mean()
+    return means.rename(columns=columns)
+
+
+def across_tasks(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """Tables of stitches between tasks in one, with `direction` and `depth` first, `map fitted on` last."""
+    table = with_depth(pd.concat(tables, ignore_index=True))
+    table.insert(0, "direction", table["front_task"] + " → " + table["end_task"])
+    return table.assign(**{"map fitted on": "map fitted on " + table["fitted_on"]})
+
+
+def by_rank(trained: pd.DataFrame, truncated: pd.DataFrame) -> pd.DataFrame:
+    """Maps that were trained at a low rank beside those that were truncated to it: `shown_rank`, `kind`."""
+    truncated = truncated[truncated["truncated_to"] > 0]
+    both = [
+        trained.assign(shown_rank=trained["rank"], kind="trained"),
+        truncated.assign(shown_rank=truncated["truncated_to"], kind="truncated"),
+    ]
+    return pd.concat(both, ignore_index=True)
+
+
+def batchnorm_curves(recipes: Iterable[StitchRecipe]) -> pd.DataFrame:
+    """`curves` of stored stitches, with `statistics` (frozen or updated) and `step` (the learning rate)."""
+    table = curves([find_stitch(recipe) for recipe in recipes])
+    statistics = table["update_batchnorm"].map({False: "frozen", True: "updated"})
+    return table.assign(
+        statistics=statistics, step="learning rate " + table["initial_rate"].map("{:g}".format)
+    )
+
+
+def make_again(recipe: StitchRecipe, evaluation: Evaluation) -> float:
+    """Fit a stitch now, storing nothing, and return its accuracy on the test images of an evaluation."""
+    dataset = evaluation.fitted_on
+    front, end = (stored_model(name, evaluation.device) for name in (recipe.front, recipe.end))
+    stitched, _ = fitting.stitch(
+        front.network,
+        end.network,
+        recipe.layer_front,
+        recipe.layer_end,
+        dataset.train.images,
+        dataset.train.labels,
+        recipe.options,
+        augmentation=dataset.augmentation,
+        progress=False,
+    )
+    return accuracy(stitched, evaluation.split.images, evaluation.split.labels)
+
+
 def curves(stitches: Iterable[Stitch]) -> pd.DataFrame:
     """How stitches were fitted: a row per epoch, with the donors, the layers and the options.
 
@@ -274,10 +347,14 @@ def curves(stitches: Iterable[Stitch]) -> pd.DataFrame:
 
 
 def singular_values(stitches: Iterable[Stitch]) -> pd.DataFrame:
-    """Of transforms: `front`, `end`, `layer_front`, `layer_end`, `fitting_method`, `index`, `value`."""
+    """Of transforms: `front`, `end`, `layer_front`, `layer_end`, `fitting_method`, `index`, `value`, `share`.
+
+    `share` is the value divided by the largest of its transform.
+    """
     rows = []
     for stitch in stitches:
         recipe = stitch.recipe
+        values = stitch.transform.singular_values().tolist()
         rows += [
             {
                 "front": recipe.front,
@@ -287,7 +364,8 @@ def singular_values(stitches: Iterable[Stitch]) -> pd.DataFrame:
                 "fitting_method": fitting_method(recipe.options),
                 "index": index,
                 "value": value,
+                "share": value / max(values),
             }
-            for index, value in enumerate(stitch.transform.singular_values().tolist(), start=1)
+            for index, value in enumerate(values, start=1)
         ]
     return pd.DataFrame(rows)

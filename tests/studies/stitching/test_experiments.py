@@ -393,7 +393,7 @@ def test_singular_values_are_those_of_the_stored_weights(tiny_data, evaluation):
         for recipe in same_layer([(trained(), trained(0.1))], BLOCKS[1:], tiny_data, methods)
     ]
     found = singular_values(made)
-    columns = ["front", "end", "layer_front", "layer_end", "fitting_method", "index", "value"]
+    columns = ["front", "end", "layer_front", "layer_end", "fitting_method", "index", "value", "share"]
     assert found.columns.tolist() == columns
     assert len(found) == 2 * (16 + 32)
     for stitch, start, size in zip(made, (0, 16, 48, 64), (16, 32, 16, 32), strict=True):
