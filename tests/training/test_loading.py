@@ -106,8 +106,8 @@ def test_a_files_own_normalisation_is_kept_unless_another_is_asked_for(robust, t
 def test_what_it_was_trained_at_must_be_known(tiny_data, tmp_path):
     file = fresh(tmp_path / "a.pt")
     message = (
-        f"{file} does not say what it was trained at: write '{file}, epsilon=0' for a standard network, "
-        f"'{file}, epsilon=8/255' for a robust one."
+        f"{file} does not say what it was trained at: epsilon=0 (in YAML, {file}: {{epsilon: 0}}) if it is a "
+        "standard network, such as epsilon=8/255 if it is a robust one."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         load(file, tiny_data)

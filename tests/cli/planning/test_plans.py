@@ -23,7 +23,7 @@ FOLDER = Path(__file__).parents[3] / "notebooks"
 NOTEBOOKS = {path.stem[:2]: path for path in sorted(FOLDER.glob("*.ipynb"))}
 read = functools.cache(Notebook.read)
 load = functools.cache(load_data)
-TINY = {"train_size": "40", "test_size": "20", "training": '["epochs=1"]'}
+TINY = {"train_size": "40", "test_size": "20", "training": "{epochs: 1}"}
 
 
 @pytest.fixture(autouse=True)
@@ -128,7 +128,7 @@ def test_a_fit_of_other_settings_and_a_measurement_of_another_attack():
     stored = plan("02", **quick)
     assert total(stored, "stitches")[1] == 0
     measured = plan("02", **quick, pgd_steps="21")
-    fitted = plan("02", **quick, fitting='["epochs=21"]')
+    fitted = plan("02", **quick, fitting="{epochs: 21}")
     assert total(measured, "stitches") == (0, sum(total(stored, "stitches")))
     assert 0 < seconds(measured, "stitches") < seconds(fitted, "stitches")
 
@@ -162,11 +162,11 @@ def training_time(**given):
 
 
 def test_training_takes_longer_with_more_of_anything():
-    least = training_time(training='["epochs=2", "attack_steps=2"]')
+    least = training_time(training="{epochs: 2, attack_steps: 2}")
     longer = [
-        training_time(training='["epochs=4", "attack_steps=2"]'),
-        training_time(training='["epochs=2", "attack_steps=4"]'),
-        training_time(training='["epochs=2", "attack_steps=2"]', seeds="2"),
+        training_time(training="{epochs: 4, attack_steps: 2}"),
+        training_time(training="{epochs: 2, attack_steps: 4}"),
+        training_time(training="{epochs: 2, attack_steps: 2}", seeds="2"),
     ]
     assert all(each > least > 0 for each in longer)
     images, steps = 1297, 20  # of digits' training images; of the attack on its 500 test images
