@@ -4,6 +4,7 @@ from repsim.explorer.backend import Backend
 from repsim.explorer.controls import Explorer
 from repsim.explorer.heat_map import HeatMap
 from repsim.explorer.setting import ATTACK_NAMES, INPUTS, Results, Setting, network_text
+from repsim.explorer.slider import attacked_images, epsilon_slider
 from repsim.explorer.study import ExplorerStudy
 
 __all__ = [
@@ -15,5 +16,7 @@ __all__ = [
     "HeatMap",
     "Results",
     "Setting",
+    "attacked_images",
+    "epsilon_slider",
     "network_text",
 ]

@@ -1,7 +1,6 @@
 """CKA between all layers of networks, and its block structure (notebook 01)."""
 
 from repsim.studies.cka_maps.block_structure import (
-    block_structure,
     by_attack,
     maps,
     natural_vs_adversarial,
@@ -25,7 +24,6 @@ __all__ = [
     "as_matrix",
     "block_claims",
     "block_strength",
-    "block_structure",
     "by_attack",
     "last_minus_first_third",
     "layer_cka",

@@ -11,6 +11,7 @@ from repsim.studies.comparison.comparing import (
     comparable,
     compare_models,
     finished,
+    pair_intervals,
     pairs_within,
     stir,
 )
@@ -61,6 +62,7 @@ __all__ = [
     "mean_similarity",
     "model_matrix",
     "over_epsilon",
+    "pair_intervals",
     "pairs_within",
     "several",
     "side_by_side",

@@ -329,3 +329,35 @@ def stir(
         tables.append(table.assign(model_a=table["model_b"], model_b=b))
     table = pd.concat(tables, ignore_index=True).assign(layer=layer, n=len(targets))
     return finished(table.to_dict("records"), split, "stir", models)
+
+
+def pair_intervals(
+    models: Iterable[TrainedModel],
+    data: Dataset,
+    measure: str,
+    layer: str,
+    pairs: Pairs,
+    sets: Mapping[str, InvertedSet],
+) -> pd.DataFrame:
+    """The interval of one pair of networks at each ε: the first two seeds of the first architecture.
+
+    Parameters
+    ----------
+    pairs, sets
+        Of natural and inverted images; see `compare_models`.
+
+    Returns
+    -------
+    DataFrame
+        As `compare_models` with intervals, on natural and on inverted images; empty where no ε has two.
+    """
+    models = list(models)
+    alike = [each for each in models if each.recipe.architecture == models[0].recipe.architecture]
+    tables = []
+    for level in dict.fromkeys(each.recipe.epsilon for each in alike):
+        two = [each for each in alike if each.recipe.epsilon == level and each.recipe.seed in (0, 1)]
+        if len(two) == 2:
+            options = {"pairs": pairs, "intervals": True, "progress": False}
+            tables.append(compare_models(two, data, measure, "natural", layer, **options))
+            tables.append(compare_models(two, data, measure, "inverted", layer, sets=sets, **options))
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()

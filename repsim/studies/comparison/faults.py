@@ -126,7 +126,7 @@ def agreement_with_faults(
 
 
 def faults_side_by_side(table: pd.DataFrame, norm: str) -> pd.DataFrame:
-    """A row for each value of `agreement_with_faults`: `which`, its `similarity`, and the `panel` it is in."""
+    """A row for each value of `agreement_with_faults`: `which`, `similarity`, and its `panel`."""
     long = table.rename(columns={"value": "as it is", "as_published": "as published"})
     long = long.melt(["measure", "epsilon", "group"], ["as it is", "as published"], "which", "similarity")
     long = long.sort_values("measure", kind="stable")

@@ -122,7 +122,8 @@ def concise(table: pd.DataFrame) -> pd.DataFrame:
     """A table to be saved: without what is empty, or told by other columns.
 
     The names of models give way to what tells them apart, what both models of all pairs have in common is
-    there once, and whether a measure is a similarity or a distance is known.
+    there once, and whether a measure is a similarity or a distance is known. `where` only names places in
+    figures.
     """
     shown = table.copy()
     for label in LABELS:
@@ -130,7 +131,7 @@ def concise(table: pd.DataFrame) -> pd.DataFrame:
         if (shown[a] == shown[b]).all():
             shown = shown.drop(columns=b).rename(columns={a: label})
     empty = [name for name in shown if shown[name].isna().all() or (shown[name] == "").all()]
-    return shown.drop(columns=["model_a", "model_b", "orientation", *empty], errors="ignore")
+    return shown.drop(columns=["model_a", "model_b", "orientation", "where", *empty], errors="ignore")
 
 
 def side_by_side(table: pd.DataFrame) -> pd.DataFrame:

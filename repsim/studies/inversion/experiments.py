@@ -125,10 +125,19 @@ def _make(make: Callable[..., InvertedSet], device: str, recipe: InversionRecipe
     make(recipe, stored_model(recipe.model, device), progress=False)
 
 
-def curves(models: Iterable[TrainedModel], sets: Mapping[str, InvertedSet]) -> pd.DataFrame:
-    """How sets were made: the models' labels, `iteration`, `loss`, `converged`."""
+def curves(
+    models: Iterable[TrainedModel], sets: Mapping[str, InvertedSet], *, every: int = 1
+) -> pd.DataFrame:
+    """How sets were made: the models' labels, `iteration`, `loss`, `converged`.
+
+    Parameters
+    ----------
+    every
+        Keep iterations that this divides.
+    """
     tables = [sets[model.name].curve.assign(**model.labels) for model in models]
     table = pd.concat(tables, ignore_index=True)
+    table = table[table["iteration"] % every == 0]
     return table[[*table.columns[3:], *table.columns[:3]]]
 
 

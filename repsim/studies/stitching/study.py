@@ -151,6 +151,16 @@ class StitchingStudy(Study):
         attack = {"method": self.method, "norm": self.norm, "epsilon": self.level(models)}
         return experiments.fitting_methods(self.settings(self.data), self.alphas, self.direct, **attack)
 
+    def judged(self, models: Sequence[TrainedModel]) -> dict[str, StitchOptions]:
+        """How those maps were found by which claims are judged: arguments of `stitching_claims`."""
+        attack = {"method": self.method, "norm": self.norm, "epsilon": self.level(models)}
+        settings = self.settings(self.data)
+        return {
+            "plain": self.plain,
+            "attacked": experiments.attacked_method(settings, 1.0, **attack),
+            "matched": experiments.direct_method(settings, "pseudo_inverse"),
+        }
+
     def mixed_pairs(self, models: Sequence[TrainedModel]) -> list[Pair]:
         """The first few pairs of a standard and a robust donor, in both directions."""
         standard, robust = self.donors(models)
