@@ -71,7 +71,7 @@ class StitchedNetwork(nn.Module):
         with torch.no_grad():
             value, *context = self.before(images)
             given = self._given(value)
-        inputs = {"beginning": (images,), "context": (images,), "rest": (given, *context)}
+        inputs = {"prefix": (images,), "context": (images,), "rest": (given, *context)}
         twin = copy.copy(self)
         twin._modules = {
             name: fold_batchnorm(part, *inputs[name]) if name in inputs else part

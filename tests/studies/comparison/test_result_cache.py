@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from repsim.studies.comparison import known as module
+from repsim.studies.comparison import result_cache as module
 from repsim.studies.comparison.result_cache import ResultCache
 from repsim.support import paths
 from repsim.support.artifacts import DamagedArtifact
