@@ -121,7 +121,7 @@ def test_how_often_can_be_said(monkeypatch):
 def test_a_killed_process_loses_what_was_not_saved_and_no_more(tmp_path):
     program = (
         "import os\n"
-        "from repsim.studies.comparison import known\n"
+        "from repsim.studies.comparison import result_cache\n"
         "known.SAVE_EVERY = -1.0\n"
         f"values = known.KnownValues({IDENTITY!r})\n"
         f"values.put('a', {ROW!r})\n"
