@@ -122,10 +122,10 @@ def test_a_killed_process_loses_what_was_not_saved_and_no_more(tmp_path):
     program = (
         "import os\n"
         "from repsim.studies.comparison import result_cache\n"
-        "known.SAVE_EVERY = -1.0\n"
-        f"values = known.KnownValues({IDENTITY!r})\n"
+        "result_cache.SAVE_EVERY = -1.0\n"
+        f"values = result_cache.ResultCache({IDENTITY!r})\n"
         f"values.put('a', {ROW!r})\n"
-        "known.SAVE_EVERY = 1000.0\n"
+        "result_cache.SAVE_EVERY = 1000.0\n"
         f"values.put('b', {ROW!r})\n"
         "os._exit(9)\n"
     )
