@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from repsim.attacks import attack
 from repsim.figures import plots
-from repsim.training.loop import accuracy
+from repsim.training import accuracy
 
 STOPS = 16  # of the slider
 

@@ -12,8 +12,8 @@ from repsim.attacks import parse_epsilon
 from repsim.explorer.backend import Backend
 from repsim.explorer.controls import Explorer
 from repsim.explorer.setting import Setting
+from repsim.training import Recipe
 from repsim.training.loading import describe, load_models
-from repsim.training.loop import Recipe
 from repsim.training.model_store import TrainedModel
 from repsim.training.study import Study
 from repsim.training.zoo import NetworkSet

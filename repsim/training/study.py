@@ -12,8 +12,8 @@ from repsim.attacks import Norm, parse_epsilon
 from repsim.data import Dataset, load_data
 from repsim.training import zoo
 from repsim.training.loading import Checkpoints
-from repsim.training.loop import Recipe
 from repsim.training.model_store import TrainedModel
+from repsim.training.recipe import Recipe
 
 
 @dataclass(kw_only=True, eq=False)

@@ -16,8 +16,8 @@ from repsim.models.checkpoints import read_checkpoint
 from repsim.models.checkpoints.contents import from_name
 from repsim.support import artifacts, paths
 from repsim.support.options import read_options
+from repsim.training import Recipe
 from repsim.training.loading import ELSEWHERE, Checkpoints, ImportOptions, is_foreign
-from repsim.training.loop import Recipe
 from repsim.training.model_store import TrainedModel, find_whole, stored_model
 from repsim.training.zoo import NetworkSet
 

@@ -19,8 +19,7 @@ from repsim.studies.stitching.options import StitchOptions
 from repsim.studies.stitching.recipe import StitchRecipe
 from repsim.studies.stitching.store import Stitch, find_stitch, obtain_stitch
 from repsim.support.progress import progress_bar
-from repsim.training import zoo
-from repsim.training.loop import accuracy
+from repsim.training import accuracy, zoo
 from repsim.training.model_store import TrainedModel, stored_model
 
 # How transforms are fitted on each data set unless told otherwise. On a few batches per epoch the published

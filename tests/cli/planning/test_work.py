@@ -4,7 +4,6 @@ import dataclasses
 
 import pytest
 import torch
-
 from repsim.cli.planning.work import (
     FORWARD,
     Network,
@@ -16,8 +15,9 @@ from repsim.cli.planning.work import (
     stitch_passes,
     training_passes,
 )
+
 from repsim.studies.stitching import StitchOptions
-from repsim.training.loop import Recipe
+from repsim.training import Recipe
 
 ROBUST = {"method": "pgd", "epsilon": 0.1, "attack_steps": 7}
 

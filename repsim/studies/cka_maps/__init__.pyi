@@ -1,0 +1,28 @@
+from .block_structure import by_attack, maps, natural_vs_adversarial, parting
+from .claims import block_claims
+from .layer_maps import (
+    as_matrices,
+    as_matrix,
+    block_strength,
+    last_minus_first_third,
+    layer_cka,
+    matched_cka,
+    mean_off_diagonal,
+)
+from .study import CkaMapStudy
+
+__all__ = [
+    "CkaMapStudy",
+    "as_matrices",
+    "as_matrix",
+    "block_claims",
+    "block_strength",
+    "by_attack",
+    "last_minus_first_third",
+    "layer_cka",
+    "maps",
+    "matched_cka",
+    "mean_off_diagonal",
+    "natural_vs_adversarial",
+    "parting",
+]
