@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar, Self
+from typing import ClassVar, TypeVar
 
 from repsim.attacks import Norm, parse_epsilon
 from repsim.data import Dataset, load_data
@@ -14,6 +14,8 @@ from repsim.training import zoo
 from repsim.training.loading import Checkpoints
 from repsim.training.model_store import TrainedModel
 from repsim.training.recipe import Recipe
+
+AnyStudy = TypeVar("AnyStudy", bound="Study")
 
 
 @dataclass(kw_only=True, eq=False)
@@ -55,7 +57,7 @@ class Study:
     _loaded: dict[str, Dataset] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
-    def of(cls, parameters: Mapping[str, object]) -> Self:
+    def of(cls: type[AnyStudy], parameters: Mapping[str, object]) -> AnyStudy:
         """Take those parameters that are called as fields: of a notebook, `globals()`."""
         names = {each.name for each in dataclasses.fields(cls) if each.init}
         return cls(**{name: value for name, value in parameters.items() if name in names})

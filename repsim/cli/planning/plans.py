@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import importlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -195,8 +196,7 @@ def _work(study: Study, plan: Plan) -> Iterator[Work]:
         all_of.setdefault(each.dataset.slug, (each.dataset, {}))[1].update({m.name: m for m in models})
     for data, models in all_of.values():
         yield from _trained(data, models.values())
-    for batch in study.inverted_sets(main, beside).values():
-        yield from _inverted(batch, study, plan)
+    yield from _inverted(study.inverted_sets(main, beside).values(), study, plan)
     models = main[study.dataset]
     batches = [*study.stitches(models).values(), *study.stitches_beside(models, beside).values()]
     yield from _stitched(batches, study, [*models, *(each for kind in beside.values() for each in kind)])
@@ -222,25 +222,36 @@ def _trained(data: Dataset, models: Iterable[TrainedModel]) -> Iterator[Work]:
         yield Work(data.slug, "networks", kind, *counts, Network.of(of_kind[0]), passes, batch)
 
 
-def _inverted(batch: SetBatch, study: Study, remarks: Remarks) -> Iterator[Work]:
-    """Count inverted sets that are there, and time the making of the others; those of others are read."""
-    if batch.published:
-        for model in batch.models:
-            try:
-                published_file(batch.published, model)
-            except ValueError as error:
-                remarks.absent.append(str(error))
-        return
-    recipes = {model.name: recipe for model, recipe in zip(batch.models, batch.recipes, strict=True)}
-    for kind, of_kind in _by_architecture(batch.models).items():
-        there = (
-            0 if study.recompute else sum(find_inverted(recipes[model.name]) is not None for model in of_kind)
-        )
-        missing = len(of_kind) - there
-        together = min(len(batch.pairs), study.batch_size) if missing else 0
-        passes = missing * len(batch.pairs) * (batch.options.iterations + FORWARD)
-        network = Network.of(of_kind[0])
-        yield Work(batch.dataset.slug, "inverted sets", kind, there, missing, network, passes, together)
+def _inverted(batches: Iterable[SetBatch], study: Study, remarks: Remarks) -> Iterator[Work]:
+    """Count inverted sets by data set and architecture; those of others are read."""
+    found: dict[tuple[str, str], Work] = {}
+    for batch in batches:
+        if batch.published:
+            remarks.absent += _unpublished(batch)
+            continue
+        for model, recipe in zip(batch.models, batch.recipes, strict=True):
+            kind = (batch.dataset.slug, model.recipe.architecture)
+            work = found.setdefault(kind, Work(kind[0], "inverted sets", kind[1], 0, 0, Network.of(model)))
+            if not study.recompute and find_inverted(recipe) is not None:
+                found[kind] = dataclasses.replace(work, there=work.there + 1)
+                continue
+            passes = len(batch.pairs) * (batch.options.iterations + FORWARD)
+            found[kind] = dataclasses.replace(
+                work,
+                missing=work.missing + 1,
+                passes=work.passes + passes,
+                batch=min(len(batch.pairs), study.batch_size),
+            )
+    yield from found.values()
+
+
+def _unpublished(batch: SetBatch) -> Iterator[str]:
+    """The files of images that others have made that are not there."""
+    for model in batch.models:
+        try:
+            published_file(batch.published, model)
+        except ValueError as error:
+            yield str(error)
 
 
 def _stitched(batches: Iterable[Batch], study: Study, models: Sequence[TrainedModel]) -> Iterator[Work]:

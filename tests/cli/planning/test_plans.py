@@ -1,25 +1,27 @@
 """A plan says what a notebook would make and what it lacks, and makes nothing."""
 
 import argparse
+import dataclasses
 import functools
 from pathlib import Path
 
+import nbformat
 import pytest
 import torch
 from PIL import Image
 
 from repsim.cli import run
 from repsim.cli.parameters import Notebook
-from repsim.cli.planning import make_plan, networks, plans, work
+from repsim.cli.planning import costs, make_plan, pending, plans
 from repsim.data import load_data
-from repsim.studies.comparison import ground_truth
 from repsim.studies.inversion import InversionOptions, Pairs, experiments
+from repsim.studies.inversion import study as inversion_study
 from repsim.support import paths
-from repsim.training import Recipe, zoo
+from repsim.training import Recipe, study, zoo
 from repsim.training.model_store import obtain_all
 
 FOLDER = Path(__file__).parents[3] / "notebooks"
-NOTEBOOKS = {path.stem[:2]: path for path in sorted(FOLDER.glob("*.ipynb"))}
+NOTEBOOKS = {path.stem[:2]: path for path in sorted(FOLDER.glob("[0-9]*.ipynb"))}
 read = functools.cache(Notebook.read)
 load = functools.cache(load_data)
 TINY = {"train_size": "40", "test_size": "20", "training": "{epochs: 1}"}
@@ -28,14 +30,14 @@ TINY = {"train_size": "40", "test_size": "20", "training": "{epochs: 1}"}
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     """Data sets are loaded once for all tests, and no network is timed."""
-    for module in (plans, zoo, ground_truth):
+    for module in (study, inversion_study, zoo):
         monkeypatch.setattr(module, "load_data", load)
-    monkeypatch.setattr(plans, "cost", lambda network, device: work.Cost(0.001, 1000.0, 0.0))
+    monkeypatch.setattr(plans, "cost", lambda network, device: costs.Cost(0.001, 1000.0, 0.0))
 
 
 def plan(number, **given):
     notebook = read(NOTEBOOKS[number])
-    return make_plan(notebook.path.stem, notebook.defaults | notebook.values(given))
+    return make_plan(notebook, notebook.defaults | notebook.values(given))
 
 
 def counts(found, what):
@@ -269,6 +271,24 @@ def test_the_explorer_trains_nothing():
     assert found.absent == [f"the network {recipe.name} is not stored: train it with notebook 00."]
 
 
+def test_a_notebook_without_a_study_says_so(tmp_path):
+    path = tmp_path / "mine.ipynb"
+    cells = [nbformat.v4.new_code_cell(source) for source in ("%matplotlib inline", "import repsim")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    found = make_plan(Notebook.read(path), {})
+    assert (found.work, found.absent) == ([], [])
+    assert found.notes == ["it imports no study of repsim, which would say what it needs."]
+
+
+def test_a_study_takes_the_parameters_that_are_called_as_its_fields():
+    for number, path in NOTEBOOKS.items():
+        kind = plans.study_of(read(path))
+        fields = {each.name for each in dataclasses.fields(kind) if each.init} - {"dry", "retrain", "title"}
+        assert fields - {"method", "recompute", "compiled", "batch_size"} <= set(read(path).parameters), (
+            number
+        )
+
+
 def test_files_that_parameters_name(tmp_path):
     (tmp_path / "there.csv").touch()
     values = read(NOTEBOOKS["00"]).defaults
@@ -276,7 +296,7 @@ def test_files_that_parameters_name(tmp_path):
         "other_file": str(tmp_path / "none.csv"),
         "pairs_files": [str(tmp_path / "there.csv"), "no.csv"],
     }
-    assert make_plan("00", values).absent == [
+    assert make_plan(read(NOTEBOOKS["00"]), values).absent == [
         f"{tmp_path / 'none.csv'} (other_file) is not there.",
         "no.csv (pairs_files) is not there.",
     ]
@@ -341,7 +361,7 @@ def test_more_memory_than_there_is(monkeypatch):
 
 def test_an_unmade_network_has_made_nothing(tiny_data):
     (recipe,) = zoo.recipes(tiny_data, ["mlp"], [0.0], [0])
-    model = networks.PendingModel.of(recipe, tiny_data)
+    model = pending.PendingModel.of(recipe, tiny_data)
     assert model.name == recipe.name
     assert model.graph.select("penultimate")
     assert not model.network.training

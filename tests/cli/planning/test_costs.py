@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 import torch
-from repsim.cli.planning.work import (
+
+from repsim.cli.planning.costs import (
     FORWARD,
     Network,
     cost,
@@ -15,7 +16,6 @@ from repsim.cli.planning.work import (
     stitch_passes,
     training_passes,
 )
-
 from repsim.studies.stitching import StitchOptions
 from repsim.training import Recipe
 
