@@ -2,6 +2,7 @@
 
 import ast
 import re
+import symtable
 from pathlib import Path
 
 import nbformat
@@ -19,6 +20,10 @@ pytestmark = pytest.mark.parametrize("path", FILES, ids=[path.stem for path in F
 
 def code_cells(path):
     return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+
+
+def lines_of(cell):
+    return [line for line in cell.source.splitlines() if line.strip()]
 
 
 def outputs(path):
@@ -57,10 +62,32 @@ def test_its_defaults_are_of_the_declared_types(path):
         assert type(parameter.default) is kind, parameter.name
 
 
-def test_it_defines_no_class(path):
+def test_it_defines_no_function_and_no_class(path):
     for cell in code_cells(path):
         kinds = {type(node) for node in ast.walk(ast.parse(cell.source))}
-        assert ast.ClassDef not in kinds, cell.source
+        assert not kinds & {ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda}, cell.source
+
+
+def test_its_cells_are_short(path):
+    limit = 8 if path.stem == "quickstart" else 15
+    for cell in code_cells(path):
+        assert is_tagged(cell, "parameters") or len(lines_of(cell)) <= limit, cell.source
+
+
+def test_the_first_picture_comes_within_twenty_lines_of_code(path):
+    cells = [cell for cell in code_cells(path) if not is_tagged(cell, "parameters")]
+    shows = [any("image/png" in output.get("data", {}) for output in cell.outputs) for cell in cells]
+    assert sum(len(lines_of(cell)) for cell in cells[: shows.index(True) + 1]) <= 20
+
+
+def test_no_parameter_is_bound_again(path):
+    """Also not by an import, a loop, an unpacking or `:=`; names within comprehensions are their own."""
+    declared = set(Notebook.read(path).parameters)
+    for cell in code_cells(path):
+        if not is_tagged(cell, "parameters"):
+            bound = symtable.symtable(cell.source, "cell", "exec").get_symbols()
+            again = {s.get_name() for s in bound if s.is_assigned() or s.is_imported()} & declared
+            assert not again, cell.source
 
 
 def test_it_was_stored_as_it_ran_from_top_to_bottom(path):
@@ -94,5 +121,6 @@ def test_it_begins_with_a_title_and_valid_cells(path):
     node = nbformat.read(path, as_version=4)
     nbformat.validate(node)
     assert node.cells[0].cell_type == "markdown"
-    assert re.match(rf"# {path.stem[:2]} · \S", node.cells[0].source)
+    title = "Quickstart" if path.stem == "quickstart" else path.stem[:2]
+    assert re.match(rf"# {title} · \S", node.cells[0].source)
     assert all(cell.source.strip() for cell in node.cells)

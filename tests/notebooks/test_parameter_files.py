@@ -20,7 +20,7 @@ from repsim.support.options import read_options
 from repsim.training import Recipe, zoo
 from repsim.training.loading import ImportOptions
 
-NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("[0-9]*.ipynb"))
 FILES = sorted((Path(__file__).parents[2] / "notebooks" / "parameters").glob("*/*.yaml"))
 SIDES = {"cifar10": 32, "imagenet": 224}
 each_file = pytest.mark.parametrize("path", FILES, ids=[f"{path.parent.name}/{path.stem}" for path in FILES])

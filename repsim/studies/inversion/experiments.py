@@ -60,7 +60,7 @@ def obtain_sets(
         return read_sets(published, models, dataset, pairs, layer=layer)
     recipes = set_recipes(models, pairs, options, layer=layer, start=start)
     how = {"batch_size": batch_size, "compiled": compiled, "recompute": recompute}
-    make = functools.partial(obtain_inverted, dataset=dataset, pairs=pairs, **how)
+    make: Callable[..., InvertedSet] = functools.partial(obtain_inverted, dataset=dataset, pairs=pairs, **how)
     if jobs > 1:
         missing = [each for each in recipes if recompute or find_inverted(each) is None]
         if missing:
