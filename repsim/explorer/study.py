@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -48,7 +48,7 @@ class ExplorerStudy(Study):
     attack_steps: int = 10
 
     @cached_property
-    def training_options(self) -> Mapping[str, object]:
+    def training_options(self) -> dict[str, object]:
         """What networks were trained with, but for the attack."""
         return Recipe.options(self.training)
 

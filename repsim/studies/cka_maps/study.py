@@ -77,7 +77,8 @@ class CkaMapStudy(Study):
         firsts = {title: kind[0] for title, kind in zip(titles, self.kinds(models), strict=True) if kind}
         found = {title: (model, model) for title, model in firsts.items()}
         if len(firsts) > 1:
-            found["standard (down) with robust (across)"] = tuple(firsts.values())
+            standard, robust = firsts.values()
+            found["standard (down) with robust (across)"] = (standard, robust)
         return found
 
     def attack(self, models: Sequence[TrainedModel]) -> Attack:
