@@ -73,6 +73,12 @@ def _similarity(name: str, values: Values) -> None:
         raise ValueError(f"claims are judged by a similarity, but {name} is a distance.")
 
 
+def _judged_measures(names: list[str], values: Values) -> None:
+    _similarity(names[0], values)
+    for name in names[1:]:
+        find_measure(name)
+
+
 def _data_set(name: str, values: Values) -> None:
     path, _ = find_loader(name, Path())
     if ":" in name and not path.exists():
@@ -153,6 +159,7 @@ CHECKS: dict[str, Callable[..., object]] = {
     "Architecture": _architecture,
     "Measure": lambda name, values: find_measure(name),
     "Similarity": _similarity,
+    "JudgedMeasures": _judged_measures,
     "Layer": _layer,
     "Layers": _layers,
     "LayerChoices": _layer_choices,

@@ -52,6 +52,11 @@ class Kind:
         return replace(self, optional=True)
 
 
+def at_least_one(item: Kind) -> Kind:
+    """A list that is not empty."""
+    return Kind("NonEmptyList", list[item], _some)
+
+
 def whole(name: str, least: int, most: int | None = None) -> Kind:
     """A whole number within limits."""
 
@@ -69,7 +74,7 @@ def one_of(name: str, noun: str, known: Sequence[str]) -> Kind:
 
     def check(value: str) -> None:
         if value not in known:
-            raise ValueError(f"{messages.unknown(noun, value, known)}")
+            raise ValueError(messages.unknown(noun, value, known))
 
     return Kind(name, str, check)
 
@@ -95,10 +100,14 @@ def _fraction(value: str) -> None:
 
 
 def _layers(value: list[str]) -> None:
-    if not value:
-        raise ValueError("must be layers, not an empty list.")
+    _some(value)
     for each in value:
         _fraction(each)
+
+
+def _some(value: list) -> None:
+    if not value:
+        raise ValueError("must not be an empty list.")
 
 
 def _path(value: str) -> None:
@@ -120,6 +129,7 @@ KINDS = {
         Kind("Architecture", str, _named),
         Kind("Measure", str, _named),
         Kind("Similarity", str, _named),
+        Kind("JudgedMeasures", list[str], _some),
         Kind("Layer", str, _fraction),
         Kind("Layers", list[str], _layers),
         Kind("LayerChoices", list[str], _layers),
@@ -145,6 +155,15 @@ KINDS = {
 # Those of which `repsim.cli.checking` knows more.
 TAKE_TORCH = {
     *("Architecture", "Attack", "AttackKind", "Checkpoints", "DataSet", "Device", "InvertingOptions"),
-    *("Layer", "LayerChoices", "Layers", "Measure", "ProbingOptions", "Similarity", "FittingOptions"),
+    *(
+        "JudgedMeasures",
+        "Layer",
+        "LayerChoices",
+        "Layers",
+        "Measure",
+        "ProbingOptions",
+        "Similarity",
+        "FittingOptions",
+    ),
     "TrainingOptions",
 }

@@ -22,7 +22,7 @@ from typing import get_args, get_origin
 
 import yaml
 
-from repsim.cli.kinds import KINDS, Kind
+from repsim.cli.kinds import KINDS, Kind, at_least_one
 
 SCALARS = {"str": str, "int": int, "float": float, "bool": bool}
 EXPECTED = {
@@ -54,8 +54,7 @@ class Parameter:
         try:
             value = convert(text, self.kind)
         except ValueError as error:
-            base = self.kind.base if isinstance(self.kind, Kind) else self.kind
-            hint = EXPECTED.get(get_origin(base) or base)
+            hint = EXPECTED.get(get_origin(self._base) or self._base)
             wanted = f"{self.type} ({hint})" if hint else self.type
             raise RequestError(
                 f"parameter {self.name!r} of {notebook} must be {wanted}, not {text!r}"
@@ -69,13 +68,20 @@ class Parameter:
 
     def parts(self, value: object) -> list[tuple[Kind, object]]:
         """What there is in a value of the types of `repsim.cli.kinds`, each with its own."""
-        values = value if get_origin(self.kind) is list else [value]
-        return [(kind, each) for kind in self.kinds for each in values]
+        found: list[tuple[Kind, object]] = []
+        for kind in self.kinds:
+            of_items = kind in get_args(self._base)
+            found += [(kind, each) for each in value] if of_items else [(kind, value)]
+        return found
 
     @property
     def kinds(self) -> list[Kind]:
-        """The type, or that of a list's items, if it is one of `repsim.cli.kinds`."""
-        return [kind for kind in (self.kind, *get_args(self.kind)) if isinstance(kind, Kind)]
+        """The type, and that of a list's items, if they are of `repsim.cli.kinds`."""
+        return [kind for kind in (self.kind, *get_args(self._base)) if isinstance(kind, Kind)]
+
+    @property
+    def _base(self) -> object:
+        return self.kind.base if isinstance(self.kind, Kind) else self.kind
 
 
 @dataclass(frozen=True)
@@ -202,6 +208,8 @@ def _kind(annotation: ast.expr) -> object:
             return KINDS[name]
         case ast.Subscript(value=ast.Name(id="OrEmpty"), slice=ast.Name(id=name)) if name in KINDS:
             return KINDS[name].or_empty()
+        case ast.Subscript(value=ast.Name(id="NonEmptyList"), slice=ast.Name(id=name)) if name in KINDS:
+            return at_least_one(KINDS[name])
         case ast.Constant(value=None):
             return types.NoneType
         case ast.Subscript(value=ast.Name(id="list"), slice=inner):
