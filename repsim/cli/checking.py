@@ -27,8 +27,8 @@ from repsim.studies.stitching import StitchOptions
 from repsim.support.devices import resolve_device
 from repsim.training import zoo
 from repsim.training.loading import ELSEWHERE, ImportOptions, is_foreign
-from repsim.training.loop import Recipe
 from repsim.training.model_store import stored_model
+from repsim.training.recipe import Recipe
 
 Values = Mapping[str, object]
 ANY_SHAPE = (3, 224, 224)  # of images, where only the name of an architecture is looked at

@@ -1,5 +1,6 @@
 """All that notebooks are given is checked before anything starts, for runs and dry runs alike."""
 
+import tomllib
 from pathlib import Path
 from typing import get_args
 
@@ -112,6 +113,13 @@ def test_layers_of_files_are_not_looked_for_before_they_are_read(started):
 
 def test_every_type_that_takes_torch_is_checked_with_it():
     assert set(CHECKS) == TAKE_TORCH <= set(KINDS)
+
+
+def test_the_linter_knows_every_type():
+    config = tomllib.loads(
+        (Path(__file__).parents[2] / "notebooks" / "ruff.toml").read_text(encoding="utf-8")
+    )
+    assert set(config["builtins"]) == {*KINDS, "NonEmptyList", "OrEmpty"}
 
 
 @pytest.mark.parametrize(
