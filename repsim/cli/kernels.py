@@ -23,18 +23,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 
-import nbformat
-from ipykernel.kernelspec import get_kernel_dict
-from jupyter_client import AsyncKernelManager
-from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
-from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
-from nbformat import NotebookNode
-from papermill.translators import translate_parameters
-
 from repsim.cli.jobs import Job
 from repsim.cli.parameters import is_tagged
 from repsim.support.artifacts import atomic
+from repsim.support.extras import extra
+
+with extra("notebooks", "notebooks that run headless need"):
+    import nbformat
+    from ipykernel.kernelspec import get_kernel_dict
+    from jupyter_client import AsyncKernelManager
+    from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
+    from nbformat import NotebookNode
+    from papermill.translators import translate_parameters
 
 GRACE = 3.0  # seconds that an interrupted cell has to tidy up before its kernel is killed
 SOCKET_FOLDER_LIMIT = 70  # a socket's path has room for some 100 characters, file name included

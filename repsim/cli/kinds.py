@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import GenericAlias
 
 from repsim.support import messages
 from repsim.support.epsilons import parse_epsilon
@@ -54,7 +55,7 @@ class Kind:
 
 def at_least_one(item: Kind) -> Kind:
     """A list that is not empty."""
-    return Kind("NonEmptyList", list[item], _some)
+    return Kind("NonEmptyList", GenericAlias(list, (item,)), _some)
 
 
 def whole(name: str, least: int, most: int | None = None) -> Kind:
