@@ -105,7 +105,7 @@ def compare_tables(made: pd.DataFrame, committed: pd.DataFrame) -> dict[str, obj
         for name in shared:
             new, old = made[name], committed[name]
             if not all(is_numeric_dtype(each) and not is_bool_dtype(each) for each in (new, old)):
-                labels += int((new.astype(str) != old.astype(str)).sum())
+                labels += int((new.fillna("").astype(str) != old.fillna("").astype(str)).sum())
                 continue
             new, old = new.to_numpy(float), old.to_numpy(float)
             labels += int((np.isfinite(new) != np.isfinite(old)).sum())

@@ -9,7 +9,9 @@ from repsim.cli import reproduction
 from repsim.cli.reproduction import compare_folders, compare_tables
 from repsim.support import paths
 
-TABLE = pd.DataFrame({"kind": ["a", "b", "c"], "value": [1.0, 2.0, -4.0], "other": [0.0, float("nan"), 1e-9]})
+TABLE = pd.DataFrame(
+    {"kind": ["a", "b", None], "value": [1.0, 2.0, -4.0], "other": [0.0, float("nan"), 1e-9]}
+)
 VERDICTS = pd.DataFrame({"claim": ["one", "two"], "value": [0.1, 0.2], "verdict": ["holds", "inconclusive"]})
 
 
@@ -30,7 +32,7 @@ def test_greatest_differences_are_of_their_columns():
 @pytest.mark.parametrize(
     ("made", "status", "note"),
     [
-        (TABLE.assign(kind=["a", "b", "d"]), "labels differ", "1 labels"),
+        (TABLE.assign(kind=["a", "b", "c"]), "labels differ", "1 labels"),
         (TABLE.assign(other=[0.0, 1.0, 1e-9]), "labels differ", "1 labels"),
         (TABLE.assign(value=[1.0, 2.0, float("inf")]), "labels differ", "1 labels"),
         (TABLE.assign(value=["1", "x", "-4"]), "labels differ", "3 labels"),

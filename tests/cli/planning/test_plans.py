@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from repsim.cli import run
+from repsim.cli import run, scheduling
 from repsim.cli.parameters import Notebook
 from repsim.cli.planning import costs, make_plan, pending, plans
 from repsim.data import load_data
@@ -321,7 +321,7 @@ def command(*arguments):
 
 @pytest.fixture
 def _never_run(monkeypatch):
-    monkeypatch.setattr(run, "run", lambda *_: pytest.fail("it ran"))
+    monkeypatch.setattr(scheduling, "run", lambda *_: pytest.fail("it ran"))
 
 
 @pytest.mark.usefixtures("_never_run")
