@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
+import io
 import math
-import pickle
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -28,7 +27,8 @@ from repsim.data import (
     images_and_labels,
 )
 from repsim.models import Classifier, build_model, warn_of_batch_statistics
-from repsim.support import artifacts, messages
+from repsim.store import StoredRecipe, read_unfinished, write_unfinished
+from repsim.support import messages
 from repsim.support.devices import (
     device_of,
     evaluating,
@@ -65,7 +65,7 @@ IDENTITY = (
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(StoredRecipe):
     """All that decides what a trained network is; equal recipes make equal networks.
 
     Attributes
@@ -189,15 +189,15 @@ class Recipe:
         return read_options(cls, texts, "training option", but=IDENTITY, readers=readers)
 
     @property
-    def address(self) -> str:
-        """Equal for recipes that make equal networks, however many epochs they keep."""
-        made_by = dataclasses.asdict(self)
+    def identity(self) -> dict[str, object]:
+        """The plain values that are hashed: equal networks are one, however many epochs they keep."""
+        made_by = super().identity
         del made_by["save_every"]
         if not self.origin:  # networks that are trained here have none
             del made_by["origin"]
         if self.schedule == "thirds" and self.epochs % 3:  # which once fell within an epoch
             made_by["thirds"] = "between epochs"
-        return artifacts.address(made_by)
+        return made_by
 
     @property
     def name(self) -> str:
@@ -224,8 +224,8 @@ def train(
     Parameters
     ----------
     checkpoint
-        Written after each epoch but the last; where it exists, training goes on from it. The caller removes
-        it, once the result is safe.
+        Written after each epoch but the last; where it exists and is whole, training goes on from it. The
+        caller removes it, once the result is safe.
     on_epoch
         Called with the number of epochs done and the network, before the checkpoint is written.
 
@@ -262,8 +262,8 @@ def train(
     split = dataset.train.to(target)
     augmentation = dataset.augmentation if recipe.augment else Augmentation()
     history: list[dict[str, float]] = []
-    if checkpoint is not None and checkpoint.exists():
-        history = _restore(checkpoint, recipe, model, optimizer, scheduler)
+    if checkpoint is not None and (written := read_unfinished(checkpoint)) is not None:
+        history = _restore(written, checkpoint, recipe, model, optimizer, scheduler)
 
     bar = progress_bar(range(len(history), recipe.epochs), recipe.architecture, "epoch", progress)
     for epoch in bar:
@@ -357,17 +357,13 @@ def _save(checkpoint: Path, recipe, model, optimizer, scheduler, history) -> Non
         "scheduler": scheduler.state_dict(),
         "history": history,
     }
-    with artifacts.atomic(checkpoint) as temporary:
-        torch.save(state, temporary)
+    content = io.BytesIO()
+    torch.save(state, content)
+    write_unfinished(checkpoint, content.getvalue())
 
 
-def _restore(checkpoint: Path, recipe, model, optimizer, scheduler) -> list[dict[str, float]]:
-    try:
-        state = torch.load(checkpoint, map_location=device_of(model), weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise artifacts.DamagedArtifact(
-            f"{checkpoint} is damaged or holds more than tensors, and is refused: remove it to begin again."
-        ) from error
+def _restore(written: bytes, checkpoint: Path, recipe, model, optimizer, scheduler) -> list[dict[str, float]]:
+    state = torch.load(io.BytesIO(written), map_location=device_of(model), weights_only=True)
     if state["address"] != recipe.address:
         raise ValueError(
             f"{checkpoint} belongs to recipe {state['address']}, not to {recipe.address}: give each recipe a "

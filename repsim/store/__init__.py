@@ -1,0 +1,8 @@
+"""The one store: a recipe → an artifact that is found, made once, listed and packed; see `Store`."""
+
+from repsim.store.artifact import Artifact, Draft
+from repsim.store.recipes import StoredRecipe
+from repsim.store.store import Store
+from repsim.store.unfinished import read_unfinished, write_unfinished
+
+__all__ = ["Artifact", "Draft", "Store", "StoredRecipe", "read_unfinished", "write_unfinished"]
