@@ -104,7 +104,7 @@ class Kind:
 
 KINDS = {
     "network": Kind(network, model_store, "MODELS", "train", 3),
-    "stitch": Kind(stitch, stitching, "STITCHES", "fit_stitch"),
+    "stitch": Kind(stitch, stitching, "STITCHES", "stitch"),
     "inverted set": Kind(inverted_set, inversion, "INVERTED", "invert", 2),
     "probe": Kind(probe, probing, "PROBES", "fit_probe"),
     "comparison values": Kind(values, result_cache, "VALUES", "compute"),

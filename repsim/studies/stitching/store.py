@@ -17,10 +17,10 @@ from torch import Tensor
 
 from repsim.store import Artifact, Draft, Store
 from repsim.studies.stitching.evaluation import Evaluation, donors_of
-from repsim.studies.stitching.fitting import CURVE, fit_stitch
+from repsim.studies.stitching.fitting import CURVE, stitch
 from repsim.studies.stitching.layouts import Layout
 from repsim.studies.stitching.measuring import measure_stitch
-from repsim.studies.stitching.network import StitchedNetwork, stitch
+from repsim.studies.stitching.network import StitchedNetwork, splice
 from repsim.studies.stitching.recipe import StitchRecipe
 from repsim.studies.stitching.transforms import Transform
 from repsim.support import paths
@@ -63,7 +63,7 @@ class Stitch(Artifact):
         """The stitched network, exactly as it was, or with another transform in its place."""
         recipe = self.recipe
         front, end = donors_of(recipe, evaluation)
-        found = stitch(
+        found = splice(
             front.graph,
             end.graph,
             recipe.layer_front,
@@ -127,7 +127,7 @@ def obtain_stitch(
     ------
     ValueError
         The recipe is for other images than those that the evaluation's stitches are fitted on; or what
-        `fit_stitch` refuses.
+        `stitch` refuses.
     """
     dataset = evaluation.fitted_on
     if (recipe.dataset, recipe.fingerprint) != (dataset.slug, dataset.fingerprint):
@@ -159,7 +159,7 @@ def _make(recipe: StitchRecipe, evaluation: Evaluation, draft: Draft) -> dict[st
             state = stitched.transform.state_dict().items()
             history.update({f"epoch.{epoch}.{name}": tensor.clone() for name, tensor in state})
 
-    stitched, curve = fit_stitch(
+    stitched, curve = stitch(
         front.graph,
         end.graph,
         recipe.layer_front,
