@@ -67,3 +67,22 @@ def read_record(path: Path) -> dict | None:
         if expected != _checksum(record):
             raise damaged(path, "its content is not that of its checksum", path)
     return record
+
+
+def write_beside(path: Path) -> None:
+    """Write the checksum of a table beside it, as `sha256sum` has it."""
+    with artifacts.atomic(path.with_suffix(".sha256")) as temporary:
+        temporary.write_text(f"{artifacts.checksum(path)}  {path.name}\n")
+
+
+def check_beside(path: Path) -> None:
+    """Compare a table with the checksum beside it; older tables have none.
+
+    Raises
+    ------
+    DamagedArtifact
+        They do not fit.
+    """
+    expected = path.with_suffix(".sha256")
+    if expected.exists() and expected.read_bytes() != f"{artifacts.checksum(path)}  {path.name}\n".encode():
+        raise damaged(path, f"its SHA-256 is not that of {expected.name}", path)

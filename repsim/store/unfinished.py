@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from repsim.support import artifacts
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LENGTH = hashlib.sha256().digest_size
 
@@ -34,3 +39,18 @@ def read_unfinished(path: Path) -> bytes | None:
         return content
     warnings.warn(f"{path} is damaged or was altered: it is made again.", stacklevel=2)
     return None
+
+
+def write_unfinished_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write named tensors; see `write_unfinished`."""
+    from safetensors.torch import save
+
+    write_unfinished(path, save(artifacts.owned(tensors)))
+
+
+def read_unfinished_tensors(path: Path) -> dict[str, Tensor] | None:
+    """Read named tensors; see `read_unfinished`."""
+    from safetensors.torch import load
+
+    content = read_unfinished(path)
+    return None if content is None else load(content)

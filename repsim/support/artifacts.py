@@ -72,15 +72,19 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str] | None = None) -> str:
-    """Write named tensors, and texts in a header, as safetensors, atomically; returns the file's checksum."""
+def owned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors as safetensors takes them: on the CPU, contiguous, none sharing memory as tied weights do."""
     import torch
-    from safetensors.torch import save_file
 
-    # Cloned because safetensors refuses tensors that share memory, as tied weights do.
-    owned = {
+    return {
         name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()
     }
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str] | None = None) -> str:
+    """Write named tensors, and texts in a header, as safetensors, atomically; returns the file's checksum."""
+    from safetensors.torch import save_file
+
     with atomic(path) as temporary:
-        save_file(owned, temporary, metadata=dict(header) if header else None)
+        save_file(owned(tensors), temporary, metadata=dict(header) if header else None)
         return checksum(temporary)

@@ -8,7 +8,6 @@ measured accuracies; see `repsim.store`.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,9 +21,9 @@ from repsim.activations import LayerGraph, trace
 from repsim.attacks import AnyAttack, Attack, make_attack
 from repsim.data import Dataset
 from repsim.models import build_model
-from repsim.store import Artifact, Draft, Store, read_unfinished, write_unfinished
+from repsim.store import Artifact, Draft, Store, read_unfinished_tensors, write_unfinished_tensors
 from repsim.store.records import damaged
-from repsim.support import artifacts, messages, paths
+from repsim.support import messages, paths
 from repsim.support.devices import resolve_device
 from repsim.support.progress import progress_bar
 from repsim.training.loop import Recipe, robust_accuracy, train
@@ -256,23 +255,24 @@ def _is_whole(stored: TrainedModel, recipe: Recipe) -> bool:
 
 def _make(recipe: Recipe, dataset: Dataset, draft: Draft, device: str, progress: bool) -> dict[str, object]:
     """Train, and write the weights: what was waited for is stored before it is evaluated."""
-    # named by what it keeps: resuming with another save_every would leave earlier epochs out
-    checkpoint = draft.parts / f"every{recipe.save_every}.checkpoint"
-    kept = checkpoint.with_suffix(".json")  # the checksums of the weights that an interrupted run has kept
-    written = read_unfinished(kept)
-    checksums: dict[str, str] = json.loads(written) if written else {}
-    if written is None or not all(_is_there(draft, recipe, *each) for each in checksums.items()):
-        checkpoint.unlink(missing_ok=True)
-        checksums.clear()
+
+    def part(epoch: int) -> Path:
+        return draft.parts / f"epoch{epoch:03d}.safetensors"
 
     def keep(epoch: int, network: nn.Module) -> None:
         if epoch in _kept(recipe):
-            checksums[str(epoch)] = draft.write(network.state_dict(), _suffix(recipe, epoch))
-            write_unfinished(kept, json.dumps(checksums).encode())
+            write_unfinished_tensors(part(epoch), network.state_dict())
 
-    write_unfinished(kept, json.dumps(checksums).encode())
-    options = {"device": device, "progress": progress}
-    _, curve = train(recipe, dataset, checkpoint=checkpoint, on_epoch=keep, **options)
+    # named by what it keeps: resuming with another save_every would leave earlier epochs out
+    checkpoint = draft.parts / f"every{recipe.save_every}.checkpoint"
+    _, curve = train(recipe, dataset, device=device, progress=progress, checkpoint=checkpoint, on_epoch=keep)
+    checksums = {}
+    for epoch in _kept(recipe):
+        weights = read_unfinished_tensors(part(epoch))
+        if weights is None:  # of an earlier run, and damaged since
+            checkpoint.unlink(missing_ok=True)
+            return _make(recipe, dataset, draft, device, progress)
+        checksums[str(epoch)] = draft.write(weights, _suffix(recipe, epoch))
     return {
         "dataset": dataset.title,
         "classes": list(dataset.classes),
@@ -282,12 +282,6 @@ def _make(recipe: Recipe, dataset: Dataset, draft: Draft, device: str, progress:
         "curve": curve.round(6).to_dict("records"),
         "accuracies": [],
     }
-
-
-def _is_there(draft: Draft, recipe: Recipe, epoch: str, checksum: str) -> bool:
-    """Whether the weights that were kept of an epoch are as they were written."""
-    file = draft.file(_suffix(recipe, int(epoch)))
-    return file.exists() and artifacts.checksum(file) == checksum
 
 
 def _kept(recipe: Recipe) -> list[int]:
@@ -310,43 +304,44 @@ def measure(model: TrainedModel, dataset: Dataset, attacks: Sequence[AnyAttack])
     model.check_classes(dataset)
     own = (dataset.slug, dataset.fingerprint) == (model.recipe.dataset, model.recipe.fingerprint)
     usual = [
-        own and attack == make_attack(attack.name, attack.epsilon, attack.norm, steps=attack.steps)
-        for attack in attacks
+        attack
+        for attack in dict.fromkeys(attacks)
+        if own and attack == make_attack(attack.name, attack.epsilon, attack.norm, steps=attack.steps)
     ]
 
-    def lacking(stored: TrainedModel) -> list[AnyAttack]:
-        pairs = zip(attacks, usual, strict=True)
-        return [each for each, is_usual in pairs if is_usual and not _recorded(stored, each, dataset)]
+    def missing_from(stored: TrainedModel) -> list[AnyAttack]:
+        return [attack for attack in usual if not _recorded(stored, attack, dataset)]
 
-    def completed(stored: TrainedModel | None) -> dict[str, object] | None:
-        if stored is None or stored.weights != model.weights or not (attacks := lacking(stored)):
-            return None
-        rows = [*stored.record["accuracies"], *(_measured(model, each, dataset) for each in attacks)]
-        # PGD first: its ε = 0 is the clean accuracy
-        rows.sort(key=lambda row: [row["attack"] != "pgd", *map(row.get, ACCURACIES)])
-        return {**stored.record, "accuracies": rows}
+    def completed(stored: TrainedModel) -> dict[str, object]:
+        rows = [_measured(model, attack, dataset) for attack in missing_from(stored)]
+        return {**stored.record, "accuracies": sorted([*stored.record["accuracies"], *rows], key=_order)}
 
-    if lacking(model):
-        own = model.path == MODELS.path(model.recipe)  # another store is not ours to write to
-        stored = MODELS.add(model.recipe, completed) if own else None
-        now = stored.record if stored and stored.weights == model.weights else completed(model)
-        model.record["accuracies"] = now["accuracies"]
+    def grow(stored: TrainedModel | None) -> dict[str, object] | None:
+        same = stored is not None and stored.weights == model.weights
+        return completed(stored) if same and missing_from(stored) else None
+
+    if missing_from(model):
+        if model.path == MODELS.path(model.recipe):  # another store is not ours to write to
+            stored = MODELS.add(model.recipe, grow)
+            if stored is not None and stored.weights == model.weights:
+                model.record["accuracies"] = stored.record["accuracies"]
+        model.record["accuracies"] = completed(model)["accuracies"]
     rows = [
-        (is_usual and _recorded(model, each, dataset)) or _measured(model, each, dataset)
-        for each, is_usual in zip(attacks, usual, strict=True)
+        (attack in usual and _recorded(model, attack, dataset)) or _measured(model, attack, dataset)
+        for attack in attacks
     ]
     return pd.DataFrame(rows, columns=ACCURACIES)
 
 
+def _order(row: Mapping[str, object]) -> list[object]:
+    """PGD first: its ε = 0 is the clean accuracy."""
+    return [row["attack"] != "pgd", *map(row.get, ACCURACIES)]
+
+
 def _circumstances(attack: AnyAttack, dataset: Dataset) -> dict[str, object]:
     images = len(dataset.test.subset(EVALUATED if attack.epsilon else None))
-    return {
-        "attack": attack.name,
-        "norm": attack.norm,
-        "epsilon": attack.epsilon,
-        "steps": attack.steps,
-        "images": images,
-    }
+    told = {name: getattr(attack, name) for name in ("name", "norm", "epsilon", "steps")}
+    return {"attack": told.pop("name"), **told, "images": images}
 
 
 def _recorded(model: TrainedModel, attack: AnyAttack, dataset: Dataset) -> dict[str, object] | None:

@@ -471,19 +471,6 @@ def test_a_damaged_part_is_made_again_with_a_note(kind, monkeypatch, folders):
             assert snapshot(folders[0]) == expected
 
 
-def test_damaged_weights_of_an_earlier_epoch_are_made_again(monkeypatch, folders):
-    kind = KINDS["network"]
-    kind.obtain()
-    expected = snapshot(folders[0])
-    shutil.rmtree(folders[0])
-    killed(kind, monkeypatch)
-    (file,) = folders[0].rglob("*-epoch001.safetensors")
-    weights = file.read_bytes()
-    file.write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
-    kind.obtain()
-    assert snapshot(folders[0]) == expected
-
-
 @in_parts
 def test_making_again_takes_no_part_of_an_earlier_run(kind, monkeypatch, folders):
     kind.obtain()

@@ -14,12 +14,10 @@ from functools import cached_property
 import pandas as pd
 import torch
 from jaxtyping import Float, Int
-from safetensors.torch import load
-from safetensors.torch import save as as_bytes
 from torch import Tensor
 
 from repsim.data import Dataset, from_bytes, to_bytes
-from repsim.store import Artifact, Draft, Store, read_unfinished, write_unfinished
+from repsim.store import Artifact, Draft, Store, read_unfinished_tensors, write_unfinished_tensors
 from repsim.studies.inversion.inverting import BATCH, FeatureExtractor, invert
 from repsim.studies.inversion.pairs import Pairs
 from repsim.studies.inversion.recipe import InversionRecipe
@@ -192,8 +190,7 @@ def _make_parts(
     ):
         rows = slice(start, start + batch_size)
         file = draft.parts / f"{start:06d}.safetensors"
-        written = read_unfinished(file)
-        part = load(written) if written is not None else None
+        part = read_unfinished_tensors(file)
         if part is None or len(part["loss"]) != len(targets[rows]):
             found = invert(read, seeds[rows], targets[rows], batch_size=batch_size, progress=False, **options)
             part = {
@@ -202,7 +199,7 @@ def _make_parts(
                 "iterations": found.iterations,
                 "curve": torch.from_numpy(found.curve[["loss", "converged"]].to_numpy(copy=True)).float(),
             }
-            write_unfinished(file, as_bytes({name: t.contiguous() for name, t in part.items()}))
+            write_unfinished_tensors(file, part)
         parts.append(part)
     return parts
 
