@@ -23,8 +23,8 @@ from repsim.store import Draft
 from repsim.support import artifacts
 from repsim.support.options import Length, options
 from repsim.support.progress import progress_bar
-from repsim.training.loop import Recipe
 from repsim.training.model_store import MODELS, TrainedModel, measure, stored_model
+from repsim.training.recipe import Recipe
 
 ELSEWHERE = ("torchvision:", "timm:", "robustbench:", "hf:")  # how names of others' networks begin
 # Name or file → options, or None; as notebooks' parameter `checkpoints` has them.

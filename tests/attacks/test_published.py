@@ -13,7 +13,7 @@ from torch import nn
 
 from repsim.attacks import APGD, AutoAttack, autoattack, fgsm, run_attack
 from repsim.models import build_model
-from repsim.training.loop import accuracy
+from repsim.training import accuracy
 
 QUICK = {
     "apgd_ce": APGD(0.05, steps=5),

@@ -27,7 +27,7 @@ from repsim.studies.stitching import store as stitching
 from repsim.support import paths
 from repsim.support.artifacts import DamagedArtifact
 from repsim.training import model_store, zoo
-from repsim.training.loop import Recipe
+from repsim.training.recipe import Recipe
 
 LAYER = "hidden.3"
 
