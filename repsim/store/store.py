@@ -50,13 +50,9 @@ class Store(Generic[A]):
     required: tuple[str, ...]
     packed: str = ""
 
-    def path(self, recipe: StoredRecipe) -> Path:
-        """Where the record of an artifact that is made now is written."""
-        return self._path(self.folders()[0], recipe)
-
-    @staticmethod
-    def _path(folder: Path, recipe: StoredRecipe) -> Path:
-        return folder / recipe.group / f"{recipe.name}.json"
+    def path(self, recipe: StoredRecipe, folder: Path | None = None) -> Path:
+        """Of the record of an artifact in a folder, by default that in which new ones are written."""
+        return (folder or self.folders()[0]) / recipe.group / f"{recipe.name}.json"
 
     # -- find ----------------------------------------------------------------------------------------------
 
@@ -69,7 +65,7 @@ class Store(Generic[A]):
             Its record is not as it was written.
         """
         for folder in self.folders():
-            path = self._path(folder, recipe)
+            path = self.path(recipe, folder)
             found = self.read(path) or self._in_pack(path.with_name(f"{PACK}.json.gz"), recipe.name)
             if found is not None:
                 if found.recipe.name != recipe.name:

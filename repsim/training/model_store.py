@@ -305,56 +305,34 @@ def measure(model: TrainedModel, dataset: Dataset, attacks: Sequence[AnyAttack])
     """
     model.check_classes(dataset)
     own = (dataset.slug, dataset.fingerprint) == (model.recipe.dataset, model.recipe.fingerprint)
-    usual = [
-        attack
-        for attack in dict.fromkeys(attacks)
-        if own and attack == make_attack(attack.name, attack.epsilon, attack.norm, steps=attack.steps)
-    ]
-
-    def missing_from(stored: TrainedModel) -> list[AnyAttack]:
-        return [attack for attack in usual if not _recorded(stored, attack, dataset)]
-
-    def completed(stored: TrainedModel) -> dict[str, object]:
-        rows = [_measured(model, attack, dataset) for attack in missing_from(stored)]
-        return {**stored.record, "accuracies": sorted([*stored.record["accuracies"], *rows], key=_order)}
-
-    def grow(stored: TrainedModel | None) -> dict[str, object] | None:
-        same = stored is not None and stored.weights == model.weights
-        return completed(stored) if same and missing_from(stored) else None
-
-    if missing_from(model):
+    rows, new = [], []
+    for attack in attacks:
+        split = dataset.test.subset(EVALUATED if attack.epsilon else None)
+        asked = {"attack": attack.name, "norm": attack.norm, "epsilon": attack.epsilon, "steps": attack.steps}
+        asked["images"] = len(split)
+        usual = own and attack == make_attack(attack.name, attack.epsilon, attack.norm, steps=attack.steps)
+        known = [row for row in (*model.record["accuracies"], *new) if usual and asked.items() <= row.items()]
+        if not known:
+            accuracy = robust_accuracy(model.network, split, [attack])["accuracy"].item()
+            known = [{**asked, "accuracy": round(accuracy, 6)}]
+            new += known if usual else []
+        rows.append(known[0])
+    if new:
+        model.record.update(_with_accuracies(model, new))
         if model.path == MODELS.path(model.recipe):  # another store is not ours to write to
-            stored = MODELS.add(model.recipe, grow)
-            if stored is not None and stored.weights == model.weights:
-                model.record["accuracies"] = stored.record["accuracies"]
-        model.record["accuracies"] = completed(model)["accuracies"]
-    rows = [
-        (attack in usual and _recorded(model, attack, dataset)) or _measured(model, attack, dataset)
-        for attack in attacks
-    ]
+            MODELS.add(
+                model.recipe,
+                lambda now: _with_accuracies(now, new) if now and now.weights == model.weights else None,
+            )
     return pd.DataFrame(rows, columns=ACCURACIES)
 
 
-def _order(row: Mapping[str, object]) -> list[object]:
-    """PGD first: its ε = 0 is the clean accuracy."""
-    return [row["attack"] != "pgd", *map(row.get, ACCURACIES)]
-
-
-def _circumstances(attack: AnyAttack, dataset: Dataset) -> dict[str, object]:
-    images = len(dataset.test.subset(EVALUATED if attack.epsilon else None))
-    told = {name: getattr(attack, name) for name in ("name", "norm", "epsilon", "steps")}
-    return {"attack": told.pop("name"), **told, "images": images}
-
-
-def _recorded(model: TrainedModel, attack: AnyAttack, dataset: Dataset) -> dict[str, object] | None:
-    asked = _circumstances(attack, dataset).items()
-    return next((row for row in model.record["accuracies"] if asked <= row.items()), None)
-
-
-def _measured(model: TrainedModel, attack: AnyAttack, dataset: Dataset) -> dict[str, object]:
-    split = dataset.test.subset(EVALUATED if attack.epsilon else None)
-    accuracy = robust_accuracy(model.network, split, [attack])["accuracy"].item()
-    return {**_circumstances(attack, dataset), "accuracy": round(accuracy, 6)}
+def _with_accuracies(model: TrainedModel, rows: Iterable[Mapping[str, object]]) -> dict[str, object]:
+    """The record of a model with what was measured; PGD first: its ε = 0 is the clean accuracy."""
+    known = model.record["accuracies"]
+    found = [*known, *(row for row in rows if row not in known)]
+    found.sort(key=lambda row: [row["attack"] != "pgd", *map(row.get, ACCURACIES)])
+    return {**model.record, "accuracies": found}
 
 
 def obtain_all(

@@ -416,9 +416,9 @@ def killed(kind, monkeypatch, again=False):
             return original(*args, **options)
 
         def epoch(number, trained):
-            on_epoch(number, trained)
             if number == kind.parts:
                 raise Killed
+            on_epoch(number, trained)
 
         return original(*args, on_epoch=epoch, **options)
 

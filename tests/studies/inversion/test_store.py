@@ -104,7 +104,7 @@ def folder():
 
 
 def files():
-    hidden = (".lock", ".csv")  # locks, and the pairs
+    hidden = (".lock", ".csv", ".sha256")  # locks, and the pairs
     return sorted(path.name for path in folder().iterdir() if not path.name.endswith(hidden))
 
 
