@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import gzip
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -158,27 +158,23 @@ class Store(Generic[A]):
 
     # -- list and pack -------------------------------------------------------------------------------------
 
-    def paths(self, group: str = "*") -> dict[str, Path]:
-        """The records of a group, or of all, by their names; the user's own before the others."""
-        folders = reversed(self.folders())
-        return {path.stem: path for folder in folders for path in sorted(folder.glob(f"{group}/*.json"))}
+    def paths(self) -> dict[str, Path]:
+        """The records of all artifacts by their names, the user's own before the others'."""
+        return {
+            path.stem: path for folder in reversed(self.folders()) for path in sorted(folder.glob("*/*.json"))
+        }
 
     def listed(self, group: str) -> list[A]:
-        """All artifacts of a group, such as a data set by its slug: the user's own, the others, the packed.
+        """All artifacts of a group, such as a data set by its slug, packed ones too: as `find` finds them.
 
         Those that were made when their recipe meant something else are at another address, and left out.
         """
-        return [found for name, found in self._all(group) if found.recipe.name == name]
-
-    def _all(self, group: str) -> Iterator[tuple[str, A]]:
-        packs = [folder / group / f"{PACK}.json.gz" for folder in self.folders()]
-        own = self.paths(group)
-        for name, path in own.items():
-            if (found := self.read(path)) is not None:
-                yield name, found
-        names = dict.fromkeys(name for pack in packs for name in self._pack(pack) if name not in own)
-        for name in names:
-            yield name, next(filter(None, (self._in_pack(pack, name) for pack in packs)))
+        found: dict[str, A | None] = {}
+        for folder in reversed(self.folders()):
+            pack = folder / group / f"{PACK}.json.gz"
+            found |= {name: self._in_pack(pack, name) for name in self._pack(pack)}
+            found |= {path.stem: self.read(path) for path in sorted((folder / group).glob("*.json"))}
+        return [each for name, each in found.items() if each is not None and each.recipe.name == name]
 
     def groups(self) -> list[str]:
         """The groups of which something is stored."""
@@ -200,21 +196,16 @@ class Store(Generic[A]):
         path = folder / f"{PACK}.json.gz"
         with artifacts.locked(path):
             packed = sorted(self.listed(group), key=lambda each: each.recipe.name)
-            tensors = {
-                f"{each.recipe.name}.{name}": t for each in packed for name, t in each.tensors().items()
-            }
+            records = {each.recipe.name: dict(each.record) for each in packed}
+            for record in records.values():
+                del record["checksum"]  # of which a pack has one for all
+            tensors = {f"{a.recipe.name}.{name}": t for a in packed for name, t in a.tensors().items()}
             # both are written before either is renamed
-            with artifacts.atomic(path) as records, artifacts.atomic(tensor_file(path)) as file:
+            with artifacts.atomic(path) as temporary, artifacts.atomic(tensor_file(path)) as file:
                 checksum = artifacts.write_tensors(file, dict(sorted(tensors.items())))
-                text = json.dumps(
-                    {
-                        "checksum": checksum,
-                        self.packed: {e.recipe.name: _without_checksum(e) for e in packed},
-                    },
-                    sort_keys=True,
-                    allow_nan=False,
-                )
-                records.write_bytes(gzip.compress(text.encode(), mtime=0))
+                content = {"checksum": checksum, self.packed: records}
+                text = json.dumps(content, sort_keys=True, allow_nan=False)
+                temporary.write_bytes(gzip.compress(text.encode(), mtime=0))
             for each in packed:
                 if each.path.parent == folder and not each.prefix:
                     self._remove_packed(each)
@@ -228,11 +219,6 @@ class Store(Generic[A]):
                 return
             packed.path.unlink()
             packed.file.unlink()
-
-
-def _without_checksum(artifact: Artifact) -> dict[str, object]:
-    """The record for a pack, which has one checksum for all."""
-    return {key: value for key, value in artifact.record.items() if key != "checksum"}
 
 
 @functools.lru_cache(maxsize=8)

@@ -203,20 +203,6 @@ def test_weights_are_stored_before_they_are_evaluated_and_evaluated_later(tiny_d
     assert find(recipe).record == completed.record
 
 
-def test_a_retraining_that_never_stored_anything_leaves_the_model(tiny_data, monkeypatch):
-    recipe = recipe_on(tiny_data)
-    first = get(recipe, tiny_data)
-
-    def fail(*_, **__):
-        raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(model_store, "train", fail)
-        with pytest.raises(Killed):
-            get(recipe, tiny_data, retrain=True)
-    assert same(get(recipe, tiny_data).network, first.network)
-
-
 # damage
 
 

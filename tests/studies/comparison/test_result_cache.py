@@ -105,14 +105,6 @@ def test_every_few_seconds_what_there_is_is_saved(clock):
     assert set(kept()) == {"a", "b", "c", "d"}
 
 
-def test_how_often_can_be_said(monkeypatch):
-    monkeypatch.setattr(module, "SAVE_EVERY", -1.0)
-    known = ResultCache(IDENTITY)
-    for count, key in enumerate("abc", 1):
-        known.put(key, ROW)
-        assert len(kept()) == count
-
-
 def test_a_killed_process_loses_what_was_not_saved_and_no_more(tmp_path):
     program = (
         "import os\n"
@@ -151,16 +143,6 @@ def test_what_was_saved_is_not_written_again(monkeypatch, clock):
 
 
 # -- beside others ------------------------------------------------------------------------------------------
-
-
-def test_what_another_process_wrote_meanwhile_stays():
-    first, second = ResultCache(IDENTITY), ResultCache(IDENTITY)
-    with first:
-        with second:
-            first.put("a", ROW)
-            second.put("b", other(0.25))
-        assert kept() == {"b": other(0.25)}
-    assert kept() == {"a": ROW, "b": other(0.25)}
 
 
 def test_of_two_that_computed_the_same_the_last_to_save_is_right():
@@ -292,17 +274,4 @@ def test_recompute_of_nothing_leaves_what_is_kept():
         known.put("a", ROW)
     with pytest.raises(KeyboardInterrupt), ResultCache(IDENTITY, recompute=True):
         raise KeyboardInterrupt
-    assert kept() == {"a": ROW}
-
-
-# -- damaged ------------------------------------------------------------------------------------------------
-
-
-def test_recompute_replaces_a_damaged_file():
-    """Nothing of it is wanted: to find out at the end that it cannot be read would cost what was computed."""
-    path = path_of(ResultCache(IDENTITY))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("{", encoding="utf-8")
-    with ResultCache(IDENTITY, recompute=True) as known:
-        known.put("a", ROW)
     assert kept() == {"a": ROW}

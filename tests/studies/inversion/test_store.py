@@ -254,17 +254,6 @@ def test_models_are_as_they_were(tiny_data):
     assert not model.network.training
 
 
-# -- again --------------------------------------------------------------------------------------------------
-
-
-def test_a_killed_recompute_leaves_what_is_stored(tiny_data, monkeypatch):
-    recipe = recipe_of(tiny_data)
-    first = get(recipe, tiny_data)
-    killed(recipe, tiny_data, monkeypatch, 2, recompute=True)
-    assert get(recipe, tiny_data).record == first.record
-    assert torch.equal(get(recipe, tiny_data).images, first.images)
-
-
 # -- interruptions ------------------------------------------------------------------------------------------
 
 
@@ -421,14 +410,6 @@ def test_an_unknown_start(tiny_data):
 # -- bytes --------------------------------------------------------------------------------------------------
 
 
-def test_every_level_of_a_byte_survives():
-    levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
-    pixels = from_bytes(levels)
-    assert pixels.dtype == torch.float32
-    assert (pixels.min(), pixels.max()) == (0, 1)
-    assert torch.equal(to_bytes(pixels), levels)
-
-
 @given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=20))
 def test_a_pixel_goes_to_the_nearest_level(values):
     pixels = torch.tensor(values).view(1, 1, 1, -1)
@@ -436,8 +417,3 @@ def test_a_pixel_goes_to_the_nearest_level(values):
     assert to_bytes(pixels).dtype == torch.uint8
     assert (found.double() - pixels.double()).abs().max() <= 0.5 / 255 + 1e-7
     assert torch.equal(from_bytes(to_bytes(found)), found)
-
-
-def test_pixels_are_rounded_not_truncated():
-    pixels = torch.tensor([0.4, 0.6, 1.6, 254.9]).view(1, 1, 2, 2) / 255
-    assert to_bytes(pixels).flatten().tolist() == [0, 1, 2, 255]
