@@ -149,7 +149,7 @@ def make_plan(notebook: Notebook, values: Values) -> Plan:
 
 def study_of(notebook: Notebook) -> type[Study] | None:
     """Find the study that a notebook imports; None where it imports none."""
-    for cell in notebook.node["cells"]:
+    for cell in notebook.content["cells"]:
         if cell["cell_type"] != "code":
             continue
         try:
