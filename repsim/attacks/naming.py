@@ -1,4 +1,4 @@
-"""An attack's name → the attack."""
+"""An attack's name → the attack, and its adversarial images."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
+from jaxtyping import Float
+from torch import Tensor, nn
+
 from repsim.attacks.gabor import Gabor
 from repsim.attacks.gradient import Attack, fgsm
 from repsim.attacks.jpeg import JPEG
 from repsim.attacks.published import APGD, AutoAttack
-from repsim.attacks.running import NORMS, AnyAttack, Norm
+from repsim.attacks.running import NORMS, AnyAttack, Norm, run_attack
 from repsim.attacks.snow import Snow
+from repsim.data import ImageSource
 from repsim.support import messages
 from repsim.support.epsilons import parse_epsilon
+from repsim.support.labels import LabelSource
 
 ATTACKS: dict[str, Callable[..., AnyAttack]] = {
     "pgd": Attack,
@@ -51,6 +56,41 @@ def make_attack(
     make = ATTACKS[name]
     takes_steps = steps is not None and "steps" in inspect.signature(make).parameters
     return make(parse_epsilon(epsilon), norm, **({"steps": steps} if takes_steps else {}))
+
+
+def attack(
+    model: nn.Module,
+    images: ImageSource,
+    labels: LabelSource | None,
+    epsilon: float | str,
+    norm: Norm = "linf",
+    *,
+    name: str = "pgd",
+    steps: int | None = None,
+    batch_size: int = 500,
+    seed: int = 0,
+) -> Float[Tensor, "n c h w"]:
+    """Adversarial images of a network, by a named attack at its usual settings.
+
+    Parameters
+    ----------
+    model, images, labels, batch_size, seed
+        As `run_attack` takes them.
+    epsilon, norm, name, steps
+        As `make_attack` takes them.
+
+    Returns
+    -------
+    Tensor
+        On the device of `images`, in their dtype; in [0, 1], and at most ε away from them.
+
+    Raises
+    ------
+    ValueError
+        See `make_attack` and `run_attack`.
+    """
+    chosen = make_attack(name, epsilon, norm, steps=steps)
+    return run_attack(model, images, labels, chosen, batch_size=batch_size, seed=seed)
 
 
 def read_attacks(
