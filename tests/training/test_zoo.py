@@ -81,9 +81,9 @@ def test_what_is_given_goes_first(digits):
     assert (recipe.epsilon_warmup, recipe.attack_steps) == (0.4, 5)
 
 
-def test_options_from_texts_reach_the_recipe(digits):
-    texts = ["epochs=2", "step_size = 2/255", "augment=False", "schedule=thirds"]
-    (recipe,) = recipes(digits, ["vgg_tiny"], [0.1], [0], **Recipe.options(texts))
+def test_options_of_a_mapping_reach_the_recipe(digits):
+    given = {"epochs": 2, "step_size": "2/255", "augment": False, "schedule": "thirds"}
+    (recipe,) = recipes(digits, ["vgg_tiny"], [0.1], [0], **Recipe.options(given))
     assert (recipe.epochs, recipe.step_size, recipe.augment) == (2, 2 / 255, False)
     assert recipe.schedule == "thirds"
 
