@@ -21,14 +21,17 @@ from torch import Tensor
 from repsim.attacks import epsilon_text
 from repsim.support import artifacts, paths
 
-HEAT = "magma"  # perceptually even, legible in grey and to the colour-blind
+# perceptually even, legible in grey and to the colour-blind
+HEAT = "magma"  # of maps
+ORDERED = "viridis_r"  # of what has an order (ε, epoch), from light to dark
+DISTINCT = "colorblind"  # of what has none
 TICKS = 14  # layer names that fit beside a heat map
 COLUMN = 12  # characters that fit above an image of a grid
 
 sns.set_theme(
     context="notebook",
     style="ticks",
-    palette="colorblind",
+    palette=DISTINCT,
     rc={
         "figure.dpi": 80,
         "savefig.dpi": 160,
@@ -211,7 +214,7 @@ def curves(
     for column in filter(None, (style, hue)):
         shown = _with_names(shown, column)
     levels = list(shown[hue].cat.categories) if hue else None
-    palette = None if not hue else sns.color_palette("viridis_r" if ordered else "colorblind", len(levels))
+    palette = None if not hue else sns.color_palette(ORDERED if ordered else DISTINCT, len(levels))
     sns.lineplot(
         shown,
         x=x,
@@ -297,7 +300,7 @@ def bars(table: pd.DataFrame, x: str, y: str, hue: str, *, labels: Mapping[str, 
     """
     groups, kinds = table[x].nunique(), table[hue].nunique()
     figure, axis = plt.subplots(figsize=(1.2 + 0.3 * groups * (kinds + 1), 3.8))
-    drawn = {"data": table, "x": x, "y": y, "hue": hue, "ax": axis, "palette": "colorblind"}
+    drawn = {"data": table, "x": x, "y": y, "hue": hue, "ax": axis, "palette": DISTINCT}
     sns.barplot(**drawn, errorbar=None, alpha=0.7)
     sns.stripplot(**drawn, dodge=True, jitter=False, size=3, linewidth=0.5, legend=False)
     labels = dict(labels or {})
@@ -339,7 +342,7 @@ def boxes(
     names = list(table[panel].unique())
     table = _with_names(table, hue)
     levels = list(table[hue].cat.categories)
-    palette = sns.color_palette("viridis_r" if ordered else "colorblind", len(levels))
+    palette = sns.color_palette(ORDERED if ordered else DISTINCT, len(levels))
     places = list(table[x].unique())
     step, line = 0.8 / len(levels), {"linewidth": 0.7}
     rows = -(-len(names) // across)
@@ -428,7 +431,7 @@ def points(
     labels = dict(labels or {})
     table = _with_names(table, hue)
     levels = list(table[hue].cat.categories)
-    palette = dict(zip(levels, sns.color_palette("viridis_r", len(levels)), strict=True))
+    palette = dict(zip(levels, sns.color_palette(ORDERED, len(levels)), strict=True))
     groups = dict(list(table.groupby(panel, sort=False)))
     figure, axes = plt.subplots(1, len(groups), figsize=(3.9 * len(groups) + 1.6, 3.7), squeeze=False)
     for axis, (name, part) in zip(axes[0], groups.items(), strict=True):
