@@ -22,6 +22,7 @@ autodoc_typehints = "none"  # types stand in the signatures
 autodoc_member_order = "bysource"
 napoleon_google_docstring = False
 napoleon_use_rtype = False
+napoleon_use_ivar = True  # dataclasses list their fields once
 
 html_theme = "furo"
 html_title = "repsim"
