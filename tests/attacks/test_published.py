@@ -13,7 +13,7 @@ from torch import nn
 
 from repsim.attacks import APGD, AutoAttack, autoattack, fgsm, run_attack
 from repsim.models import build_model
-from repsim.training.loop import accuracy
+from repsim.training import accuracy
 
 QUICK = {
     "apgd_ce": APGD(0.05, steps=5),
@@ -158,7 +158,7 @@ def test_autoattack_on_few_classes():
 def test_what_is_missing_is_said(trained, batch, monkeypatch, kind):
     for module in ("pyautoattack", "pyautoattack.autopgd_base"):
         monkeypatch.setitem(sys.modules, module, None)
-    message = "APGD needs the package pyautoattack: pip install pyautoattack"
+    message = "APGD needs the package pyautoattack: pip install 'robust-repsim[autoattack]'"
     with pytest.raises(RuntimeError, match=f"^{re.escape(message)}$"):
         run_attack(trained, *batch, QUICK[kind])
 

@@ -22,8 +22,7 @@ from repsim.studies.inversion import InversionOptions, InvertedSet, Pairs
 from repsim.studies.inversion.experiments import obtain_sets
 from repsim.support import paths
 from repsim.support.artifacts import DamagedArtifact
-from repsim.training import zoo
-from repsim.training.loop import predict
+from repsim.training import predict, zoo
 from repsim.training.model_store import find
 
 FEW = InversionOptions(iterations=5, tolerance=0.0)

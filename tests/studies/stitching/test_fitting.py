@@ -28,8 +28,7 @@ from repsim.studies.stitching import (
 from repsim.studies.stitching import fitting as fitting_module
 from repsim.studies.stitching.fitting import linear_cka, transfer_set
 from repsim.support import paths
-from repsim.training import model_store, optimization, zoo
-from repsim.training.loop import accuracy
+from repsim.training import accuracy, model_store, optimization, zoo
 from repsim.training.optimization import Diverged
 
 BLOCK = "layer2.0.relu2"  # 16 × 8 × 8
