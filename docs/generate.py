@@ -47,7 +47,8 @@ FINDINGS = {
         "How alike are the layers of standard and of robust networks?",
         "[C] Cianfarani et al. 2022",
         "Block structure fades in robust networks, whose layers are more alike; natural and adversarial "
-        "images part ways with depth in standard networks (by {2.value:.2f} of CKA more, {2.low:.2f} to {2.high:.2f})",
+        "images part ways with depth in standard networks (by {2.value:.2f} of CKA more, {2.low:.2f} to "
+        "{2.high:.2f})",
         "hhhh",
     ),
     "02_stitching": (
@@ -78,8 +79,8 @@ FINDINGS = {
         "shapes",
         "Are networks alike where they agree, and different where they do not?",
         "[K]",
-        "Standard ones are ({0.value:.2f} of debiased CKA, {0.low:.2f} to {0.high:.2f}); the more robust, the "
-        "less so, until at ε = 0.05 nothing is left to tell",
+        "Standard ones are ({0.value:.2f} of debiased CKA, {0.low:.2f} to {0.high:.2f}); the more robust, "
+        "the less so, until at ε = 0.05 nothing is left to tell",
         "hhhhii",
     ),
     "06_probes": (
@@ -91,6 +92,19 @@ FINDINGS = {
         "in",
     ),
 }
+REMARKS = """\
+- The second claim of [B] holds as its effect was fixed in advance, and is not the whole story: over
+  both directions the first layer is the weakest (accuracy under attack {first}, between {between},
+  last {last}); what lifts the mean of the ends is robust fronts that are cut late. In the third,
+  trained maps begin as the least-squares match, so that only the size of the difference tells.
+- Of [J] one architecture stands apart: the standard MLP is nearly as smooth as the robust networks,
+  which widens all three intervals. Similarity to standard networks on inverted images, over ε =
+  {levels}: {towards}.
+- Of [K] it matters by what one measures. On natural images, robust networks of `shapes` and of
+  digits differ by {cka} of CKA, and by {jaccard} of the Jaccard overlap of their neighbours.
+- Does inversion work? On `two_features` it is known what a network can have used. Networks that use
+  the outline and networks that use the texture have nothing in common: on natural images their CKA
+  is {natural}, on inverted ones {inverted}, while robust networks of one kind stay alike ({own})."""
 LETTERS = {"holds": "h", "inconclusive": "i", "does not hold": "n"}
 GROUPS = {
     "related, independent, wide, ReLU with dead rows, sparse, one-hot": (
@@ -113,6 +127,7 @@ def markdown(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
 
 
 def verdict_table(dataset: str, notebook: str) -> pd.DataFrame:
+    """The claims that a notebook decided on a data set."""
     return pd.read_csv(FIGURES / dataset / f"{notebook[:2]}_verdicts.csv", keep_default_na=False)
 
 
@@ -132,8 +147,8 @@ def findings() -> str:
         found = "".join(LETTERS[verdict] for verdict in table.verdict)
         if found != written_for:
             raise ValueError(
-                f"the sentence on {path.stem} in FINDINGS was written for the verdicts {written_for!r}, which "
-                f"are {found!r} now: write it anew, then change the letters."
+                f"the sentence on {path.stem} in FINDINGS was written for the verdicts {written_for!r}, "
+                f"which are {found!r} now: write it anew, then change the letters."
             )
         held = f"{written_for.count('h')} of {len(found)} claims hold"
         sentence = sentence.format(*table.itertuples())
@@ -169,7 +184,8 @@ def remarks() -> str:
     """Sentences on the results of digits and shapes whose numbers are those of the tables."""
     stitches = pd.read_csv(FIGURES / "digits" / "02_same_layer.csv")
     mixed = stitches[
-        stitches.pair.isin(["standard → robust", "robust → standard"]) & (stitches.fitting_method == "task loss, α = 1")
+        stitches.pair.isin(["standard → robust", "robust → standard"])
+        & (stitches.fitting_method == "task loss, α = 1")
     ]
     first, *between, last = mixed.groupby("depth").robust_accuracy.mean()
     curve = pd.read_csv(FIGURES / "digits" / "03_over_epsilon.csv")
@@ -187,23 +203,17 @@ def remarks() -> str:
     }
     robust = truth[(truth.inputs == "inverted") & (truth.epsilon_a > 0) & (truth.epsilon_b > 0)]
     own = [robust[(robust.used_a == used) & (robust.used_b == used)].value.mean() for used in sorted(unlike)]
-    return "\n".join(
-        [
-            "- The second claim of [B] holds as its effect was fixed in advance, and is not the whole story: over both "
-            f"directions the first layer is the weakest (accuracy under attack {first:.2f}, between "
-            f"{', '.join(f'{value:.2f}' for value in between)}, last {last:.2f}); what lifts the mean of the ends is "
-            "robust fronts that are cut late. In the third, trained maps begin as the least-squares match, so that only "
-            "the size of the difference tells.",
-            "- Of [J] one architecture stands apart: the standard MLP is nearly as smooth as the robust networks, which "
-            "widens all three intervals. Similarity to standard networks on inverted images, over ε = "
-            f"{', '.join(f'{level:g}' for level in levels.index)}: {', '.join(f'{value:.2f}' for value in levels)}.",
-            "- Of [K] it matters by what one measures. On natural images, robust networks of `shapes` and of digits differ "
-            f"by {natural['cka']:.2f} of CKA, and by {natural['jaccard']:.2f} of the Jaccard overlap of their neighbours.",
-            "- Does inversion work? On `two_features` it is known what a network can have used. Networks that use the "
-            "outline and networks that use the texture have nothing in common: on natural images their CKA is "
-            f"{ranges['natural']}, on inverted ones {ranges['inverted']}, while robust networks of one kind stay alike "
-            f"({own[0]:.2f} and {own[1]:.2f}).",
-        ]
+    return REMARKS.format(
+        first=f"{first:.2f}",
+        between=", ".join(f"{value:.2f}" for value in between),
+        last=f"{last:.2f}",
+        levels=", ".join(f"{level:g}" for level in levels.index),
+        towards=", ".join(f"{value:.2f}" for value in levels),
+        cka=f"{natural['cka']:.2f}",
+        jaccard=f"{natural['jaccard']:.2f}",
+        natural=ranges["natural"],
+        inverted=ranges["inverted"],
+        own=" and ".join(f"{value:.2f}" for value in own),
     )
 
 
@@ -271,7 +281,10 @@ def datasets() -> str:
     """The registered loaders, and what their docstrings say."""
     rows = [(f"`{name}`", _sentence(loader)) for name, loader in LOADERS.items()]
     rows += [
-        ("`folder:PATH`", "Any folder that holds `train/` and `test/` (or `val/`), each with one folder of images per class"),
+        (
+            "`folder:PATH`",
+            "Any folder that holds `train/` and `test/` (or `val/`), each with a folder of images per class",
+        ),
         ("`packed:PATH`", "What `repsim pack-images` made of such a folder"),
     ]
     return markdown(("name", "images"), rows)
@@ -282,7 +295,9 @@ def attacks() -> str:
     rows = []
     for name, make in ATTACKS.items():
         attack = make_attack(name, 0.1)
-        rows.append((f"`{name}`", _sentence(getattr(make, "func", make)), ", ".join(attack.norms), attack.steps))
+        rows.append(
+            (f"`{name}`", _sentence(getattr(make, "func", make)), ", ".join(attack.norms), attack.steps)
+        )
     return markdown(("name", "attack", "norms", "steps"), rows)
 
 

@@ -26,7 +26,15 @@ def blocks(kind, language):
     chosen = {
         page: [code for *marks, code in fences if marks == [language, kind]] for page, fences in found.items()
     }
-    return [pytest.param(codes, id=page) for page, codes in chosen.items() if codes]
+    return {page: codes for page, codes in chosen.items() if codes}
+
+
+def marked(kind, language):
+    """The same as parameters of a test: the README's in the quick set, the pages' in the whole one."""
+    return [
+        pytest.param(codes, id=page, marks=[] if page == "README" else pytest.mark.slow)
+        for page, codes in blocks(kind, language).items()
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -82,19 +90,19 @@ def test_paths_lead_somewhere(page):
             assert place.exists(), f"{page.name}: {named or linked}"
 
 
-@pytest.mark.parametrize("found", blocks("", "python"))
+@pytest.mark.parametrize("found", marked("", "python"))
 def test_python_blocks_run_one_after_the_other(found, checkout):
     script = "\n".join(["import warnings", "warnings.simplefilter('ignore')", *found])
     run(f"{sys.executable} - <<'SCRIPT'\n{script}\nSCRIPT", checkout)
 
 
-@pytest.mark.parametrize("found", blocks("", "sh"))
+@pytest.mark.parametrize("found", marked("", "sh"))
 def test_commands_run(found, checkout):
     run("\n".join(found), checkout)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("found", blocks("slow", "sh"))
+@pytest.mark.parametrize("found", marked("slow", "sh"))
 def test_long_commands_run(found, checkout):
     run("\n".join(found), checkout)
 
@@ -110,7 +118,8 @@ def test_every_erratum_that_is_cited_is_listed():
     for path in (ROOT / "notebooks").glob("*.ipynb"):
         for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
             cited |= _numbers("".join(cell["source"]))
-    assert cited and cited <= set(listed)
+    assert cited
+    assert cited <= set(listed)
 
 
 def _numbers(text):

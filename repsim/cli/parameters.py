@@ -1,4 +1,4 @@
-"""What a notebook declares in its parameter cell, and the typed texts that set it.
+"""The parameters that a notebook declares in its parameter cell, and the typed texts that set them.
 
 A cell tagged `parameters` holds lines `name: type = value  # help`. A text from the command line or from a
 YAML file becomes a value of the declared type, or is refused: the type decides what `1e5`, `007` and `on`
@@ -35,7 +35,7 @@ EXPECTED = {
 
 
 class RequestError(ValueError):
-    """What was asked for cannot be run as it stands."""
+    """The error of a request that cannot be run as it stands."""
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended: `status` is "ok", "failed" or "interrupted"; `error` says where and why it failed."""
+    """The outcome of a job: `status` is "ok", "failed" or "interrupted"; `error` says where and why."""
 
     job: Job
     status: str
@@ -252,7 +252,7 @@ def _prepared(job: Job) -> NotebookNode:
 
 
 def _describe(node: NotebookNode, index: int | None, error: Exception) -> str:
-    """Which cell failed and why; a dead kernel is also told in the output of the cell that it died in."""
+    """Describe which cell failed and why; a dead kernel is also told in the output of its last cell."""
     name, message = type(error).__name__, str(error)
     if isinstance(error, CellExecutionError):
         name, message = error.ename, error.evalue
@@ -310,7 +310,7 @@ def run(jobs: list[Job], workers: int = 1) -> list[Outcome]:
 
 
 def cores() -> int:
-    """How many processor cores this process may use."""
+    """The number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

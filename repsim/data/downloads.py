@@ -29,7 +29,7 @@ Files = Mapping[str, str | None]
 def obtain(
     title: str, root: Path, files: Files, make: Callable[[], Any], archives: Files | None = None
 ) -> Any:
-    """What `make` gives, with an error that says which files are wanted where, if it fails.
+    """Call `make`; if it fails, the error says which files are wanted where.
 
     Parameters
     ----------

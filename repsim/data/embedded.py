@@ -50,7 +50,7 @@ def _shapes(request: Request) -> Source:
 def _register_two_features(name: str, informative: synthetic.Informative, title: str) -> None:
     @register(name)
     def _two_features(request: Request) -> Source:
-        """Outlines on textures, 1 × 16 × 16; with `_outline` or `_texture`, only that feature tells the class."""
+        """Outlines on textures, 1 × 16 × 16; with `_outline` or `_texture`, only that tells the class."""
         return Source(
             classes=synthetic.TWO_FEATURES,
             train=as_split(*synthetic.two_features(6000, seed=0, informative=informative)),

@@ -162,7 +162,7 @@ def _block(layer: str) -> str:
 
 
 def _block_starts(layers: Sequence[str]) -> list[int]:
-    """Where each block, or run of layers in no block, begins."""
+    """The places where blocks, or runs of layers in no block, begin."""
     blocks = [_block(layer) for layer in layers]
     return [i for i in range(len(blocks)) if i == 0 or blocks[i] != blocks[i - 1]]
 

@@ -94,15 +94,15 @@ def section(name: str) -> str:
     off = measure.half_precision
     trusted = "not to be trusted" if off == math.inf else f"right to {off:g}"
     last = (
-        f"Its interval comes from {'jackknife' if measure.leave_one_out else 'subsampling'}. Of features in half "
-        f"precision it is {trusted}."
+        f"Its interval comes from {'jackknife' if measure.leave_one_out else 'subsampling'}. "
+        f"Of features in half precision it is {trusted}."
     )
     parts = [f"### `{name}`", " · ".join(facts), measure.description, _markdown(rows), last]
     return "\n\n".join(parts)
 
 
 def _variants(measure: Measure) -> dict[str, str]:
-    """What leaves the value unchanged, as it is and for each setting of options for which that differs."""
+    """The invariances of the value, as it is and for each setting of options for which they differ."""
     found = {measure.label: _invariances(measure)}
     for example in measure.examples:
         variant = measure.using(**example)
@@ -118,7 +118,7 @@ def _invariances(measure: Measure) -> str:
 
 
 def _words(closure: frozenset[str]) -> str:
-    """Without what another word implies."""
+    """The words of a closure without those that another implies."""
     implied = {weaker for word in closure for weaker in IMPLIED.get(word, ())}
     return ", ".join(sorted(closure - implied))
 

@@ -62,7 +62,7 @@ def neighbors(x: Representation, k: int, metric: str, center: bool) -> Int[Tenso
 
 @kept("n k", "n", numbers_inputs=True)
 def nearest(x: Representation, k: int, metric: str, center: bool) -> Nearest:
-    """As `neighbors`, with where ties were broken."""
+    """The result of `neighbors`, with where ties were broken."""
     count_option("k", k, 1, x.n - 1, f" (there are {x.n} inputs)")
     if x.n <= BLOCK:
         order, group = _in_order(x, metric, center)
@@ -117,11 +117,11 @@ class _Search(NamedTuple):
     draw: Draw
 
     def scores(self, block: Int[Tensor, " b"]) -> Float[Tensor, "b n"]:
-        """What falls with distance: cosine, or (‖a‖² − ‖a − b‖²) / 2; −∞ for the input itself."""
+        """Scores that fall with distance: cosine, or (‖a‖² − ‖a − b‖²) / 2; −∞ for the input itself."""
         return _scores(self.rows, self.penalty, block)
 
     def tie(self, block: Int[Tensor, " b"], inputs: Int[Tensor, "b m"]) -> Float[Tensor, "b m"]:
-        """What the score of each of the inputs may differ by from an equal one for rounding alone."""
+        """The difference of the score of each input from an equal one that rounding alone may make."""
         own, other = self.lengths[block, None], self.lengths[inputs]
         return ROUNDINGS * torch.finfo(own.dtype).eps * other * torch.maximum(own, other)
 
@@ -136,7 +136,7 @@ class _Search(NamedTuple):
         return inputs, group
 
     def nearest(self, block: Int[Tensor, " b"], k: int) -> Nearest:
-        """Of each row in the block, the k inputs of the greatest scores."""
+        """The k inputs of the greatest scores, for each row in the block."""
         scores = self.scores(block)
         ranked, inputs = scores.topk(min(k + 1, len(self.rows) - 1), dim=1)
         tied = torch.zeros_like(block, dtype=torch.bool)
@@ -190,7 +190,7 @@ def _scores(rows: Tensor, penalty: Tensor, block: Tensor) -> Float[Tensor, "b n"
 
 
 def _screened(search: _Search, rough: tuple[Tensor, Tensor], block: Int[Tensor, " b"], k: int) -> Nearest:
-    """As the search itself finds them, with all but a few candidates ruled out in float32.
+    """The neighbours as the search itself finds them, with all but a few candidates ruled out in float32.
 
     Candidates are ranked by their float64 scores. Where the last of the k is not ahead of every
     non-candidate by more than float32 can err, or is tied, the row is done again in float64 throughout.
@@ -217,7 +217,7 @@ def _screened(search: _Search, rough: tuple[Tensor, Tensor], block: Int[Tensor, 
 def _inner_products(
     rows: Float[Tensor, "n d"], block: Int[Tensor, " b"], others: Int[Tensor, "b k"]
 ) -> Float[Tensor, "b k"]:
-    """Of each row in the block with its own k others; a few rows at a time, which stay in the cache."""
+    """Inner products of each row in the block with its own k others; a few rows at a time, in the cache."""
     few = max(1, GATHERED // (others.shape[1] * rows.shape[1]))
     parts = zip(block.split(few), others.split(few), strict=True)
     return torch.cat([torch.bmm(rows[j], rows[i, :, None]).squeeze(2) for i, j in parts])
@@ -227,7 +227,7 @@ def _inner_products(
 def ranks_of_shared(
     x: Representation, y: Representation, k: int, metric: str, center: bool
 ) -> Int[Tensor, "n k"]:
-    """For each neighbour in X, nearest first, its rank among those in Y; 0 where it is none of them."""
+    """The rank, among those in Y, of each neighbour in X, nearest first; 0 where it is none of them."""
     of_x, of_y = neighbors(x, k, metric, center), neighbors(y, k, metric, center)
     ordered, place = of_y.sort(dim=1)
     position = torch.searchsorted(ordered, of_x).clamp(max=k - 1)
@@ -236,7 +236,7 @@ def ranks_of_shared(
 
 
 def _shared(x: Representation, y: Representation, k: int, metric: str, center: bool) -> Int[Tensor, "n k"]:
-    """As `ranks_of_shared`, and a warning of ties."""
+    """The result of `ranks_of_shared`, and a warning of ties."""
     warn_of_ties(k, metric, center, x, y)
     return ranks_of_shared(x, y, k, metric, center)
 
@@ -246,7 +246,7 @@ def _invariances(metric: str = "cosine", center: bool = False, **_: object) -> s
 
 
 def few_neighbors(width_x: int, width_y: int, k: int | None = 10, **_: object) -> int:
-    """With as many inputs, k of them are at most half of the others; of two sets of more, most is shared."""
+    """The number of inputs of which k are at most half of the others; in two larger sets, most is shared."""
     return SMALLEST if k is None else max(SMALLEST, 2 * k + 1)
 
 
@@ -471,7 +471,7 @@ def _cosines(a: Float[Tensor, "b m"], b: Float[Tensor, "b m"]) -> Float[Tensor, 
 
 
 def _distance_profiles(rows: list[Tensor], nearest: list[Tensor], blocks: tuple[Tensor, ...]):
-    """For each block of inputs, their cosine distances in X and in Y to all neighbours, each counted once."""
+    """The cosine distances of each block of inputs in X and in Y to all neighbours, each counted once."""
     for block in blocks:
         union = torch.cat([side[block] for side in nearest], dim=1).sort(dim=1).values
         once = torch.ones_like(union, dtype=torch.bool)

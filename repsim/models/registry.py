@@ -20,7 +20,7 @@ from repsim.support.devices import seeded
 
 @dataclass(frozen=True)
 class Architecture:
-    """How to make one family of networks.
+    """A family of networks, and how to make one.
 
     Attributes
     ----------

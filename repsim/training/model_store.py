@@ -55,7 +55,7 @@ class TrainedModel:
 
     @property
     def labels(self) -> dict[str, object]:
-        """What tells a model from others in a table of several."""
+        """The columns that tell a model from others in a table of several."""
         recipe = self.recipe
         return {
             "architecture": recipe.architecture,

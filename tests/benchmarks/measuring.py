@@ -54,9 +54,7 @@ def record(table: Path, title: str, rows: Sequence[Row], notes: Sequence[str]) -
     if table.exists():
         with table.open(encoding="utf-8", newline="") as file:
             kept = [row for row in csv.DictReader(file) if row["title"] != title]
-    own = [
-        dict(zip(COLUMNS, [title, *row.cells(), " ".join(notes), machine()], strict=True)) for row in rows
-    ]
+    own = [dict(zip(COLUMNS, [title, *row.cells(), " ".join(notes), machine()], strict=True)) for row in rows]
     with table.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()

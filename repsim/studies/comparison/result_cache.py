@@ -61,7 +61,7 @@ class ResultCache:
         return {key: _with_nan(row) for key, row in rows.items()}
 
     def _others(self) -> dict[str, dict]:
-        """What is kept now; of a damaged file nothing, where all was to be computed again."""
+        """The values that are kept now; of a damaged file none, where all was to be computed again."""
         try:
             return self._read()
         except artifacts.DamagedArtifact:

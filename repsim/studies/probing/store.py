@@ -54,7 +54,7 @@ class ProbeRecipe:
 
     @property
     def path(self) -> Path:
-        """Of its record."""
+        """The path of its record."""
         return paths.probes() / self.dataset / f"{self.address}.json"
 
 
@@ -160,7 +160,7 @@ def check_shape(model: TrainedModel, dataset: Dataset) -> None:
 
 
 def observer_of(graph: LayerGraph, recipes: Sequence[ProbeRecipe]) -> Observer:
-    """What makes the features of probes of one network, all pooled or none."""
+    """The observer that makes the features of probes of one network, all pooled or none."""
     pool = any(recipe.options.pool for recipe in recipes)
     return Observer(graph, list(dict.fromkeys(recipe.layer for recipe in recipes)), pool=pool)
 

@@ -44,7 +44,7 @@ class Stitch:
 
     @property
     def learned(self) -> dict[str, Tensor]:
-        """What fitting has found: see `StitchedNetwork.learned`."""
+        """The changes by fitting: see `StitchedNetwork.learned`."""
         return _part(_read_tensors(self.file, self.record["checksum"]), self.prefix)
 
     @property
@@ -85,7 +85,7 @@ class Stitch:
         return found.eval()
 
     def measured(self, evaluation: Evaluation, truncated_to: int = 0) -> dict | None:
-        """What has been measured under these circumstances, None if nothing has.
+        """The measurements under these circumstances, None if there are none.
 
         Parameters
         ----------
