@@ -50,9 +50,10 @@ refresh: $(READY)  ## execute the committed notebooks again, store their outputs
 	$(BIN)/repsim run --refresh --jobs $(JOBS)
 	$(BIN)/python docs/generate.py
 
-lint: $(READY)
+lint: $(READY)  ## check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 
 zoo: $(READY)  ## train whatever is missing of the committed networks
 	$(BIN)/repsim zoo digits shapes two_features two_features_outline two_features_texture
