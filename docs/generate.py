@@ -366,6 +366,8 @@ def speed() -> str:
     """What `make bench` has written, one table a benchmark."""
     with (ROOT / "docs" / "speed.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
+    if not rows:
+        return "Nothing has been measured yet: `make bench`."
     parts = []
     for title in dict.fromkeys(row["title"] for row in rows):
         own = [row for row in rows if row["title"] == title]
