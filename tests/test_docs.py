@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import pkgutil
 import re
 import shutil
 import subprocess
@@ -89,6 +90,12 @@ def test_paths_lead_somewhere(path):
         if not f"{named}{linked}".startswith(GENERATED):
             place = ROOT / named if named else path.parent / linked
             assert place.exists(), f"{path.name}: {named or linked}"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_names_are_those_of_the_package(path):
+    for name in re.findall(r"\brepsim(?:\.[A-Za-z]\w*)+", path.read_text(encoding="utf-8")):
+        pkgutil.resolve_name(name)
 
 
 @pytest.mark.parametrize("found", marked("", "python"))
