@@ -71,8 +71,8 @@ FINDINGS = {
         "digits",
         "Do robust networks become alike on every data set, and in what they answer?",
         "[K] Klabunde et al. 2025",
-        "Both: representations and, beyond what accuracy makes them, predictions become more alike with ε; "
-        "that predictions do not converge does not hold",
+        "Predictions do, beyond what accuracy makes them, on both data sets, and so do representations on "
+        "digits (on shapes too few kinds of networks tell); that predictions do not converge does not hold",
         "hhhhnihn",
     ),
     "05_subgroups": (
