@@ -1,4 +1,4 @@
-"""What notebooks would compute, before anything starts: the dry run `repsim run --plan`.
+"""The dry run `repsim run --plan`: what notebooks would compute, before anything starts.
 
 A plan asks the study that a notebook imports what it needs, with the values of the notebook's parameters, and
 looks for it in the store. It starts nothing and writes nothing.

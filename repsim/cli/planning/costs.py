@@ -1,4 +1,8 @@
+<<<<<<< HEAD:repsim/cli/planning/costs.py
 """How many passes a thing takes, and how long and large one is on a device."""
+=======
+"""The amount of work of one kind, how long it takes on a device, and how large it is."""
+>>>>>>> main:repsim/cli/planning/work.py
 
 from __future__ import annotations
 
@@ -24,9 +28,28 @@ MEASURED_FOR = 0.1  # seconds, of each network
 FEW, MANY = 2, 128  # images on which passes are measured
 
 
+<<<<<<< HEAD:repsim/cli/planning/costs.py
+=======
+@dataclass
+class Remarks:
+    """Remarks to be made before a notebook starts.
+
+    Attributes
+    ----------
+    absent
+        What is needed and not there, one sentence each.
+    notes
+        What else is to be known.
+    """
+
+    absent: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+>>>>>>> main:repsim/cli/planning/work.py
 @dataclass(frozen=True)
 class Network:
-    """What decides how long a pass takes."""
+    """A network by all that decides how long a pass takes."""
 
     architecture: str
     image_shape: tuple[int, ...]
@@ -34,7 +57,7 @@ class Network:
 
     @classmethod
     def of(cls, model: TrainedModel) -> Network:
-        """Of a network that may be there or not."""
+        """The network of a model that may be there or not."""
         return cls(
             model.recipe.architecture, tuple(model.record["image_shape"]), len(model.record["classes"])
         )
@@ -61,7 +84,7 @@ def check(network: Network) -> None:
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one image forward and backward: seconds, bytes kept in between; and bytes of the weights."""
+    """The cost of one image forward and backward: seconds, bytes kept in between; and bytes of weights."""
 
     seconds: float
     kept: float
@@ -98,6 +121,31 @@ def cost(network: Network, device: str) -> Cost:
     return Cost(once(count) / count, sum(kept.values()) / FEW, weights)
 
 
+<<<<<<< HEAD:repsim/cli/planning/costs.py
+=======
+@dataclass(frozen=True)
+class Work:
+    """The work of one kind: what there is, and what is to be made.
+
+    Attributes
+    ----------
+    passes
+        Forward and backward passes of one image through `network`, all in all.
+    batch
+        Images that are in the network together.
+    """
+
+    dataset: str
+    what: str
+    of: str
+    there: int
+    missing: int
+    network: Network | None = None
+    passes: float = 0.0
+    batch: int = 0
+
+
+>>>>>>> main:repsim/cli/planning/work.py
 def training_passes(recipe: Recipe, data: Dataset) -> float:
     """Passes of one image in training a network and measuring its accuracy."""
     attacked = min(EVALUATED, len(data.test)) * STEPS if recipe.epsilon else 0
@@ -123,7 +171,7 @@ def stitch_passes(options: StitchOptions, images: int) -> float:
 
 
 def duration(seconds: float) -> str:
-    """As a person says it: `–`, `40 s`, `5 min`, `3.2 h`, `12 days`."""
+    """A duration as a person says it: `–`, `40 s`, `5 min`, `3.2 h`, `12 days`."""
     if seconds == 0:
         return "–"
     for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):

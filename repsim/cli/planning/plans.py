@@ -1,4 +1,4 @@
-"""What a notebook would do, told before it starts: its study says what it needs."""
+"""Plans of notebooks, told before they start: their studies say what they need."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Work:
 
 @dataclass
 class Plan(Remarks):
-    """What a notebook would do, and what it lacks.
+    """The plan of a notebook: what it would do, and what it lacks.
 
     Attributes
     ----------
@@ -80,7 +80,7 @@ class Plan(Remarks):
     images: float = 0.0
 
     def seconds(self, work: Work) -> float:
-        """How long one kind of work takes."""
+        """The seconds that one kind of work takes."""
         return work.passes * cost(work.network, self.device).seconds if work.passes else 0.0
 
     @property

@@ -244,14 +244,14 @@ def _alpha(options: StitchOptions) -> float | None:
 
 
 def fitting_method(options: StitchOptions) -> str:
-    """How a transform was found, as figures call it."""
+    """The fitting method of a transform, as figures call it."""
     if options.is_direct:
         return f"direct, {options.method.replace('_', ' ')}"
     return "task loss, TRADES" if options.method == "trades" else f"task loss, α = {_alpha(options):g}"
 
 
 def depth(table: pd.DataFrame) -> pd.Series:
-    """Where each stitch of a table of `same_layer` is: 0 at its first layer, 1 at its last."""
+    """The depth of each stitch of a table of `same_layer`: 0 at its first layer, 1 at its last."""
     order = {layer: i for i, layer in enumerate(table["layer_end"].unique())}
     return table["layer_end"].map(order) / max(1, len(order) - 1)
 
@@ -328,7 +328,7 @@ def make_again(recipe: StitchRecipe, evaluation: Evaluation) -> float:
 
 
 def curves(stitches: Iterable[Stitch]) -> pd.DataFrame:
-    """How stitches were fitted: a row per epoch, with the donors, the layers and the options.
+    """Curves of fitting stitches: a row per epoch, with the donors, the layers and the options.
 
     `learning_rate` is that of the epoch's end, `initial_rate` what fitting began with.
     """
@@ -346,9 +346,9 @@ def curves(stitches: Iterable[Stitch]) -> pd.DataFrame:
 
 
 def singular_values(stitches: Iterable[Stitch]) -> pd.DataFrame:
-    """Of transforms: `front`, `end`, `layer_front`, `layer_end`, `fitting_method`, `index`, `value`, `share`.
+    """Singular values of transforms: a row for each, of which, and its `index`, `value` and `share`.
 
-    `share` is the value divided by the largest of its transform.
+    `front`, `end`, `layer_front`, `layer_end` and `fitting_method` say of which; `share` is the value divided by the largest of its transform.
     """
     rows = []
     for stitch in stitches:
