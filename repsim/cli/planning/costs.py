@@ -1,8 +1,4 @@
-<<<<<<< HEAD:repsim/cli/planning/costs.py
-"""How many passes a thing takes, and how long and large one is on a device."""
-=======
-"""The amount of work of one kind, how long it takes on a device, and how large it is."""
->>>>>>> main:repsim/cli/planning/work.py
+"""Passes that a thing takes, and how long and how large one is on a device."""
 
 from __future__ import annotations
 
@@ -28,25 +24,6 @@ MEASURED_FOR = 0.1  # seconds, of each network
 FEW, MANY = 2, 128  # images on which passes are measured
 
 
-<<<<<<< HEAD:repsim/cli/planning/costs.py
-=======
-@dataclass
-class Remarks:
-    """Remarks to be made before a notebook starts.
-
-    Attributes
-    ----------
-    absent
-        What is needed and not there, one sentence each.
-    notes
-        What else is to be known.
-    """
-
-    absent: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-
->>>>>>> main:repsim/cli/planning/work.py
 @dataclass(frozen=True)
 class Network:
     """A network by all that decides how long a pass takes."""
@@ -121,31 +98,6 @@ def cost(network: Network, device: str) -> Cost:
     return Cost(once(count) / count, sum(kept.values()) / FEW, weights)
 
 
-<<<<<<< HEAD:repsim/cli/planning/costs.py
-=======
-@dataclass(frozen=True)
-class Work:
-    """The work of one kind: what there is, and what is to be made.
-
-    Attributes
-    ----------
-    passes
-        Forward and backward passes of one image through `network`, all in all.
-    batch
-        Images that are in the network together.
-    """
-
-    dataset: str
-    what: str
-    of: str
-    there: int
-    missing: int
-    network: Network | None = None
-    passes: float = 0.0
-    batch: int = 0
-
-
->>>>>>> main:repsim/cli/planning/work.py
 def training_passes(recipe: Recipe, data: Dataset) -> float:
     """Passes of one image in training a network and measuring its accuracy."""
     attacked = min(EVALUATED, len(data.test)) * STEPS if recipe.epsilon else 0

@@ -346,9 +346,10 @@ def curves(stitches: Iterable[Stitch]) -> pd.DataFrame:
 
 
 def singular_values(stitches: Iterable[Stitch]) -> pd.DataFrame:
-    """Singular values of transforms: a row for each, of which, and its `index`, `value` and `share`.
+    """Singular values of transforms: a row for each, with its `index`, `value` and `share`.
 
-    `front`, `end`, `layer_front`, `layer_end` and `fitting_method` say of which; `share` is the value divided by the largest of its transform.
+    The stitch is told by `front`, `end`, `layer_front`, `layer_end` and `fitting_method`; `share` is the value
+    divided by the largest of its transform.
     """
     rows = []
     for stitch in stitches:
