@@ -1,4 +1,4 @@
-"""How far the tables of a run are from the committed ones: the reproduction report of `repsim run`."""
+"""The reproduction report of `repsim run`: how far its tables are from the committed ones."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class ExplorerStudy(Study):
 
     @cached_property
     def training_options(self) -> dict[str, object]:
-        """What networks were trained with, but for the attack."""
+        """Options that networks were trained with, but for the attack."""
         return Recipe.options(self.training)
 
     def networks(self) -> dict[str, NetworkSet]:

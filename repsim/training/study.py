@@ -91,7 +91,7 @@ class Study:
 
     @cached_property
     def training_options(self) -> dict[str, object]:
-        """What networks that are missing are trained with."""
+        """Options that missing networks are trained with."""
         return {"method": self.method, "norm": self.norm, **Recipe.options(self.training)}
 
     def network_set(

@@ -31,7 +31,7 @@ SHORTENED = {  # names of files → torchvision's
 
 @dataclass
 class Remarks:
-    """What is to be said before a notebook starts.
+    """Remarks to be made before a notebook starts.
 
     Attributes
     ----------
@@ -50,7 +50,7 @@ class PendingModel(TrainedModel):
 
     @classmethod
     def of(cls, recipe: Recipe, dataset: Dataset) -> PendingModel:
-        """By its recipe; nothing is trained.
+        """Make one by its recipe; nothing is trained.
 
         Raises
         ------

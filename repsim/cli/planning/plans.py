@@ -44,7 +44,7 @@ and leaves out what measures, maps and images under attack keep."""
 
 @dataclass(frozen=True)
 class Work:
-    """What there is, and what is to be made, of one kind.
+    """Things of one kind: how many there are, and how many are to be made.
 
     Attributes
     ----------

@@ -61,7 +61,7 @@ def with_features(table: pd.DataFrame, models: Iterable[TrainedModel]) -> pd.Dat
 
 
 def bars_of_features(shown: pd.DataFrame) -> pd.DataFrame:
-    """What `features_shown` gives, with the names of bars: `network` and `shown`; standard networks first."""
+    """Rows of `features_shown` with the names of bars, `network` and `shown`; standard networks first."""
     named = shown.assign(
         network=shown["used"] + "\nε = " + shown["epsilon"].map(epsilon_text),
         shown=shown["feature"] + " of the " + shown["of"],

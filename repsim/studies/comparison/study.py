@@ -63,7 +63,7 @@ class UniversalityStudy(InvertingStudy):
         return list(dict.fromkeys([*(self.measures or usual), *rtd, similarity(self.judged)]))
 
     def networks(self) -> dict[str, NetworkSet]:
-        """Of each data set, the architectures that all have."""
+        """Networks of each data set, of the architectures that all have."""
         chosen = self.architectures, self.epsilons, range(self.seeds)
         return {
             name: self.network_set(*chosen, dataset=name, among=self.datasets, own=True)

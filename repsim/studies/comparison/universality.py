@@ -23,7 +23,7 @@ PUBLISHED = (  # measures of representations in the paper's figures
 
 @dataclass(frozen=True)
 class Universality:
-    """What was compared, a row per value; `where` names data set and inputs in figures.
+    """Values of measures, a row for each; `where` names data set and inputs in figures.
 
     Attributes
     ----------

@@ -61,7 +61,7 @@ class InvertingStudy(Study):
 
     @cached_property
     def options(self) -> InversionOptions:
-        """How images are inverted."""
+        """Options of inversion."""
         return InversionOptions(**{"iterations": self.iterations, **InversionOptions.read(self.inversion)})
 
     def pairs_of(self, dataset: Dataset) -> Pairs:
@@ -128,7 +128,7 @@ class InversionStudy(InvertingStudy):
         return load_data(name) if name in zoo.TWO_FEATURES.values() else super()._load(name)
 
     def networks_beside(self, models: Sequence[TrainedModel]) -> dict[str, zoo.NetworkSet]:
-        """Of the ground truth, by what tells the classes: `outline`, `texture`, `both`."""
+        """Networks of the ground truth, by what tells the classes: `outline`, `texture`, `both`."""
         if not self.ground_truth:
             return {}
         loaded = {feature: self.load(name) for feature, name in zoo.TWO_FEATURES.items()}

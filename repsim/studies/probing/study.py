@@ -46,7 +46,7 @@ class ProbingStudy(Study):
 
     @property
     def probe_options(self) -> list[ProbeOptions]:
-        """Of all probes, kind by kind.
+        """Options of all probes, kind by kind.
 
         Raises
         ------

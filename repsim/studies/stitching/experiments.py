@@ -348,7 +348,7 @@ def curves(stitches: Iterable[Stitch]) -> pd.DataFrame:
 def singular_values(stitches: Iterable[Stitch]) -> pd.DataFrame:
     """Singular values of transforms: a row for each, with its `index`, `value` and `share`.
 
-    The stitch is told by `front`, `end`, `layer_front`, `layer_end` and `fitting_method`; `share` is the value
+    Before these stand `front`, `end`, `layer_front`, `layer_end` and `fitting_method`; `share` is the value
     divided by the largest of its transform.
     """
     rows = []

@@ -117,7 +117,7 @@ class StitchingStudy(Study):
     # -- stitches -------------------------------------------------------------------------------------------
 
     def evaluation(self, dataset: Dataset, epsilon: float, *, autoattack: bool = False) -> Evaluation:
-        """Under which circumstances stitches are measured: one object for equal ones, which keeps donors."""
+        """Circumstances of measuring stitches: one object for equal ones, which keeps what donors do."""
         key = (dataset.slug, epsilon, autoattack)
         if key not in self._evaluations:
             self._evaluations[key] = Evaluation(
@@ -152,7 +152,7 @@ class StitchingStudy(Study):
         return experiments.fitting_methods(self.settings(self.data), self.alphas, self.direct, **attack)
 
     def judged(self, models: Sequence[TrainedModel]) -> dict[str, StitchOptions]:
-        """How those maps were found by which claims are judged: arguments of `stitching_claims`."""
+        """Options of the maps by which claims are judged: arguments of `stitching_claims`."""
         attack = {"method": self.method, "norm": self.norm, "epsilon": self.level(models)}
         settings = self.settings(self.data)
         return {
