@@ -48,11 +48,21 @@ def read_table(lines):
     }
 
 
-def test_intervals_cover_at_no_great_width():
-    table = run_populations("--only", *SHARP)
-    assert len(table) == len(SHARP)
+def assert_covers(*cases):
+    table = run_populations("--only", *cases)
+    assert len(table) == len(cases)
     assert min(found["coverage"] for found in table.values()) >= 0.9
     assert max(found["width"] for found in table.values()) < 1.6
+    return table
+
+
+def test_intervals_of_counts_and_of_representations_cover():
+    assert_covers("agreement@accurate@150", "cka@related@80")
+
+
+@pytest.mark.slow
+def test_intervals_cover_at_no_great_width():
+    table = assert_covers(*SHARP)
     assert table["cka", "exponentials", 150]["warned"] > 0.3 > 0.1 > table["cka", "related", 80]["warned"]
 
 
@@ -196,6 +206,7 @@ def test_means_over_rows_are_judged_on_the_scale_of_their_root(name):
     assert (found.low, found.high) == pytest.approx(ends, rel=1e-3)  # the freedom has 59 rather than 60 in it
 
 
+@pytest.mark.matrix("jensen_shannon")
 @pytest.mark.parametrize("name", ["cka", "jensen_shannon"])
 def test_where_a_few_inputs_decide_it_is_said(name):
     generator = torch.Generator().manual_seed(0)
