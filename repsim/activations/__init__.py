@@ -9,7 +9,7 @@ from repsim.activations.folding import fold_batchnorm
 from repsim.activations.layer_graph import Layer, LayerGraph, Layers, Layout, Suffix
 from repsim.activations.observing import Observation, Observer
 from repsim.activations.rows import as_rows
-from repsim.activations.tracing import capture, trace
+from repsim.activations.tracing import capture, layers, trace
 
 __all__ = [
     "Layer",
@@ -22,5 +22,6 @@ __all__ = [
     "as_rows",
     "capture",
     "fold_batchnorm",
+    "layers",
     "trace",
 ]

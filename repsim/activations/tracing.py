@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import jaxtyping
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -99,6 +100,23 @@ def _unchecked() -> Iterator[None]:
         yield
     finally:
         jaxtyping.config.update("jaxtyping_disable", before)
+
+
+def layers(network: nn.Module, image_shape: Sequence[int]) -> pd.DataFrame:
+    """The layers of any network for images of `image_shape` (channels, height, width), as a table.
+
+    Returns
+    -------
+    DataFrame
+        One row per layer, in the order in which they are computed: see `LayerGraph.table`. The names in its
+        column `layer` are those by which layers are chosen.
+
+    Raises
+    ------
+    ValueError
+        See `trace`.
+    """
+    return trace(network, image_shape).table()
 
 
 def capture(

@@ -3,7 +3,7 @@
 from repsim.attacks.gabor import Gabor
 from repsim.attacks.gradient import STEPS, Attack, fgsm, perturb
 from repsim.attacks.jpeg import JPEG
-from repsim.attacks.naming import ATTACKS, make_attack, read_attacks
+from repsim.attacks.naming import ATTACKS, attack, make_attack, read_attacks
 from repsim.attacks.published import APGD, AutoAttack, autoattack
 from repsim.attacks.running import AnyAttack, Norm, run_attack
 from repsim.attacks.snow import Snow
@@ -20,6 +20,7 @@ __all__ = [
     "Gabor",
     "Norm",
     "Snow",
+    "attack",
     "autoattack",
     "epsilon_text",
     "fgsm",

@@ -1,4 +1,4 @@
-"""An attack's name → the attack."""
+"""An attack's name → the attack, and its adversarial images."""
 
 from __future__ import annotations
 
@@ -6,14 +6,20 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
+from jaxtyping import Float
+from torch import Tensor, nn
+
 from repsim.attacks.gabor import Gabor
 from repsim.attacks.gradient import Attack, fgsm
 from repsim.attacks.jpeg import JPEG
 from repsim.attacks.published import APGD, AutoAttack
-from repsim.attacks.running import NORMS, AnyAttack, Norm
+from repsim.attacks.running import AnyAttack, Norm, run_attack
 from repsim.attacks.snow import Snow
+from repsim.data import ImageSource
 from repsim.support import messages
 from repsim.support.epsilons import parse_epsilon
+from repsim.support.labels import LabelSource
+from repsim.support.options import Length, options
 
 ATTACKS: dict[str, Callable[..., AnyAttack]] = {
     "pgd": Attack,
@@ -53,40 +59,85 @@ def make_attack(
     return make(parse_epsilon(epsilon), norm, **({"steps": steps} if takes_steps else {}))
 
 
-def read_attacks(
-    texts: Iterable[str],
+def attack(
+    model: nn.Module,
+    images: ImageSource,
+    labels: LabelSource | None,
     epsilon: float | str,
     norm: Norm = "linf",
     *,
-    own: Mapping[str, float | str],
+    name: str = "pgd",
     steps: int | None = None,
-) -> dict[str, AnyAttack]:
-    """Attacks from texts such as `pgd`, `pgd l2` or `snow`, by their titles.
+    batch_size: int = 500,
+    seed: int = 0,
+) -> Float[Tensor, "n c h w"]:
+    """Adversarial images of a network, by a named attack at its usual settings.
 
     Parameters
     ----------
+    model, images, labels, batch_size, seed
+        As `run_attack` takes them.
+    epsilon, norm, name, steps
+        As `make_attack` takes them.
+
+    Returns
+    -------
+    Tensor
+        On the device of `images`, in their dtype; in [0, 1], and at most ε away from them.
+
+    Raises
+    ------
+    ValueError
+        See `make_attack` and `run_attack`.
+    """
+    chosen = make_attack(name, epsilon, norm, steps=steps)
+    return run_attack(model, images, labels, chosen, batch_size=batch_size, seed=seed)
+
+
+@options("attack option")
+class AttackOptions:
+    """An attack by its name, and what tells it apart from one at the settings of all.
+
+    Attributes
+    ----------
+    epsilon
+        In the attack's own unit; the common one unless given.
+    norm
+        Unless given: the common one with the common ε, linf with one of its own.
+    """
+
+    attack: str
+    epsilon: Length | None = None
+    norm: Norm | None = None
+
+
+def read_attacks(
+    chosen: Iterable[str | Mapping[str, object]],
+    epsilon: float | str,
+    norm: Norm = "linf",
+    *,
+    steps: int | None = None,
+) -> dict[str, AnyAttack]:
+    """Attacks as a parameter lists them, by their titles.
+
+    Parameters
+    ----------
+    chosen
+        Names, or `AttackOptions`: `["pgd", {"attack": "pgd", "norm": "l2", "epsilon": "128/255"}]`.
     epsilon, norm
-        Of attacks on pixels whose text names no norm.
-    own
-        The ε of what it does not hold for: name of an attack, or a norm that a text names → ε.
+        Of attacks that have none of their own.
     steps
         As `make_attack` takes it.
 
     Raises
     ------
     ValueError
-        A text is not an attack's name, alone or before a norm.
+        No attack or norm is called so, or the attack has no such norm.
     """
-    attacks = [_read(text, epsilon, norm, own, steps) for text in texts]
+    attacks = []
+    for each in chosen:
+        own = AttackOptions(**({"attack": each} if isinstance(each, str) else each))
+        common = "linf" if own.epsilon is not None else norm
+        level = epsilon if own.epsilon is None else own.epsilon
+        attacks.append(make_attack(own.attack, level, own.norm or common, steps=steps))
     return {attack.title: attack for attack in attacks}
-
-
-def _read(text, epsilon, norm, own, steps) -> AnyAttack:
-    name, _, named_norm = text.strip().partition(" ")
-    named_norm = named_norm.strip()
-    if named_norm and named_norm not in NORMS:
-        raise ValueError(messages.unknown("norm", named_norm, NORMS))
-    if name in own:
-        return make_attack(name, own[name], named_norm or "linf", steps=steps)
-    epsilon = own.get(named_norm, epsilon)
-    return make_attack(name, epsilon, named_norm or norm, steps=steps)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from repsim.cli import run
+from repsim.cli.parameters import convert
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -117,7 +118,10 @@ def _measures(chosen: argparse.Namespace) -> int:
 
 def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "models", nargs="+", metavar="MODEL", help="names, addresses or files ('robust.pt, epsilon=8/255')"
+        "models",
+        nargs="+",
+        metavar="MODEL",
+        help="names, addresses or files, with what a file does not say: '{robust.pt: {epsilon: 8/255}}'",
     )
     parser.add_argument("--dataset", help="evaluate on this data set (default: that of the first model)")
     parser.add_argument(
@@ -154,12 +158,13 @@ def _evaluate(chosen: argparse.Namespace) -> int:
         for name in chosen.attack.split(",")
         for epsilon in chosen.epsilon.split(",")
     ]
-    first, *_ = chosen.models[0].split(",")
+    checkpoints = _checkpoints(chosen.models)
+    first = next(iter(checkpoints))
     if not chosen.dataset and is_foreign(first):
         raise ValueError(f"{first} does not say on which images: name a data set with --dataset.")
     name = chosen.dataset or stored_model(first).recipe.dataset
     data = load_data(name, test_size=chosen.test_size)
-    models = load_models(chosen.models, data, progress=False)
+    models = load_models(checkpoints, data, progress=False)
     if imported := [model for model in models if model.recipe.method == "imported"]:
         print(describe(imported))
     for model in models:
@@ -176,6 +181,17 @@ def _evaluate(chosen: argparse.Namespace) -> int:
             table = transfer_table(models, data.test, attack)
             print(table.pivot(index="source", columns="target", values="accuracy").round(4).to_string())
     return 0
+
+
+def _checkpoints(texts: Sequence[str]) -> dict[str, object]:
+    """Names and mappings of the command line as one mapping: name → options."""
+    found: dict[str, object] = {}
+    for text in texts:
+        try:
+            found |= convert(text, dict)
+        except ValueError:
+            found[text] = None
+    return found
 
 
 def _convert_arguments(parser: argparse.ArgumentParser) -> None:

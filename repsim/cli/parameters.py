@@ -30,6 +30,7 @@ EXPECTED = {
     float: "a number such as 0.5 or 1e-3",
     bool: "true or false",
     list: "in YAML, such as [a, b]",
+    dict: "in YAML, such as {epochs: 40}",
 }
 
 
@@ -141,7 +142,7 @@ def read_cell(source: str, notebook: str) -> dict[str, Parameter]:
             raise RequestError(
                 f"line {statement.lineno} of the parameters of {notebook} is `{ast.unparse(statement)}`; "
                 "every line must be `name: type = value  # help` with a plain value and a type made of "
-                "str, int, float, bool, None, list[…] and |"
+                "str, int, float, bool, dict, None, list[…] and |"
             ) from error
         parameters[parameter.name] = parameter
     return parameters
@@ -158,6 +159,8 @@ def _declaration(statement: ast.stmt, comment: str) -> Parameter:
 def _kind(annotation: ast.expr) -> object:
     """The type that an annotation of a parameter cell names."""
     match annotation:
+        case ast.Name(id="dict"):
+            return dict
         case ast.Name(id=name) if name in SCALARS:
             return SCALARS[name]
         case ast.Constant(value=None):
@@ -182,13 +185,20 @@ class Quoted(str):
 
 
 class _Texts(yaml.BaseLoader):
-    """YAML whose scalars stay as they were typed, but for null, which is None."""
+    """YAML whose scalars stay as they were typed, but for null, which is None; no name stands twice."""
 
     def construct_scalar(self, node: yaml.ScalarNode) -> str | None:
         text = super().construct_scalar(node)
         if node.style is not None:
             return Quoted(text)
         return None if text in ("", "~", "null") else text
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        names = [str(self.construct_object(name, deep=True)) for name, _ in node.value]
+        if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+            raise yaml.YAMLError(f"{' and '.join(twice)} stands there more than once")
+        mapping = super().construct_mapping(node, deep)
+        return dict(zip(names, mapping.values(), strict=True))
 
 
 def _load(text: str) -> object:
@@ -222,9 +232,11 @@ def convert(value: object, kind: object) -> object:
     Parameters
     ----------
     value
-        What was typed: a string, None for YAML's null, or a list of these (as a list, or as YAML text).
+        What was typed: a string, None for YAML's null, or a list or mapping of these (as such, or as YAML
+        text).
     kind
-        `str`, `int`, `float`, `bool`, `list[…]` or a union of these with None.
+        `str`, `int`, `float`, `bool`, `list[…]`, `dict` or a union of these with None. What is in a `dict`
+        has no declared type: plain texts are what they look like.
 
     Raises
     ------
@@ -241,11 +253,17 @@ def convert(value: object, kind: object) -> object:
         return None
     elif get_origin(kind) is list and isinstance(value, list):
         return [convert(item, *get_args(kind)) for item in value]
+    elif kind is dict and isinstance(value, dict):
+        return _resolved(value)
     elif type(value) is str:  # neither quoted nor null nor a list
         if get_origin(kind) is list:
             loaded = _load(value)
             if isinstance(loaded, list):
                 return convert(loaded, kind)
+        elif kind is dict:
+            loaded = _load(value)
+            if isinstance(loaded, dict):
+                return _resolved(loaded)
         elif kind is types.NoneType and value in ("null", "None"):
             return None
         elif kind is bool and value.lower() in ("true", "false"):
@@ -254,3 +272,17 @@ def convert(value: object, kind: object) -> object:
             with suppress(ValueError):
                 return kind(value)
     raise ValueError(f"{value!r} is not {kind}")
+
+
+def _resolved(value: object) -> object:
+    """A value below a mapping: plain texts as numbers and truth values where they are written so."""
+    if isinstance(value, dict):
+        return {name: _resolved(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_resolved(each) for each in value]
+    if type(value) is not str:  # null, or quoted
+        return value if value is None else str(value)
+    for kind in (bool, int, float):
+        with suppress(ValueError):
+            return convert(value, kind)
+    return value

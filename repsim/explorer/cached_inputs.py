@@ -178,7 +178,7 @@ class CachedInputs:
         return None if found is None else found.images[: self.images]
 
     def _inverted_set(self, setting: Setting, side: str) -> InvertedSet | None:
-        options = InversionOptions.of(iterations=300)
+        options = InversionOptions(iterations=300)
         recipe = InversionRecipe.of(
             self.model(setting, side), self._pairs(setting.dataset), "penultimate", options
         )

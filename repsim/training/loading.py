@@ -8,24 +8,26 @@ measures) belongs to exactly these weights.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from repsim.attacks import Attack, epsilon_text, parse_epsilon
+from repsim.attacks import Attack, Norm, epsilon_text
 from repsim.data import Dataset
 from repsim.models import build_model
 from repsim.models.checkpoints import Checkpoint, read_checkpoint
-from repsim.support import artifacts, messages, paths
-from repsim.support.options import check_known, read_options
+from repsim.support import artifacts, paths
+from repsim.support.options import Length, options
 from repsim.support.progress import progress_bar
 from repsim.training.loop import Recipe
 from repsim.training.model_store import TrainedModel, find, measure, stored_model
 
 ELSEWHERE = ("torchvision:", "timm:", "robustbench:", "hf:")  # how names of others' networks begin
+# Name or file → options, or None; as notebooks' parameter `checkpoints` has them.
+Checkpoints = Mapping[str, Mapping[str, object] | None]
 UNKNOWN = "imported"  # where networks go that are loaded without a data set
 NORMALIZATIONS = {
     "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
@@ -35,7 +37,7 @@ NORMALIZATIONS = {
 TOLERANCE = 0.02  # between the accuracy that a file records and what its network has here
 
 
-@dataclass(frozen=True)
+@options("checkpoint option")
 class ImportOptions:
     """What a file may not say of its network, or say wrongly.
 
@@ -55,16 +57,11 @@ class ImportOptions:
     """
 
     architecture: str = ""
-    epsilon: float | str | None = None
-    norm: str = ""
+    epsilon: Length | None = None
+    norm: Norm | None = None
     seed: int | None = None
-    normalization: str = ""
+    normalization: Literal["data", "none", "imagenet", "cifar10"] | None = None
     sha256: str = ""
-
-    def __post_init__(self):
-        known = ("data", *NORMALIZATIONS)
-        if self.normalization and self.normalization not in known:
-            raise ValueError(messages.unknown("normalization", self.normalization, known))
 
 
 def load_model(
@@ -102,7 +99,6 @@ def _load(
         if options:
             raise ValueError(f"{name} is a model of the store, which takes no {', '.join(options)}.")
         return stored_model(name, device)
-    check_known(ImportOptions, options, "checkpoint option")
     return _imported(str(name), ImportOptions(**options), dataset, device, among)
 
 
@@ -117,33 +113,25 @@ def is_foreign(name: str | Path) -> bool:
 
 
 def load_models(
-    texts: Iterable[str], dataset: Dataset, *, device: str = "auto", progress: bool = True
+    checkpoints: Checkpoints, dataset: Dataset, *, device: str = "auto", progress: bool = True
 ) -> list[TrainedModel]:
-    """Networks by texts, each a name or a file, then options: `robust.pt, epsilon=8/255, norm=linf`.
+    """Networks by names or files → their `ImportOptions`: `{"robust.pt": {"epsilon": "8/255"}}`.
 
-    Networks of one architecture and ε are numbered by their seed where the texts do not number them.
+    Networks of one architecture and ε are numbered by their seed where the options do not number them.
 
     Raises
     ------
     ValueError
-        See `load_model`; an option is unknown; or two texts are of one network.
+        See `load_model`; an option is unknown; or two files hold one network.
     """
     found: list[TrainedModel] = []
-    for text in progress_bar(list(texts), "checkpoints", "network", progress):
-        name, *given = (part.strip() for part in text.split(","))
-        options = read_import_options(given)
-        model = _load(name, device, dataset, options, found)
+    for name, given in progress_bar([*checkpoints.items()], "checkpoints", "network", progress):
+        model = _load(name, device, dataset, dict(given or {}), found)
         if same := [each for each in found if each.weights == model.weights]:
-            raise ValueError(f"{text!r} holds the same network as {same[0].name}, which is there already.")
+            raise ValueError(f"{name} holds the same network as {same[0].name}, which is there already.")
         model.check_classes(dataset)
         found.append(model)
     return found
-
-
-def read_import_options(texts: Iterable[str]) -> dict[str, object]:
-    """Fields of `ImportOptions` from texts such as `epsilon=8/255`."""
-    readers = {"epsilon": parse_epsilon, "seed": int}
-    return read_options(ImportOptions, texts, "checkpoint option", example="epsilon=8/255", readers=readers)
 
 
 def describe(models: Iterable[TrainedModel]) -> str:
@@ -176,11 +164,11 @@ def _imported(
         )
     if dataset:
         _check_fits(checkpoint, dataset)
-    epsilon = checkpoint.epsilon if options.epsilon is None else parse_epsilon(options.epsilon)
+    epsilon = checkpoint.epsilon if options.epsilon is None else options.epsilon
     if epsilon is None:
         raise ValueError(
-            f"{name} does not say what it was trained at: write '{name}, epsilon=0' for a standard network, "
-            f"'{name}, epsilon=8/255' for a robust one."
+            f"{name} does not say what it was trained at: epsilon=0 (in YAML, {name}: {{epsilon: 0}}) if "
+            "it is a standard network, such as epsilon=8/255 if it is a robust one."
         )
     kind = (checkpoint.architecture, epsilon)
     alike = [each.recipe.seed for each in among if (each.recipe.architecture, each.recipe.epsilon) == kind]

@@ -6,18 +6,18 @@ import dataclasses
 import math
 import pickle
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pandas as pd
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 
-from repsim.attacks import AnyAttack, Attack, Norm, parse_epsilon, run_attack
+from repsim.attacks import AnyAttack, Attack, Norm, run_attack
 from repsim.data import (
     Augmentation,
     Dataset,
@@ -28,7 +28,7 @@ from repsim.data import (
     images_and_labels,
 )
 from repsim.models import Classifier, build_model, warn_of_batch_statistics
-from repsim.support import artifacts, messages
+from repsim.support import artifacts
 from repsim.support.devices import (
     device_of,
     evaluating,
@@ -39,17 +39,11 @@ from repsim.support.devices import (
     training_format,
 )
 from repsim.support.labels import TRADES_NEEDS_CLASSES, LabelSource, as_labels, is_multilabel, right_in_batch
-from repsim.support.options import check_known, read_options
+from repsim.support.options import Count, Length, NotNegative, Share, options, read_options
 from repsim.support.progress import progress_bar
 from repsim.training.optimization import batches_of, check_finite, make_optimizer, make_schedule, objective
 
 Method = Literal["standard", "pgd", "trades", "imported"]
-CHOICES = {
-    "method": ("standard", "pgd", "trades", "imported"),
-    "norm": ("linf", "l2"),
-    "schedule": ("onecycle", "thirds", "constant"),
-    "optimizer": ("sgd", "adam"),
-}
 PART_AREA, PART_SHAPE, TRIES = (0.08, 1.0), (3 / 4, 4 / 3), 10  # of random parts of photographs
 IDENTITY = (
     "dataset",
@@ -64,7 +58,7 @@ IDENTITY = (
 )
 
 
-@dataclass(frozen=True)
+@options("training option")
 class Recipe:
     """All that decides what a trained network is; equal recipes make equal networks.
 
@@ -105,51 +99,32 @@ class Recipe:
     fingerprint: str = ""
     method: Method = "standard"
     norm: Norm = "linf"
-    epsilon: float = 0.0
-    attack_steps: int = 7
-    step_size: float | None = None
+    epsilon: Length = 0.0
+    attack_steps: Count = 7
+    step_size: Length | None = None
     random_start: bool = True
-    epsilon_warmup: float = 0.0
-    attack_ratio: float = 1.0
-    beta: float = 6.0
-    epochs: int = 20
-    batch_size: int = 128
-    learning_rate: float = 0.2
+    epsilon_warmup: Share = 0.0
+    attack_ratio: Share = 1.0
+    beta: NotNegative = 6.0
+    epochs: Count = 20
+    batch_size: Count = 128
+    learning_rate: NotNegative = 0.2
     schedule: Literal["onecycle", "thirds", "constant"] = "onecycle"
     optimizer: Literal["sgd", "adam"] = "sgd"
-    weight_decay: float = 5e-4
+    weight_decay: NotNegative = 5e-4
     augment: bool = True
     seed: int = 0
     data_seed: int = 0
-    save_every: int = 0
+    save_every: Annotated[int, Field(ge=0)] = 0
     origin: str = ""
 
     def __post_init__(self):
-        for field, choices in CHOICES.items():
-            if getattr(self, field) not in choices:
-                raise ValueError(messages.unknown(field, getattr(self, field), choices))
-        for field in ("epochs", "batch_size", "attack_steps"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field} must be at least 1, not {getattr(self, field)}.")
-        for field, whole in (("attack_ratio", "each batch"), ("epsilon_warmup", "the epochs")):
-            if not 0 <= getattr(self, field) <= 1:
-                raise ValueError(f"{field} is a share of {whole} in [0, 1], not {getattr(self, field)}.")
-        epsilon = parse_epsilon(self.epsilon)
-        if self.save_every < 0:
-            raise ValueError(f"save_every is a number of epochs, 0 for the last only, not {self.save_every}.")
         if (self.method == "imported") != bool(self.origin):
             raise ValueError("imported networks, and no others, have an origin.")
-        if self.method == "standard" and epsilon:
-            raise ValueError(f"method='standard' makes no attack: epsilon must be 0, not {epsilon}.")
-        # 1 and 1.0 are the same setting, and must have the same address
-        fixed: dict[str, object] = {
-            name: float(getattr(self, name))
-            for name in ("epsilon_warmup", "attack_ratio", "beta", "learning_rate", "weight_decay")
-        }
-        fixed["epsilon"] = epsilon
-        if self.step_size is not None:
-            fixed["step_size"] = parse_epsilon(self.step_size, "step_size")
-        if epsilon == 0:
+        if self.method == "standard" and self.epsilon:
+            raise ValueError(f"method='standard' makes no attack: epsilon must be 0, not {self.epsilon}.")
+        fixed: dict[str, object] = {}
+        if self.epsilon == 0:
             unused = ("norm", "attack_steps", "step_size", "random_start", "epsilon_warmup", "attack_ratio")
             fixed |= {name: type(self).__dataclass_fields__[name].default for name in unused}
             fixed["method"] = "imported" if self.origin else "standard"
@@ -163,7 +138,6 @@ class Recipe:
     @classmethod
     def on(cls, dataset: Dataset, architecture: str, **options) -> Recipe:
         """A recipe for a loaded data set, naming exactly its images."""
-        check_known(cls, options, "training option")
         return cls(dataset.slug, architecture, dataset.fingerprint, **options)
 
     def attack(self, progress: float = 1.0) -> Attack | None:
@@ -175,18 +149,17 @@ class Recipe:
         return Attack(share * self.epsilon, self.norm, self.attack_steps, step_size, self.random_start)
 
     @classmethod
-    def options(cls, texts: Iterable[str]) -> dict[str, object]:
-        """Training options from texts such as `epochs=40`, each read as the type that its field has.
+    def options(cls, given: Mapping[str, object]) -> dict[str, object]:
+        """Check training options, such as `{"epochs": 40, "step_size": "2/255"}`.
 
         What tells networks of one set apart (data, architecture, method, attack, seeds) is no such option.
 
         Raises
         ------
         ValueError
-            A text is not `name=value`, or the value is of another type.
+            An option is unknown, or its value not of its type or range.
         """
-        readers = {"float | None": parse_epsilon}
-        return read_options(cls, texts, "training option", but=IDENTITY, readers=readers)
+        return read_options(cls, given, but=IDENTITY)
 
     @property
     def address(self) -> str:

@@ -14,7 +14,7 @@ from repsim.attacks import Attack, Norm, parse_epsilon
 from repsim.compute.processes import in_processes
 from repsim.data import Dataset, load_data
 from repsim.support import messages
-from repsim.training.loading import describe, load_models
+from repsim.training.loading import Checkpoints, describe, load_models
 from repsim.training.loop import Recipe
 from repsim.training.model_store import TrainedModel, measure, obtain, obtain_all, table
 
@@ -97,7 +97,7 @@ def networks(
     epsilons: Sequence[float],
     seeds: Iterable[int],
     *,
-    checkpoints: Sequence[str] = (),
+    checkpoints: Checkpoints | None = None,
     among: Sequence[str] = (),
     retrain: bool = False,
     device: str = "auto",
@@ -110,7 +110,7 @@ def networks(
     architectures, epsilons
         Empty: those of the committed zoo.
     checkpoints
-        Texts of `load_models`; where there are any, nothing is trained, and what they hold is printed.
+        As `load_models` takes them; where there are any, nothing is trained, and what they hold is printed.
     among
         Data sets whose zoos must all have the architectures that are taken from the committed one.
 

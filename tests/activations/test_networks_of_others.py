@@ -16,7 +16,7 @@ from repsim.measures import MEASURES
 from repsim.models import build_model
 from repsim.studies.cka_maps.layer_maps import layer_cka, matched_cka
 from repsim.studies.inversion import invert
-from repsim.studies.stitching import StitchOptions, fit_stitch, make_transform, stitch
+from repsim.studies.stitching import StitchOptions, make_transform, splice, stitch
 from repsim.support.compat import torchvision
 
 SHAPE = (3, 16, 16)
@@ -411,7 +411,7 @@ def test_logits_are_found_in_tuples_and_mappings(form):
     found = Observer(graph, ["a"]).observe(images())
     torch.testing.assert_close(found.logits, expected)
     transform = make_transform(graph, graph, "add", "add", initial="identity")
-    torch.testing.assert_close(stitch(graph, graph, "add", "add", transform)(images()), expected)
+    torch.testing.assert_close(splice(graph, graph, "add", "add", transform)(images()), expected)
 
 
 @pytest.mark.parametrize(
@@ -444,7 +444,7 @@ def test_networks_compute_in_their_own_precision(dtype):
     graph = trace(network, SHAPE)
     transform = make_transform(graph, graph, "add", "add", initial="identity")
     with torch.no_grad():
-        found, expected = stitch(graph, graph, "add", "add", transform)(images()), network(images().to(dtype))
+        found, expected = splice(graph, graph, "add", "add", transform)(images()), network(images().to(dtype))
     assert found.dtype == dtype
     torch.testing.assert_close(found.double(), expected.double(), rtol=0.05, atol=0.02)
 
@@ -506,7 +506,7 @@ def test_a_row_is_an_image_wherever_the_network_has_it(by_window):
             torch.testing.assert_close(found[name][row], value[0])
     transform = make_transform(graph, graph, "inner", "inner", initial="identity")
     with torch.no_grad():
-        stitched = stitch(graph, graph, "inner", "inner", transform)
+        stitched = splice(graph, graph, "inner", "inner", transform)
         torch.testing.assert_close(stitched(images(5)), network(images(5)))
 
 
@@ -668,7 +668,7 @@ def test_graphs_and_stitched_networks_are_copied_and_pickled():
     network = build_model("torchvision:resnet18", SHAPE, 10, [0.0] * 3, [1.0] * 3).eval()
     graph = trace(network, SHAPE)
     transform = make_transform(graph, graph, "layer1.0.add", "layer1.0.add", initial="identity")
-    stitched = stitch(graph, graph, "layer1.0.add", "layer1.0.add", transform)
+    stitched = splice(graph, graph, "layer1.0.add", "layer1.0.add", transform)
     again = pickle.loads(pickle.dumps(stitched))
     with torch.no_grad():
         assert torch.equal(again(images()), stitched(images()))
@@ -883,7 +883,7 @@ def test_networks_that_change_the_precision_themselves_get_float32():
             assert torch.equal(capture(network, images(), "fc")["fc"], expected)
             graph = trace(network, SHAPE)
             transform = make_transform(graph, graph, "add", "add", initial="identity")
-            stitched = stitch(graph, graph, "add", "add", transform)(images())
+            stitched = splice(graph, graph, "add", "add", transform)(images())
         assert stitched.dtype == expected.dtype
         torch.testing.assert_close(stitched, expected, rtol=0.05, atol=0.05)
 
@@ -913,7 +913,7 @@ def test_stitches_keep_what_goes_around_them_as_it_is():
     labels = torch.arange(12) % 10
     options = StitchOptions(epochs=1, batch_size=6)
     for network in (make(Masked), make(Masked).double()):
-        stitched, _ = fit_stitch(network, network, "b", "b", images(12), labels, options, progress=False)
+        stitched, _ = stitch(network, network, "b", "b", images(12), labels, options, progress=False)
         assert stitched(images()).shape == (6, 10)
 
 

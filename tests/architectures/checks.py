@@ -18,7 +18,7 @@ from watching import AFFINE, Watched, channel_axis, cka, rows_first, watch
 from repsim.activations import LayerGraph, Observer, capture, trace
 from repsim.models import logits_of
 from repsim.studies.cka_maps.layer_maps import as_matrix, layer_cka
-from repsim.studies.stitching.network import kind_of_stitch, make_transform, stitch
+from repsim.studies.stitching.network import kind_of_stitch, make_transform, splice
 
 FEW = 4  # images, where 8 are not needed
 VALUES, STITCHES, MAPPED = 40, 5, 8  # layers, spread over depth
@@ -255,7 +255,7 @@ def check_stitches(found: Findings) -> None:
             try:
                 transform = make_transform(graph, graph, layer, layer, initial="identity")
                 with torch.no_grad():
-                    logits = stitch(graph, graph, layer, layer, transform)(images.clone())
+                    logits = splice(graph, graph, layer, layer, transform)(images.clone())
             except ValueError as error:
                 raise ValueError(f"{layer}: {error}") from error
             logits = logits["logits"] if not isinstance(logits, Tensor) else logits

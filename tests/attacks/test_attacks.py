@@ -181,35 +181,47 @@ def test_titles(attack, title):
     assert attack.title == title
 
 
-def test_attacks_read_from_texts():
-    own = {"l2": "2", "snow": "0.5", "jpeg": 1}
-    texts = ["pgd", "fgsm", "pgd l2", " pgd  linf", "snow", "jpeg", "jpeg l2", "gabor"]
-    found = read_attacks(texts, "8/255", own=own, steps=7)
+def test_attacks_by_name_or_with_what_tells_them_apart():
+    l2, snow = {"attack": "pgd", "norm": "l2", "epsilon": "2"}, {"attack": "snow", "epsilon": 0.5}
+    jpeg = {"attack": "jpeg", "epsilon": 1}
+    chosen = [
+        "pgd",
+        "fgsm",
+        l2,
+        {"attack": "pgd", "norm": "linf"},
+        snow,
+        jpeg,
+        {**jpeg, "norm": "l2"},
+        "gabor",
+    ]
+    found = read_attacks(chosen, "8/255", steps=7)
     assert list(found.values()) == [
         Attack(8 / 255, steps=7),
         fgsm(8 / 255),
         Attack(2.0, "l2", 7),
-        Snow(0.5, steps=7),  # `pgd linf` is `pgd` again
+        Snow(0.5, steps=7),  # `pgd` in linf is `pgd` again
         JPEG(1.0, steps=7),
         JPEG(1.0, "l2", steps=7),
         Gabor(8 / 255, steps=7),
     ]
     assert all(attack.title == title for title, attack in found.items())
-    inside = read_attacks(["pgd", "snow"], 1.0, "l2", own=own)
+    inside = read_attacks(["pgd", snow], 1.0, "l2")
     assert list(inside.values()) == [Attack(1.0, "l2"), Snow(0.5)]
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("wrong", "message"),
     [
-        ("snw l2", "unknown attack 'snw'; did you mean 'snow'?"),
-        ("pgd l3", "unknown norm 'l3'; did you mean 'l2'? Known: linf, l2."),
-        ("snow l2", "the attack snow has the norm linf only."),
+        ("snw", "unknown attack 'snw'; did you mean 'snow'?"),
+        ({"attack": "pgd", "norm": "l3"}, "unknown norm 'l3'; did you mean 'l2'? Known: linf, l2."),
+        ({"attack": "snow", "norm": "l2"}, "the attack snow has the norm linf only."),
+        ({"atack": "snow"}, "the attack option attack is missing."),
+        ({"attack": "snow", "epsilom": 1}, "unknown attack option 'epsilom'; did you mean 'epsilon'?"),
     ],
 )
-def test_texts_that_are_no_attack(text, message):
+def test_what_is_no_attack(wrong, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
-        read_attacks([text], 0.1, own={"snow": 0.5})
+        read_attacks([wrong], 0.1)
 
 
 # the ball

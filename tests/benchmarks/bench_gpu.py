@@ -32,7 +32,7 @@ from repsim.models import build_model
 from repsim.studies.cka_maps.layer_maps import layer_cka
 from repsim.studies.inversion import FeatureExtractor, invert
 from repsim.studies.probing import ProbeOptions, fit_probe
-from repsim.studies.stitching import StitchOptions, fit_stitch
+from repsim.studies.stitching import StitchOptions, stitch
 from repsim.support.devices import laid_out, lay_out
 from repsim.training.loop import Recipe, train
 from repsim.training.optimization import objective
@@ -404,7 +404,7 @@ def stitches() -> Iterator[Row]:
     options = StitchOptions(epochs=4, batch_size=BATCH)
 
     def ours(options: StitchOptions) -> None:
-        fit_stitch(*graphs, LAYER, LAYER, images, labels, options, progress=False)
+        stitch(*graphs, LAYER, LAYER, images, labels, options, progress=False)
 
     taken = seconds(lambda: ours(options), repeats=1)
     peer = seconds(lambda: plain_stitch(front, end, images, labels, options), repeats=1)

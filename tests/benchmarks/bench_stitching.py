@@ -22,7 +22,7 @@ from measuring import THREADS, Row, show
 from repsim.activations import trace
 from repsim.attacks import perturb
 from repsim.data import load_data
-from repsim.studies.stitching import StitchOptions, fit_stitch, make_transform
+from repsim.studies.stitching import StitchOptions, make_transform, stitch
 from repsim.support.devices import seeded
 from repsim.training import model_store, zoo
 from repsim.training.loop import accuracy
@@ -98,7 +98,7 @@ layers = front.select("blocks")
 
 
 def ours(layer, options):
-    stitched, _ = fit_stitch(
+    stitched, _ = stitch(
         front, end, layer, layer, data.train.images, data.train.labels, options, progress=False
     )
     return stitched

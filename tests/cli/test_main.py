@@ -190,12 +190,12 @@ def test_evaluate_leaves_the_store_as_it_is(models):
 def test_evaluate_what_others_trained(capsys, refusal, models, tmp_path):
     file = tmp_path / "theirs.pt"
     torch.save(models[0].network.state_dict(), file)
-    assert main(["evaluate", f"{file}, epsilon=0", "--dataset", "digits", *QUICK]) == 0
+    assert main(["evaluate", f"{{{file}: {{epsilon: 0}}}}", "--dataset", "digits", *QUICK]) == 0
     said = capsys.readouterr().out
     assert said.startswith("theirs.pt: state dict, mlp, standard, seed 0, accuracy ")
     own = robust_accuracy(models[0].network, load_data("digits", test_size=60).test, [Attack(0.1, steps=2)])
     assert said.split()[-1] == f"{own['accuracy'].item():.4f}"
-    said = refusal("evaluate", f"{file}, epsilon=0")
+    said = refusal("evaluate", f"{{{file}: {{epsilon: 0}}}}")
     assert said.strip() == f"{file} does not say on which images: name a data set with --dataset."
 
 

@@ -51,7 +51,7 @@ def natural():
 
 
 def stored_set(setting, side):
-    pairs, options = Pairs.draw(load_data("digits"), 250), InversionOptions.of(iterations=300)
+    pairs, options = Pairs.draw(load_data("digits"), 250), InversionOptions(iterations=300)
     return find_inverted(InversionRecipe.of(model_of(setting, side), pairs, "penultimate", options))
 
 

@@ -22,8 +22,8 @@ from repsim.studies.stitching import (
     StitchOptions,
     StitchRecipe,
     find_stitch,
-    fit_stitch,
     obtain_stitch,
+    stitch,
 )
 from repsim.training.loop import accuracy, predict
 
@@ -53,7 +53,7 @@ def fit(committed, data, where, layer=BLOCK, images=None, **options):
     front, end = committed(where=where).graph, committed(epsilon=0.1, where=where).graph
     images = data.train.images if images is None else images
     budget = options.pop("budget", None)
-    return fit_stitch(
+    return stitch(
         front,
         end,
         layer,

@@ -11,7 +11,7 @@ from repsim.measures import compare, compare_many, interval
 from repsim.studies.cka_maps.layer_maps import layer_cka
 from repsim.studies.inversion import invert
 from repsim.studies.probing import ProbeOptions, fit_probe
-from repsim.studies.stitching import StitchOptions, fit_stitch
+from repsim.studies.stitching import StitchOptions, stitch
 from repsim.training.loop import Recipe, predict, train
 
 BLOCK = "layer2.0.relu2"
@@ -42,7 +42,7 @@ def calls(committed, data, device):
         "map": lambda: layer_cka(model.graph, end.graph, images, progress=False),
         "attack": lambda: run_attack(model.network, images, labels, Attack(0.1, steps=3)),
         "train": lambda: train(Recipe.on(data, "mlp", epochs=1), data, device=device.type, progress=False),
-        "stitch": lambda: fit_stitch(
+        "stitch": lambda: stitch(
             model.graph, end.graph, BLOCK, BLOCK, images, labels, stitching, progress=False
         ),
         "invert": lambda: invert(model.graph, images[:20], images[20:40], iterations=5, progress=False),

@@ -14,7 +14,7 @@ from repsim.data import Split
 from repsim.models import bare, build_model, to_attacker_model
 from repsim.studies.cka_maps.layer_maps import layer_cka
 from repsim.studies.inversion import invert
-from repsim.studies.stitching import StitchOptions, fit_stitch
+from repsim.studies.stitching import StitchOptions, stitch
 from repsim.support.compat import import_robustness
 from repsim.training.loop import accuracy, predict, robust_accuracy
 
@@ -170,7 +170,7 @@ def stitched(front, end):
     ]
     options = StitchOptions(epochs=1, batch_size=3)
     labels = torch.arange(6) % 5
-    both, curve = fit_stitch(front, end, *named, pixels(), labels, options, progress=False)
+    both, curve = stitch(front, end, *named, pixels(), labels, options, progress=False)
     return both(pixels()), torch.tensor(curve["loss"].to_numpy())
 
 
@@ -196,8 +196,8 @@ FUNCTIONS = {
         layer_cka(model, network(seed=1), pixels(8), progress=False)["value"].to_numpy()
     ),
     "invert": lambda model: invert(model, pixels(), pixels(seed=1), iterations=3, progress=False).images,
-    "fit_stitch, as the front": lambda model: stitched(model, network(seed=1)),
-    "fit_stitch, as the end": lambda model: stitched(network(seed=1), model),
+    "stitch, as the front": lambda model: stitched(model, network(seed=1)),
+    "stitch, as the end": lambda model: stitched(network(seed=1), model),
 }
 
 

@@ -37,7 +37,7 @@ SHORT = {
     "alphas": [0.0, 1.0],
     "ranks": [1],
     "attacked": ["stitched"],
-    "fitting": ["epochs=1", "attack_steps=1"],
+    "fitting": {"epochs": 1, "attack_steps": 1},
     "shown": 2,
     "kinds": ["ridge"],
     "stir_seeds": 1,
@@ -56,21 +56,22 @@ def brought(tmp_path_factory):
             for i in range(20):
                 pixels = torch.randint(256, (16, 16, 3), generator=generator, dtype=torch.uint8)
                 Image.fromarray(pixels.numpy()).save(folder / "photos" / part / name / f"{i}.png")
-    texts = []
+    networks = {}
     for seed, epsilon in enumerate(("0", "0", "8/255", "8/255")):
         network = build_model("resnet_tiny", SHAPE, len(CLASSES), [0.5] * 3, [0.25] * 3, seed)
         with torch.no_grad():
             network.fc.weight.mul_(20)  # so that answers differ between images
         torch.save(network.state_dict(), folder / f"{seed}.pt")
-        texts.append(f"{folder / f'{seed}.pt'}, epsilon={epsilon}")
-    return folder / "photos", texts
+        networks[str(folder / f"{seed}.pt")] = {"epsilon": epsilon}
+    return folder / "photos", networks
 
 
 def run(path, brought, count, monkeypatch, tmp_path):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     (tmp_path / "notebooks").mkdir()
     shutil.copy(path, tmp_path / "notebooks")
-    photos, texts = brought
+    photos, networks = brought
+    few = dict([*networks.items()][:: 4 // count])
     short = {**SHORT, **(SHORT_06 if path.stem.startswith("06") else {})}
     options = [
         text
@@ -78,7 +79,7 @@ def run(path, brought, count, monkeypatch, tmp_path):
         if name in short
         for text in ("-p", name, json.dumps(short[name]))
     ]
-    chosen = ["-p", "dataset", f"folder:{photos}", "-p", "checkpoints", json.dumps(texts[:: 4 // count])]
+    chosen = ["-p", "dataset", f"folder:{photos}", "-p", "checkpoints", json.dumps(few)]
     return main(["run", path.stem, *chosen, *options])
 
 

@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from repsim.activations import trace
-from repsim.attacks import Attack, parse_epsilon
+from repsim.attacks import Attack, parse_epsilon, read_attacks
 from repsim.cli.parameters import Notebook, read_file
 from repsim.data import Split
 from repsim.measures import find_measure
@@ -16,8 +16,9 @@ from repsim.models import build_model, is_architecture
 from repsim.studies.inversion import InversionOptions
 from repsim.studies.probing import ProbeOptions
 from repsim.studies.stitching import StitchOptions, experiments
+from repsim.support.options import read_options
 from repsim.training import zoo
-from repsim.training.loading import read_import_options
+from repsim.training.loading import ImportOptions
 from repsim.training.loop import Recipe
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
@@ -91,17 +92,17 @@ def test_what_it_asks_for_can_be_made(path, like):
     assert len({recipe.address for recipe in recipes}) == len(set(kinds)) * len(set(levels)) * 2
     for level in levels:
         Attack(level, values["norm"])
-    for text in values["checkpoints"]:
-        _, *given = (part.strip() for part in text.split(","))
-        assert "epsilon" in read_import_options(given)
+    for given in values["checkpoints"].values():
+        assert "epsilon" in read_options(ImportOptions, given)
+    read_attacks(values.get("attack_kinds", []), levels[-1], values["norm"])
     for measure in [
         *values.get("measures", []),
         *filter(None, [values.get("judged"), values.get("measure")]),
     ]:
         find_measure(measure)
-    InversionOptions.of(**InversionOptions.read(values.get("inversion", [])))
+    InversionOptions(**InversionOptions.read(values.get("inversion", {})))
     for kind in values.get("kinds", []):
-        ProbeOptions.of(**{"kind": kind, **ProbeOptions.read(values["probes"])})
+        ProbeOptions(**{"kind": kind, **ProbeOptions.read(values["probes"])})
     if "fitting" in values:
         settings = experiments.settings_for(data, **StitchOptions.read(values["fitting"]))
         attack = {"method": values["method"], "norm": values["norm"], "epsilon": levels[-1]}

@@ -1,141 +1,104 @@
-"""Texts as typed fields of any dataclass."""
+"""Options: what pydantic refuses, told in our words."""
 
 from __future__ import annotations  # field types are texts, as they are throughout the package
 
 import dataclasses
+import math
 import re
-from fractions import Fraction
 from typing import Literal
 
 import pytest
 
-from repsim.support.options import read_options
+from repsim.support.options import Count, Length, NotNegative, Positive, Share, options, read_options
 
 
-@dataclasses.dataclass
+@options("tea option")
 class Tea:
-    leaves: int = 2
-    heat: float = 0.9
+    name: str
+    leaves: Count = 2
+    heat: Share = 0.9
     milk: bool = False
-    name: str = "plain"
     cup: Literal["small", "large"] = "small"
-    rest: float | None = None
+    rest: Positive | None = None
+    sugar: NotNegative = 0.0
+    depth: Length = 0.0
+
+    def __post_init__(self):
+        if self.milk and not self.sugar:
+            raise ValueError("milk needs sugar.")
 
 
-def read(*texts, **options):
-    return read_options(Tea, texts, "way of tea", **options)
+REFUSED = [
+    (
+        {"leafs": 3},
+        "unknown tea option 'leafs'; did you mean 'leaves'? Known: name, leaves, heat, milk, cup, rest, "
+        "sugar, depth.",
+    ),
+    ({"cup": "lrge"}, "unknown cup 'lrge'; did you mean 'large'? Known: small, large."),
+    ({"cup": 3}, "unknown cup 3; known: small, large."),
+    ({"name": 3}, "name must be a text, not 3."),
+    ({"leaves": "3"}, "leaves must be a whole number, not '3'."),
+    ({"leaves": 3.0}, "leaves must be a whole number, not 3.0."),
+    ({"leaves": True}, "leaves must be a whole number, not True."),
+    ({"leaves": None}, "leaves must be a whole number, not None."),
+    ({"leaves": 0}, "leaves must be at least 1, not 0."),
+    ({"heat": "0.5"}, "heat must be a number, not '0.5'."),
+    ({"heat": False}, "heat must be a number, not False."),
+    ({"heat": 1.5}, "heat must be at most 1, not 1.5."),
+    ({"heat": -1}, "heat must be at least 0, not -1."),
+    ({"heat": math.nan}, "heat must be a finite number, not nan."),
+    ({"sugar": math.inf}, "sugar must be a finite number, not inf."),
+    ({"rest": 0}, "rest must be above 0, not 0."),
+    ({"milk": 1}, "milk must be true or false, not 1."),
+    ({"milk": "yes"}, "milk must be true or false, not 'yes'."),
+    ({"depth": "deep"}, "depth must be a number or a fraction such as '8/255', not 'deep'."),
+    ({"depth": True}, "depth must be a number or a fraction such as '8/255', not 'True'."),
+    ({"depth": -1}, "depth must be a finite number ≥ 0 in pixel units, not -1."),
+]
 
 
-@pytest.mark.parametrize(
-    ("text", "name", "value"),
-    [
-        ("leaves=3", "leaves", 3),
-        ("leaves=-3", "leaves", -3),
-        ("heat=1", "heat", 1.0),
-        ("heat=1e-3", "heat", 0.001),
-        ("milk=true", "milk", True),
-        ("milk=False", "milk", False),
-        ("milk=TRUE", "milk", True),
-        ("name=earl grey", "name", "earl grey"),
-        ("name=a=b", "name", "a=b"),
-        ("name=", "name", ""),
-        ("cup=large", "cup", "large"),
-        ("cup=huge", "cup", "huge"),  # what is allowed, the dataclass says
-        ("  leaves =  3 ", "leaves", 3),
-    ],
-)
-def test_each_text_is_read_as_the_type_of_its_field(text, name, value):
-    found = read(text)
-    assert found == {name: value}
-    assert type(found[name]) is type(value)
+@pytest.mark.parametrize(("given", "message"), REFUSED, ids=[str(given) for given, _ in REFUSED])
+def test_what_is_refused_alone_and_in_a_mapping(given, message):
+    for make in (lambda: Tea(**{"name": "plain", **given}), lambda: read_options(Tea, given)):
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            make()
 
 
-def test_several_texts_make_several_fields_and_the_last_of_a_name_wins():
-    assert read() == {}
-    assert read("leaves=1", "heat=0.5", "leaves=3") == {"leaves": 3, "heat": 0.5}
-    assert Tea(**read("leaves=1", "milk=true")) == Tea(leaves=1, milk=True)
+def test_what_is_missing_and_what_does_not_go_together():
+    with pytest.raises(ValueError, match=r"^the tea option name is missing\.$"):
+        Tea(leaves=3)
+    with pytest.raises(ValueError, match=r"^milk needs sugar\.$"):
+        Tea("plain", milk=True)
+    assert read_options(Tea, {"milk": True}) == {"milk": True}  # what else is set is not known yet
 
 
-def test_texts_may_come_one_by_one():
-    assert read_options(Tea, (text for text in ["leaves=1"]), "way of tea") == {"leaves": 1}
-
-
-@pytest.mark.parametrize("text", ["leaves", "leaves: 3", "", "   "])
-def test_a_text_without_an_equals_sign(text):
-    message = f"a way of tea is written name=value (such as epochs=40), not {text!r}."
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("given", [["leaves=3"], "leaves=3", None])
+def test_what_is_no_mapping(given):
+    message = f"tea options are a mapping, such as {{name: value}}, not {given!r}."
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        read(text)
+        read_options(Tea, given)
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (
-            "leafs=3",
-            "unknown way of tea 'leafs'; did you mean 'leaves'? Known: leaves, heat, milk, name, cup, rest.",
-        ),
-        ("zzz=3", "unknown way of tea 'zzz'; known: leaves, heat, milk, name, cup, rest."),
-        ("=3", "unknown way of tea ''; known: leaves, heat, milk, name, cup, rest."),
-    ],
-)
-def test_an_unknown_name_is_answered_with_the_nearest(text, message):
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        read(text)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("leaves=many", "way of tea leaves takes int, not 'many'."),
-        ("leaves=1.5", "way of tea leaves takes int, not '1.5'."),
-        ("leaves=", "way of tea leaves takes int, not ''."),
-        ("heat=warm", "way of tea heat takes float, not 'warm'."),
-        ("milk=1", "way of tea milk takes bool, not '1'."),
-        ("milk=yes", "way of tea milk takes bool, not 'yes'."),
-    ],
-)
-def test_a_value_of_another_type(text, message):
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        read(text)
-
-
-def test_a_wrong_text_among_right_ones_is_found():
-    with pytest.raises(ValueError, match=r"^way of tea heat takes float, not 'warm'\.$"):
-        read("leaves=3", "heat=warm", "leaves=4")
+def test_values_have_the_type_of_their_field():
+    found = Tea("plain", heat=1, rest=2, depth="8/255")
+    assert [type(value) for value in (found.heat, found.rest, found.depth)] == [float] * 3
+    assert read_options(Tea, {"heat": 1, "depth": "8/255"}) == {"heat": 1.0, "depth": 8 / 255}
+    assert read_options(Tea, {}) == {}
 
 
 def test_fields_that_are_set_elsewhere_are_unknown_here():
-    assert read("leaves=3", but=["heat"]) == {"leaves": 3}
-    message = "unknown way of tea 'heat'; known: leaves, milk."
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        read("heat=1", but=("heat", "name", "cup", "rest"))
+    assert read_options(Tea, {"leaves": 3}, but=["heat"]) == {"leaves": 3}
+    with pytest.raises(ValueError, match=r"^unknown tea option 'heat'; .*Known: leaves, milk, cup, rest"):
+        read_options(Tea, {"heat": 1}, but=("heat", "name"))
 
 
-def fraction(text):
-    return float(Fraction(text))
-
-
-def test_a_reader_of_a_field():
-    assert read("heat=1/2", readers={"heat": fraction}) == {"heat": 0.5}
-    with pytest.raises(ValueError, match=r"^way of tea heat takes float, not '1/2'\.$"):
-        read("heat=1/2")
-
-
-def test_a_reader_of_a_type():
-    readers = {"float | None": fraction}
-    assert read("rest=1/2", "heat=0.5", readers=readers) == {"rest": 0.5, "heat": 0.5}
-    assert read("rest=1/2") == {"rest": "1/2"}
-    with pytest.raises(ValueError, match=r"^way of tea rest takes float \| None, not 'long'\.$"):
-        read("rest=long", readers=readers)
-
-
-def test_a_reader_takes_the_place_of_the_usual_one_and_that_of_the_field_comes_first():
-    assert read("heat=1/2", "leaves=3", readers={"float": fraction}) == {"heat": 0.5, "leaves": 3}
-    readers = {"heat": lambda text: f"by name {text}", "float": fraction}
-    assert read("heat=1/2", readers=readers) == {"heat": "by name 1/2"}
-
-
-def test_readers_do_not_stay():
-    read("heat=1/2", readers={"heat": fraction})
-    with pytest.raises(ValueError, match="takes float"):
-        read("heat=1/2")
+def test_it_is_a_frozen_dataclass():
+    found = Tea("plain", depth=1)
+    assert dataclasses.replace(found, leaves=5) == Tea("plain", leaves=5, depth=1.0)
+    assert Tea(**dataclasses.asdict(found)) == found
+    assert len({found, Tea("plain", depth="1")}) == 1
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        found.leaves = 4
+    with pytest.raises(ValueError, match=r"^leaves must be at least 1, not 0\.$"):
+        dataclasses.replace(found, leaves=0)

@@ -19,7 +19,7 @@ from repsim.studies.cka_maps.layer_maps import layer_cka
 from repsim.studies.comparison import compare_models
 from repsim.studies.inversion import invert
 from repsim.studies.probing import ProbeOptions, fit_probe
-from repsim.studies.stitching import StitchOptions, fit_stitch
+from repsim.studies.stitching import StitchOptions, stitch
 from repsim.training import zoo
 from repsim.training.loop import Recipe, accuracy, train
 from repsim.training.model_store import find
@@ -67,7 +67,7 @@ def stitching(**options):
     front, end = committed().network, committed(1).network
     options = StitchOptions(epochs=4, learning_rate=0.03, **options)
     train_on = data().train.images.to(memory_format=torch.channels_last), data().train.labels
-    _, curve = fit_stitch(front, end, LAYER, LAYER, *train_on, options, progress=False)
+    _, curve = stitch(front, end, LAYER, LAYER, *train_on, options, progress=False)
     assert curve["loss"].iloc[-1] < curve["loss"].iloc[0]
 
 
@@ -103,9 +103,9 @@ STEPS = {
     },
     "attack": (attacking, (), {}),
     "invert": (inverting, (), {}),
-    "fit_stitch": (stitching, (), {}),
-    "fit_stitch with PGD": (stitching, (), {"method": "pgd", "epsilon": 0.1, "attack_steps": 2}),
-    "fit_stitch with BatchNorm": (stitching, (), {"update_batchnorm": True}),
+    "stitch": (stitching, (), {}),
+    "stitch with PGD": (stitching, (), {"method": "pgd", "epsilon": 0.1, "attack_steps": 2}),
+    "stitch with BatchNorm": (stitching, (), {"update_batchnorm": True}),
     "fit_probe": (probing, (), {}),
     "layer_cka": (mapping, (), {}),
     "compare_models": (comparing, (), {}),

@@ -11,7 +11,7 @@ from repsim.data import load_data
 from repsim.models import build_model
 from repsim.studies.stitching.experiments import obtain_donors
 from repsim.training import loading, zoo
-from repsim.training.loading import describe, is_foreign, load_model, load_models, read_import_options
+from repsim.training.loading import describe, is_foreign, load_model, load_models
 from repsim.training.loop import Recipe, predict, train
 from repsim.training.model_store import find, stored_model
 
@@ -106,8 +106,8 @@ def test_a_files_own_normalisation_is_kept_unless_another_is_asked_for(robust, t
 def test_what_it_was_trained_at_must_be_known(tiny_data, tmp_path):
     file = fresh(tmp_path / "a.pt")
     message = (
-        f"{file} does not say what it was trained at: write '{file}, epsilon=0' for a standard network, "
-        f"'{file}, epsilon=8/255' for a robust one."
+        f"{file} does not say what it was trained at: epsilon=0 (in YAML, {file}: {{epsilon: 0}}) if it is a "
+        "standard network, such as epsilon=8/255 if it is a robust one."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         load(file, tiny_data)
@@ -139,20 +139,11 @@ def test_a_hash_that_does_not_match_is_refused(tiny_data, tmp_path):
 def test_unknown_options_name_the_nearest(tiny_data, tmp_path):
     file = fresh(tmp_path / "a.pt")
     with pytest.raises(ValueError, match=r"unknown checkpoint option 'epsilom'; did you mean 'epsilon'\?"):
-        load_models([f"{file}, epsilom=1"], tiny_data, device="cpu", progress=False)
+        load_models({file: {"epsilom": 1}}, tiny_data, device="cpu", progress=False)
     with pytest.raises(ValueError, match=r"unknown checkpoint option 'epsilom'; did you mean 'epsilon'\?"):
         load(file, tiny_data, epsilom=1)
     with pytest.raises(ValueError, match=r"unknown normalization 'imagnet'; did you mean 'imagenet'\?"):
         load(file, tiny_data, normalization="imagnet")
-
-
-def test_options_are_read_from_texts():
-    assert read_import_options(["epsilon=8/255", "norm=l2", "seed=3", "architecture=resnet18"]) == {
-        "epsilon": 8 / 255,
-        "norm": "l2",
-        "seed": 3,
-        "architecture": "resnet18",
-    }
 
 
 def test_models_of_the_store_take_no_options(robust, tiny_data):
@@ -175,23 +166,23 @@ def test_a_file_that_is_not_there_is_said_to_be_missing(tiny_data, tmp_path):
     fresh(tmp_path / "robust.pt")
     message = f"there is no file {tmp_path / 'robust.pth'}; did you mean robust.pt?"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        load_models([f"{tmp_path / 'robust.pth'}, epsilon=0"], tiny_data, device="cpu", progress=False)
+        load_models({str(tmp_path / "robust.pth"): {"epsilon": 0}}, tiny_data, device="cpu", progress=False)
 
 
 def test_networks_of_one_kind_are_numbered(tiny_data, tmp_path):
     files = [fresh(tmp_path / f"{seed}.pt", seed) for seed in range(4)]
-    texts = [f"{files[0]}, epsilon=0", f"{files[1]}, epsilon=0", f"{files[2]}, epsilon=0.1"]
-    texts.append(f"{files[3]}, epsilon=0, seed=7")
-    models = load_models(texts, tiny_data, device="cpu", progress=False)
+    options = [{"epsilon": 0}, {"epsilon": 0}, {"epsilon": "0.1"}, {"epsilon": 0, "seed": 7}]
+    chosen = dict(zip(files, options, strict=True))
+    models = load_models(chosen, tiny_data, device="cpu", progress=False)
     assert [(m.recipe.epsilon, m.recipe.seed) for m in models] == [(0, 0), (0, 1), (0.1, 0), (0, 7)]
-    again = load_models(texts[::-1], tiny_data, device="cpu", progress=False)
+    again = load_models(dict(reversed(chosen.items())), tiny_data, device="cpu", progress=False)
     assert [(m.recipe.epsilon, m.recipe.seed) for m in again] == [(0, 7), (0.1, 0), (0, 8), (0, 9)]
 
 
 def test_one_network_twice_is_refused(tiny_data, tmp_path):
-    file = fresh(tmp_path / "a.pt")
-    with pytest.raises(ValueError, match=r"holds the same network as resnet_tiny-\w+, which is there"):
-        load_models([f"{file}, epsilon=0", f"{file}, epsilon=0"], tiny_data, device="cpu", progress=False)
+    chosen = {fresh(tmp_path / name): {"epsilon": 0} for name in ("a.pt", "b.pt")}
+    with pytest.raises(ValueError, match=r"b\.pt holds the same network as resnet_tiny-\w+, which is there"):
+        load_models(chosen, tiny_data, device="cpu", progress=False)
 
 
 def test_a_recorded_accuracy_is_checked(robust, tiny_data, tmp_path, monkeypatch):
@@ -251,8 +242,8 @@ def test_an_imported_recipe_cannot_be_trained_and_needs_an_origin(robust, tiny_d
 
 
 def test_a_notebooks_networks_are_checkpoints_where_there_are_any(tiny_data, tmp_path, capsys):
-    texts = [f"{fresh(tmp_path / f'{i}.pt', i)}, epsilon={e}" for i, e in enumerate(("0", "0.1", "0.3"))]
-    models = zoo.networks(tiny_data, ["mlp"], [0.0], range(5), checkpoints=texts, device="cpu", method="pgd")
+    chosen = {fresh(tmp_path / f"{i}.pt", i): {"epsilon": e} for i, e in enumerate((0, "0.1", 0.3))}
+    models = zoo.networks(tiny_data, ["mlp"], [0.0], range(5), checkpoints=chosen, device="cpu", method="pgd")
     assert zoo.architectures_of(models) == ["resnet_tiny"]
     assert zoo.epsilons_of(models) == [0.0, 0.1, 0.3]
     assert zoo.robust_epsilon(models, "0.1") == 0.1
@@ -272,9 +263,11 @@ def test_a_notebooks_networks_are_the_committed_ones_unless_named():
 
 def test_donors_are_taken_from_checkpoints(tiny_data, tmp_path):
     files = [fresh(tmp_path / f"{i}.pt", i) for i in range(3)]
-    texts = [f"{files[0]}, epsilon=0", f"{files[1]}, epsilon=0.1", f"{files[2]}, epsilon=0.1"]
-    standard, robust = obtain_donors(tiny_data, "mlp", 0.05, 9, checkpoints=texts, device="cpu", method="pgd")
+    chosen = dict(zip(files, [{"epsilon": 0}, {"epsilon": 0.1}, {"epsilon": 0.1}], strict=True))
+    standard, robust = obtain_donors(
+        tiny_data, "mlp", 0.05, 9, checkpoints=chosen, device="cpu", method="pgd"
+    )
     assert [m.recipe.epsilon for m in standard + robust] == [0, 0.1]
     with pytest.raises(ValueError, match="the checkpoints hold resnet_tiny, standard") as error:
-        obtain_donors(tiny_data, "mlp", 0.05, 9, checkpoints=texts[:1], device="cpu")
+        obtain_donors(tiny_data, "mlp", 0.05, 9, checkpoints={files[0]: {"epsilon": 0}}, device="cpu")
     assert str(error.value).startswith("a standard and a robust network of one architecture are stitched")

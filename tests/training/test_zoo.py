@@ -75,6 +75,13 @@ def test_networks_without_batchnorm_are_trained_gently(digits, architecture):
     assert (recipe.learning_rate, recipe.epsilon_warmup, recipe.epochs) == (0.05, 0.4, 30)
 
 
+def test_options_of_a_mapping_reach_the_recipe(digits):
+    given = {"epochs": 2, "step_size": "2/255", "augment": False, "schedule": "thirds"}
+    (recipe,) = recipes(digits, ["vgg_tiny"], [0.1], [0], **Recipe.options(given))
+    assert (recipe.epochs, recipe.step_size, recipe.augment) == (2, 2 / 255, False)
+    assert recipe.schedule == "thirds"
+
+
 def test_an_unknown_architecture_is_told_when_it_is_to_be_built(digits):
     (recipe,) = recipes(digits, ["resnet_tyni"], [0.0], [0], epochs=1)
     with pytest.raises(ValueError, match=r"^unknown model 'resnet_tyni'; did you mean 'resnet_tiny'"):

@@ -33,8 +33,8 @@ def inverted(
     files, published
         Pairs and a folder of images that others made.
     """
-    further = InversionOptions.read(values.get("inversion", []))
-    options = InversionOptions.of(**{"iterations": values["iterations"], **further})
+    further = InversionOptions.read(values.get("inversion", {}))
+    options = InversionOptions(**{"iterations": values["iterations"], **further})
     pairs = Pairs.read_files(files, data) if files else Pairs.draw(data, values["pairs"], keep=False)
     wanted = [("noise", model) for model in models if model.recipe.seed < values.get("stir_seeds", 0)]
     if published:

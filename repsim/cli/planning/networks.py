@@ -17,8 +17,9 @@ from repsim.models.checkpoints import read_checkpoint
 from repsim.models.checkpoints.contents import from_name
 from repsim.studies.comparison import ground_truth
 from repsim.support import artifacts, paths
+from repsim.support.options import read_options
 from repsim.training import zoo
-from repsim.training.loading import ELSEWHERE, is_foreign, read_import_options
+from repsim.training.loading import ELSEWHERE, Checkpoints, ImportOptions, is_foreign
 from repsim.training.loop import Recipe
 from repsim.training.model_store import TrainedModel, find_whole, stored_model
 
@@ -156,11 +157,10 @@ def _tested(recipe: Recipe, data: Dataset) -> int:
     return min(ATTACKED_TOGETHER, len(data.test)) if recipe.epsilon else 0
 
 
-def _checkpoints(texts: Iterable[str], data: Dataset, remarks: Remarks) -> Iterator[TrainedModel]:
+def _checkpoints(checkpoints: Checkpoints, data: Dataset, remarks: Remarks) -> Iterator[TrainedModel]:
     """Networks that others trained, as far as a look at their files tells."""
-    for number, text in enumerate(texts):
-        name, *given = (part.strip() for part in text.split(","))
-        options = read_import_options(given)
+    for number, (name, given) in enumerate(checkpoints.items()):
+        options = read_options(ImportOptions, given or {})
         if not (name.startswith(ELSEWHERE) or (is_foreign(name) and Path(name).is_file())):
             try:
                 yield stored_model(name, "cpu")

@@ -153,7 +153,7 @@ def invert(
     Diverged
         A loss or gradient is not a number.
     """
-    settings = InversionOptions.of(**options)
+    settings = InversionOptions(**options)
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}.")
     seeds, targets = as_images_in_order(seeds, "seeds"), as_images_in_order(targets, "targets")

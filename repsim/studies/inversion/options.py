@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from typing import Annotated, Literal
 
-from repsim.attacks import parse_epsilon
-from repsim.support import messages
-from repsim.support.options import check_known, read_options
+from pydantic import Field
+
+from repsim.support.options import Count, Length, NotNegative, options, read_options
 
 Optimizer = Literal["momentum", "adam"]
 Precision = Literal["float32", "bfloat16"]
-CHOICES = {"optimizer": ("momentum", "adam"), "precision": ("float32", "bfloat16")}
-KINDS = {"int": int, "float": (int, float), "bool": bool}
 STEP_SIZES = {"momentum": 1 / 8, "adam": 0.01}
 
 
-@dataclass(frozen=True)
+@options("inversion option")
 class InversionOptions:
     """How images are inverted; the defaults are those of Jones et al. (2022), but for `tolerance`.
 
@@ -46,51 +41,25 @@ class InversionOptions:
     """
 
     optimizer: Optimizer = "momentum"
-    iterations: int = 2000
-    step_size: float | None = None
-    momentum: float = 0.9
+    iterations: Count = 2000
+    step_size: Length | None = None
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     use_best: bool = True
-    epsilon: float = 0.0
-    tolerance: float = 0.01
+    epsilon: Length = 0.0
+    tolerance: NotNegative = 0.01
     precision: Precision = "float32"
 
     def __post_init__(self):
-        for field, choices in CHOICES.items():
-            if getattr(self, field) not in choices:
-                raise ValueError(messages.unknown(field, getattr(self, field), choices))
-        for field in dataclasses.fields(self):
-            value, kind = getattr(self, field.name), KINDS.get(field.type)
-            if field.name == "epsilon" or kind is None:  # a length may be a text, such as 8/255
-                continue
-            if not isinstance(value, kind) or isinstance(value, bool) != (kind is bool):
-                raise ValueError(f"{field.name} takes {field.type}, not {value!r}.")
-        if self.iterations < 1:
-            raise ValueError(f"iterations must be at least 1, not {self.iterations}.")
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum is a share in [0, 1), not {self.momentum}.")
-        if not 0 <= self.tolerance < math.inf:
-            raise ValueError(f"tolerance must be a finite number ≥ 0, not {self.tolerance}.")
-        step_size = STEP_SIZES[self.optimizer] if self.step_size is None else self.step_size
-        # Equal images, equal addresses: what has no effect has its default, and 1 is 1.0.
-        fixed: dict[str, object] = {
-            "step_size": parse_epsilon(step_size, "step_size"),
-            "epsilon": parse_epsilon(self.epsilon),
-            "momentum": 0.9 if self.optimizer == "adam" else float(self.momentum),
-            "tolerance": float(self.tolerance),
-        }
+        # Equal images, equal addresses: what has no effect has its default.
+        fixed = {"step_size": STEP_SIZES[self.optimizer] if self.step_size is None else self.step_size}
         if not fixed["step_size"]:
             raise ValueError("step_size must be above 0: images would stay as they are.")
+        if self.optimizer == "adam":
+            fixed["momentum"] = 0.9
         for name, value in fixed.items():
             object.__setattr__(self, name, value)
 
     @classmethod
-    def of(cls, **options) -> InversionOptions:
-        """Options by name, an unknown one refused with the nearest known."""
-        check_known(cls, options, "inversion option")
-        return cls(**options)
-
-    @classmethod
-    def read(cls, texts: Iterable[str]) -> dict[str, object]:
-        """Options from texts such as `iterations=500`; ε and step sizes may be written `1/8`."""
-        readers = {"epsilon": parse_epsilon, "step_size": parse_epsilon}
-        return read_options(cls, texts, "inversion option", example="tolerance=0", readers=readers)
+    def read(cls, given: Mapping[str, object]) -> dict[str, object]:
+        """Check some of the options, such as `{"tolerance": 0, "step_size": "1/8"}`."""
+        return read_options(cls, given)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from typing import Annotated, Literal
 
-from repsim.support import messages
-from repsim.support.options import check_known, read_options
+from pydantic import Field
+
+from repsim.support.options import Count, Positive, options, read_options
 
 Kind = Literal["ridge", "logistic", "adam"]
 KINDS = ("ridge", "logistic", "adam")
-TYPES = {"int": int, "float": (int, float), "bool": bool, "float | None": (int, float, type(None))}
 LOGISTIC_PENALTY = 1e-3
 # What a kind of probe has no use for has its default: equal probes, equal addresses.
 UNUSED = {
@@ -23,7 +21,7 @@ UNUSED = {
 }
 
 
-@dataclass(frozen=True)
+@options("probe option")
 class ProbeOptions:
     """How a linear probe is fitted.
 
@@ -46,50 +44,25 @@ class ProbeOptions:
     """
 
     kind: Kind = "ridge"
-    penalty: float | None = None
+    penalty: Positive | None = None
     pool: bool = True
-    epochs: int = 10
-    learning_rate: float = 5e-3
-    batch_size: int = 1024
-    seed: int = 0
+    epochs: Count = 10
+    learning_rate: Positive = 5e-3
+    batch_size: Count = 1024
+    seed: Annotated[int, Field(ge=0)] = 0
 
     def __post_init__(self):
-        if self.kind not in KINDS:
-            raise ValueError(messages.unknown("kind of probe", self.kind, KINDS))
-        for field in dataclasses.fields(self):
-            value, kind = getattr(self, field.name), TYPES.get(field.type)
-            if kind and (not isinstance(value, kind) or isinstance(value, bool) != (kind is bool)):
-                raise ValueError(f"{field.name} takes {field.type}, not {value!r}.")
-        if self.penalty is not None and not 0 < self.penalty < math.inf:
-            raise ValueError(f"penalty must be a finite number above 0, not {self.penalty}.")
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"learning_rate must be a finite number above 0, not {self.learning_rate}.")
-        if self.seed < 0:
-            raise ValueError(f"seed must be a whole number of at least 0, not {self.seed}.")
-        defaults = type(self).__dataclass_fields__
-        fixed: dict[str, object] = {"learning_rate": float(self.learning_rate)}  # 1 is 1.0
-        if self.penalty is not None:
-            fixed["penalty"] = float(self.penalty)
-        fixed |= {name: defaults[name].default for name in UNUSED[self.kind]}
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        fixed = {name: defaults[name] for name in UNUSED[self.kind]}
         if self.kind == "logistic" and self.penalty is None:
             fixed["penalty"] = LOGISTIC_PENALTY
         for name, value in fixed.items():
             object.__setattr__(self, name, value)
 
     @classmethod
-    def of(cls, **options) -> ProbeOptions:
-        """Options by name, an unknown one refused with the nearest known."""
-        check_known(cls, options, "probe option")
-        return cls(**options)
-
-    @classmethod
-    def read(cls, texts: Iterable[str]) -> dict[str, object]:
-        """Options from texts such as `penalty=0.01`."""
-        readers = {"float | None": float}
-        return read_options(cls, texts, "probe option", example="penalty=0.01", readers=readers)
+    def read(cls, given: Mapping[str, object]) -> dict[str, object]:
+        """Check some of the options, such as `{"penalty": 0.01}`."""
+        return read_options(cls, given)
 
     @property
     def label(self) -> str:

@@ -19,6 +19,7 @@ from repsim.studies.stitching.recipe import StitchRecipe
 from repsim.studies.stitching.store import Stitch, find_stitch, obtain_stitch
 from repsim.support.progress import progress_bar
 from repsim.training import zoo
+from repsim.training.loading import Checkpoints
 from repsim.training.model_store import TrainedModel, stored_model
 
 # How transforms are fitted on each data set unless told otherwise. On a few batches per epoch the published
@@ -34,7 +35,7 @@ FITTED = {name: f"fitting_{name}" for name in ("norm", "epsilon", "attack_steps"
 
 def settings_for(dataset: Dataset, **options) -> dict[str, object]:
     """Fields of `StitchOptions` for a data set, but for those that are given."""
-    StitchOptions.of(**{**options, "method": "standard", "epsilon": 0.0})  # refuses unknown names
+    StitchOptions(**{**options, "method": "standard", "epsilon": 0.0})  # refuses unknown names
     return {**FITTING.get(dataset.name, {}), **options}
 
 
@@ -44,7 +45,7 @@ def obtain_donors(
     epsilon: float,
     seeds: int,
     *,
-    checkpoints: Sequence[str] = (),
+    checkpoints: Checkpoints | None = None,
     device: str = "auto",
     **options,
 ) -> tuple[list[TrainedModel], list[TrainedModel]]:
@@ -55,7 +56,7 @@ def obtain_donors(
     seeds
         How many of each there are, unless they are read.
     checkpoints
-        Texts of `load_models`: networks of the first one's architecture are taken from these.
+        As `load_models` takes them: networks of the first one's architecture are taken from these.
 
     Raises
     ------
@@ -98,7 +99,7 @@ def donors_among(
 
 def plain_method(settings: Mapping[str, object]) -> StitchOptions:
     """Task loss on clean images."""
-    return StitchOptions.of(**{**settings, "method": "standard", "epsilon": 0.0})
+    return StitchOptions(**{**settings, "method": "standard", "epsilon": 0.0})
 
 
 def attacked_method(settings: Mapping[str, object], alpha: float, **attack) -> StitchOptions:
@@ -108,13 +109,13 @@ def attacked_method(settings: Mapping[str, object], alpha: float, **attack) -> S
     """
     if alpha == 0:
         return plain_method(settings)
-    return StitchOptions.of(**{**settings, **attack, "attack_ratio": alpha})
+    return StitchOptions(**{**settings, **attack, "attack_ratio": alpha})
 
 
 def direct_method(settings: Mapping[str, object], method: str) -> StitchOptions:
     """A direct match: of the settings only what it has, which is how layers are laid out."""
     layout = {name: settings[name] for name in ("flatten", "resize") if name in settings}
-    return StitchOptions.of(method=method, **layout)
+    return StitchOptions(method=method, **layout)
 
 
 def fitting_methods(

@@ -22,7 +22,7 @@ from repsim.studies.stitching.network import (
     layer_moments,
     layout_between,
     make_transform,
-    stitch,
+    splice,
 )
 from repsim.studies.stitching.options import StitchOptions
 from repsim.studies.stitching.targets import Labels, check_targets, is_multilabel, make_targets, make_task
@@ -37,13 +37,13 @@ CURVE = ["epoch", "learning_rate", "loss", "accuracy"]
 
 
 @torch.inference_mode(False)  # gradients, also where the caller has switched them off
-def fit_stitch(
+def stitch(
     front: nn.Module | LayerGraph,
     end: nn.Module | LayerGraph,
     layer_front: str,
     layer_end: str,
     images: ImageSource,
-    labels: LabelSource | None,
+    labels: LabelSource | None = None,
     options: StitchOptions | None = None,
     *,
     augmentation: Augmentation | None = None,
@@ -60,7 +60,7 @@ def fit_stitch(
     Parameters
     ----------
     front, end, layer_front, layer_end, cross_task
-        See `stitch`.
+        See `splice`.
     images, labels
         Of training, as `run_attack` takes them: one class for each image, or a 0 or 1 for each of its
         classes. Direct matching looks at the images only.
@@ -83,7 +83,7 @@ def fit_stitch(
     Raises
     ------
     ValueError
-        What `stitch`, `Transform` and `Moments.solve` refuse, and images outside [0, 1].
+        What `splice`, `Transform` and `Moments.solve` refuse, and images outside [0, 1].
     Diverged
         The loss became NaN or infinite.
     """
@@ -96,7 +96,7 @@ def fit_stitch(
     images, labels = images.to(device), labels.to(device)
     if options.is_direct:
         transform = match(front, end, layer_front, layer_end, images, options)
-        return stitch(front, end, layer_front, layer_end, transform, cross_task=cross_task), _curve([])
+        return splice(front, end, layer_front, layer_end, transform, cross_task=cross_task), _curve([])
     check_targets(options, front, end, labels)
     transform = make_transform(
         front,
@@ -111,7 +111,7 @@ def fit_stitch(
         images=images,
         seed=options.seed,
     ).to(device)
-    stitched = stitch(front, end, layer_front, layer_end, transform, cross_task=cross_task)
+    stitched = splice(front, end, layer_front, layer_end, transform, cross_task=cross_task)
     task = make_task(options, is_multilabel(labels))
     moving = augmentation if options.augment and augmentation != Augmentation() else None
     if moving and options.attacked != "stitched" and options.targets != "hard":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
@@ -71,7 +72,7 @@ class StitchedNetwork(nn.Module):
         with torch.no_grad():
             value, *context = self.before(images)
             given = self._given(value)
-        inputs = {"beginning": (images,), "context": (images,), "rest": (given, *context)}
+        inputs = {"prefix": (images,), "context": (images,), "rest": (given, *context)}
         twin = copy.copy(self)
         twin._modules = {
             name: fold_batchnorm(part, *inputs[name]) if name in inputs else part
@@ -80,9 +81,13 @@ class StitchedNetwork(nn.Module):
         return twin
 
     def batchnorms(self) -> dict[str, nn.Module]:
-        """The donors' BatchNorm layers that run, by name."""
+        """The donors' BatchNorm layers that run, by the names that files of stitches have for them."""
         kind = nn.modules.batchnorm._BatchNorm
-        return {name: module for name, module in self.named_modules() if isinstance(module, kind)}
+        return {
+            re.sub(r"^prefix\b", "beginning", name): module
+            for name, module in self.named_modules()
+            if isinstance(module, kind)
+        }
 
     def learned(self, *, with_batchnorm: bool) -> dict[str, Tensor]:
         """What fitting has changed: the transform, and the BatchNorm statistics if they were updated."""
@@ -209,7 +214,7 @@ def make_transform(
     return Transform(layout, rank=rank, initial=initial, mask=mask, moments=moments, seed=seed)
 
 
-def stitch(
+def splice(
     front: nn.Module | LayerGraph,
     end: nn.Module | LayerGraph,
     layer_front: str,
@@ -219,7 +224,7 @@ def stitch(
     image_shape: Sequence[int] | None = None,
     cross_task: bool = False,
 ) -> StitchedNetwork:
-    """Let one network go on with what another has made of the images.
+    """Let one network go on with what another has made of the images, through a transform that is there.
 
     Only what is needed runs: the front up to its layer, the end from its layer on, and, where that lies
     inside a residual branch, what of the end goes around it, which still sees the images.

@@ -3,37 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from typing import Annotated, Literal
 
-from repsim.attacks import Attack, Norm, parse_epsilon
+from pydantic import Field
+
+from repsim.attacks import Attack, Norm
 from repsim.studies.stitching.moments import MATCHES
-from repsim.studies.stitching.transforms import INITIALS, MASKS, Initial, Mask
-from repsim.support import messages
-from repsim.support.options import check_known, read_options
+from repsim.studies.stitching.transforms import Initial, Mask
+from repsim.support.options import Count, Length, NotNegative, Positive, Share, options, read_options
 
 Method = Literal["standard", "pgd", "trades", "least_squares", "pseudo_inverse", "orthogonal"]
 Targets = Literal["hard", "soft_1", "soft_2", "soft_12", "soft_1_plus_2"]
 Attacked = Literal["stitched", "front", "end", "both"]
-CHOICES = {
-    "method": ("standard", "pgd", "trades", *MATCHES),
-    "initial": INITIALS,
-    "mask": MASKS,
-    "norm": ("linf", "l2"),
-    "attacked": ("stitched", "front", "end", "both"),
-    "targets": ("hard", "soft_1", "soft_2", "soft_12", "soft_1_plus_2"),
-    "schedule": ("thirds", "constant", "onecycle"),
-    "optimizer": ("adam", "sgd"),
-}
-AT_LEAST = {"epochs": 1, "batch_size": 1, "attack_steps": 1, "rank": 0, "save_every": 0}
-NOT_NEGATIVE = ("ridge", "beta", "learning_rate", "weight_decay", "l1")
 SHAPING = ("method", "flatten", "resize", "rank")  # what every method has; direct ones have `ridge` besides
 ATTACKING = ("norm", "epsilon", "attack_steps", "step_size", "attack_ratio", "attacked", "beta")
 
 
-@dataclass(frozen=True)
+@options("stitching option")
 class StitchOptions:
     """How the transform between two layers is found; the defaults are those of Balogh & Jelasity (2023).
 
@@ -88,50 +75,35 @@ class StitchOptions:
 
     flatten: bool = False
     resize: bool = False
-    rank: int = 0
+    rank: Annotated[int, Field(ge=0)] = 0
     initial: Initial = "random"
     mask: Mask = "identity"
     method: Method = "standard"
-    ridge: float = 0.0
+    ridge: NotNegative = 0.0
     norm: Norm = "linf"
-    epsilon: float = 0.0
-    attack_steps: int = 10
-    step_size: float | None = None
-    attack_ratio: float = 1.0
+    epsilon: Length = 0.0
+    attack_steps: Count = 10
+    step_size: Length | None = None
+    attack_ratio: Share = 1.0
     attacked: Attacked = "stitched"
-    beta: float = 6.0
+    beta: NotNegative = 6.0
     targets: Targets = "hard"
-    temperature: float = 1.0
-    epochs: int = 30
-    batch_size: int = 128
-    learning_rate: float = 1e-3
+    temperature: Positive = 1.0
+    epochs: Count = 30
+    batch_size: Count = 128
+    learning_rate: NotNegative = 1e-3
     schedule: Literal["thirds", "constant", "onecycle"] = "thirds"
     optimizer: Literal["adam", "sgd"] = "adam"
-    weight_decay: float = 1e-4
-    l1: float = 0.0
+    weight_decay: NotNegative = 1e-4
+    l1: NotNegative = 0.0
     cka_weight: float = 0.0
     augment: bool = True
     update_batchnorm: bool = False
-    save_every: int = 0
+    save_every: Annotated[int, Field(ge=0)] = 0
     seed: int = 0
 
     def __post_init__(self):
-        for field, choices in CHOICES.items():
-            if getattr(self, field) not in choices:
-                raise ValueError(messages.unknown(field, getattr(self, field), choices))
-        for field, least in AT_LEAST.items():
-            if getattr(self, field) < least:
-                raise ValueError(f"{field} must be at least {least}, not {getattr(self, field)}.")
-        for field in NOT_NEGATIVE:
-            if not 0 <= getattr(self, field) < math.inf:
-                raise ValueError(f"{field} must be a finite number ≥ 0, not {getattr(self, field)}.")
-        if not 0 < self.temperature < math.inf:
-            raise ValueError(f"temperature must be a finite number above 0, not {self.temperature}.")
-        if not math.isfinite(self.cka_weight):
-            raise ValueError(f"cka_weight must be a finite number, not {self.cka_weight}.")
-        if not 0 <= self.attack_ratio <= 1:
-            raise ValueError(f"attack_ratio is a share of each batch in [0, 1], not {self.attack_ratio}.")
-        if self.method in ("standard", *MATCHES) and parse_epsilon(self.epsilon):
+        if self.method in ("standard", *MATCHES) and self.epsilon:
             raise ValueError(
                 f"method={self.method!r} makes no attack: epsilon must be 0, not {self.epsilon}."
             )
@@ -155,16 +127,14 @@ class StitchOptions:
 
     def _normalize(self) -> None:
         """Give what has no effect its default: equal transforms, equal addresses."""
-        fields = {field.name: field for field in dataclasses.fields(self)}
-        fixed: dict[str, object] = {"epsilon": parse_epsilon(self.epsilon)}
-        if self.step_size is not None:
-            fixed["step_size"] = parse_epsilon(self.step_size, "step_size")
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        fixed: dict[str, object] = {}
         adversarial = self.method in ("pgd", "trades")
-        if adversarial and (not fixed["epsilon"] or (self.method == "pgd" and not self.attack_ratio)):
+        if adversarial and (not self.epsilon or (self.method == "pgd" and not self.attack_ratio)):
             fixed["method"], adversarial = "standard", False
         unused: set[str] = set()
         if self.is_direct:
-            unused = {*fields} - {*SHAPING, "ridge"}
+            unused = {*defaults} - {*SHAPING, "ridge"}
         elif not adversarial:
             unused = {*ATTACKING}
         elif self.method == "trades":
@@ -173,12 +143,9 @@ class StitchOptions:
             unused = {"beta"}
         if self.targets == "hard":
             unused.add("temperature")
-        fixed |= {name: fields[name].default for name in unused}
+        fixed |= {name: defaults[name] for name in unused}
         for name, value in fixed.items():
             object.__setattr__(self, name, value)
-        for name, field in fields.items():
-            if field.type == "float":  # 1 and 1.0 are the same setting
-                object.__setattr__(self, name, float(getattr(self, name)))
 
     @property
     def is_direct(self) -> bool:
@@ -193,17 +160,10 @@ class StitchOptions:
         return Attack(self.epsilon, self.norm, self.attack_steps, self.step_size)
 
     @classmethod
-    def of(cls, **options) -> StitchOptions:
-        """Options by name, an unknown one refused with the nearest known."""
-        check_known(cls, options, "stitching option")
-        return cls(**options)
-
-    @classmethod
-    def read(cls, texts: Iterable[str]) -> dict[str, object]:
-        """Options from texts such as `learning_rate=0.01`; ε and step sizes may be written `8/255`."""
-        readers = {"epsilon": parse_epsilon, "step_size": parse_epsilon}
-        return read_options(cls, texts, "stitching option", readers=readers)
+    def read(cls, given: Mapping[str, object]) -> dict[str, object]:
+        """Check some of the options, such as `{"learning_rate": 0.01, "step_size": "2/255"}`."""
+        return read_options(cls, given)
 
     def but(self, **options) -> StitchOptions:
         """The same options but for some."""
-        return self.of(**{**dataclasses.asdict(self), **options})
+        return StitchOptions(**{**dataclasses.asdict(self), **options})

@@ -20,10 +20,10 @@ import pandas as pd
 from torch import Tensor
 
 from repsim.studies.stitching.evaluation import Evaluation, donors_of
-from repsim.studies.stitching.fitting import CURVE, fit_stitch
+from repsim.studies.stitching.fitting import CURVE, stitch
 from repsim.studies.stitching.layouts import Layout
 from repsim.studies.stitching.measuring import measure_stitch
-from repsim.studies.stitching.network import StitchedNetwork, stitch
+from repsim.studies.stitching.network import StitchedNetwork, splice
 from repsim.studies.stitching.options import StitchOptions
 from repsim.studies.stitching.recipe import StitchRecipe
 from repsim.studies.stitching.transforms import Transform
@@ -73,7 +73,7 @@ class Stitch:
         """The stitched network, exactly as it was, or with another transform in its place."""
         recipe = self.recipe
         front, end = donors_of(recipe, evaluation)
-        found = stitch(
+        found = splice(
             front.graph,
             end.graph,
             recipe.layer_front,
@@ -157,7 +157,7 @@ def obtain_stitch(
     ------
     ValueError
         The recipe is for other images than those that the evaluation's stitches are fitted on; or what
-        `fit_stitch` refuses.
+        `stitch` refuses.
     """
     dataset = evaluation.fitted_on
     if (recipe.dataset, recipe.fingerprint) != (dataset.slug, dataset.fingerprint):
@@ -199,7 +199,7 @@ def _make(recipe: StitchRecipe, evaluation: Evaluation, path: Path) -> Stitch:
             state = stitched.transform.state_dict().items()
             history.update({f"epoch.{epoch}.{name}": tensor.clone() for name, tensor in state})
 
-    stitched, curve = fit_stitch(
+    stitched, curve = stitch(
         front.graph,
         end.graph,
         recipe.layer_front,

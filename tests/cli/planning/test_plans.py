@@ -23,7 +23,7 @@ FOLDER = Path(__file__).parents[3] / "notebooks"
 NOTEBOOKS = {path.stem[:2]: path for path in sorted(FOLDER.glob("*.ipynb"))}
 read = functools.cache(Notebook.read)
 load = functools.cache(load_data)
-TINY = {"train_size": "40", "test_size": "20", "training": '["epochs=1"]'}
+TINY = {"train_size": "40", "test_size": "20", "training": "{epochs: 1}"}
 
 
 @pytest.fixture(autouse=True)
@@ -128,7 +128,7 @@ def test_a_fit_of_other_settings_and_a_measurement_of_another_attack():
     stored = plan("02", **quick)
     assert total(stored, "stitches")[1] == 0
     measured = plan("02", **quick, pgd_steps="21")
-    fitted = plan("02", **quick, fitting='["epochs=21"]')
+    fitted = plan("02", **quick, fitting="{epochs: 21}")
     assert total(measured, "stitches") == (0, sum(total(stored, "stitches")))
     assert 0 < seconds(measured, "stitches") < seconds(fitted, "stitches")
 
@@ -162,11 +162,11 @@ def training_time(**given):
 
 
 def test_training_takes_longer_with_more_of_anything():
-    least = training_time(training='["epochs=2", "attack_steps=2"]')
+    least = training_time(training="{epochs: 2, attack_steps: 2}")
     longer = [
-        training_time(training='["epochs=4", "attack_steps=2"]'),
-        training_time(training='["epochs=2", "attack_steps=4"]'),
-        training_time(training='["epochs=2", "attack_steps=2"]', seeds="2"),
+        training_time(training="{epochs: 4, attack_steps: 2}"),
+        training_time(training="{epochs: 2, attack_steps: 4}"),
+        training_time(training="{epochs: 2, attack_steps: 2}", seeds="2"),
     ]
     assert all(each > least > 0 for each in longer)
     images, steps = 1297, 20  # of digits' training images; of the attack on its 500 test images
@@ -215,7 +215,7 @@ def test_a_folder_that_is_not_there(tmp_path):
 
 def test_checkpoints_that_are_not_there(tmp_path):
     file = tmp_path / "none.pt"
-    found = plan("00", checkpoints=f'["{file}, epsilon=0", "robust-000000000000"]')
+    found = plan("00", checkpoints=f"{{{file}: {{epsilon: 0}}, robust-000000000000}}")
     assert found.absent == [
         f"the checkpoint {name}: there is no such file, and no stored network of that name."
         for name in (file, "robust-000000000000")
@@ -235,8 +235,12 @@ def photos(tmp_path):
 
 def test_published_checkpoints_are_fetched_later(photos):
     hub = "hf:madrylab/robust-imagenet-models"
-    texts = [f"{hub}/resnet18_l2_eps3.ckpt", "torchvision:resnet50, epsilon=0", f"{hub}/unknown_l2_eps3.ckpt"]
-    found = plan("00", checkpoints=str(texts).replace("'", '"'), dataset=photos)
+    known, other, unknown = (
+        f"{hub}/resnet18_l2_eps3.ckpt",
+        "torchvision:resnet50",
+        f"{hub}/unknown_l2_eps3.ckpt",
+    )
+    found = plan("00", checkpoints=f"{{{known}, {other}: {{epsilon: 0}}, {unknown}}}", dataset=photos)
     assert found.absent == []
     assert counts(found, "networks") == {
         ("photos", "torchvision:resnet18"): (1, 0),
@@ -253,7 +257,7 @@ def test_published_checkpoints_are_fetched_later(photos):
 def test_stored_networks_as_checkpoints():
     data = load("digits")
     names = [recipe.name for recipe in zoo.recipes(data, ["mlp"], [0.0, 0.1], [0])]
-    found = plan("03", checkpoints=str(names).replace("'", '"'), ground_truth="false")
+    found = plan("03", checkpoints=f"{{{', '.join(names)}}}", ground_truth="false")
     assert counts(found, "networks") == {("digits", "mlp"): (2, 0)}
     assert counts(found, "inverted sets") == {("digits", "mlp"): (4, 0)}
     assert found.absent == []
@@ -284,7 +288,7 @@ def test_what_would_stop_the_notebook_is_said_before():
         "digits has 500 test images, so that pairs can be 1 to 500, not 501."
     ]
     assert plan("00", model="resnet_tinny").absent[0].startswith("unknown model 'resnet_tinny'")
-    assert plan("00", training='["epoch=3"]').absent[0].startswith("unknown training option 'epoch'")
+    assert plan("00", training="{epoch: 3}").absent[0].startswith("unknown training option 'epoch'")
 
 
 # the command

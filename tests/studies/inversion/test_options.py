@@ -47,23 +47,12 @@ REFUSED = [
         {"precision": "float16"},
         "unknown precision 'float16'; did you mean 'bfloat16' or 'float32'? Known: float32, bfloat16.",
     ),
-    ({"iterations": "3"}, "iterations takes int, not '3'."),
-    ({"iterations": 3.0}, "iterations takes int, not 3.0."),
-    ({"iterations": True}, "iterations takes int, not True."),
-    ({"momentum": "0.5"}, "momentum takes float, not '0.5'."),
-    ({"momentum": None}, "momentum takes float, not None."),
-    ({"tolerance": "0"}, "tolerance takes float, not '0'."),
-    ({"tolerance": False}, "tolerance takes float, not False."),
-    ({"use_best": 1}, "use_best takes bool, not 1."),
-    ({"use_best": "no"}, "use_best takes bool, not 'no'."),
     ({"iterations": 0}, "iterations must be at least 1, not 0."),
-    ({"momentum": 1}, "momentum is a share in [0, 1), not 1."),
-    ({"momentum": -0.1}, "momentum is a share in [0, 1), not -0.1."),
-    ({"momentum": math.nan}, "momentum is a share in [0, 1), not nan."),
-    ({"momentum": 1.0, "optimizer": "adam"}, "momentum is a share in [0, 1), not 1.0."),
-    ({"tolerance": -1}, "tolerance must be a finite number ≥ 0, not -1."),
-    ({"tolerance": math.nan}, "tolerance must be a finite number ≥ 0, not nan."),
-    ({"tolerance": math.inf}, "tolerance must be a finite number ≥ 0, not inf."),
+    ({"momentum": 1}, "momentum must be below 1, not 1."),
+    ({"momentum": -0.1}, "momentum must be at least 0, not -0.1."),
+    ({"momentum": 1.0, "optimizer": "adam"}, "momentum must be below 1, not 1.0."),
+    ({"tolerance": -1}, "tolerance must be at least 0, not -1."),
+    ({"use_best": "no"}, "use_best must be true or false, not 'no'."),
     ({"step_size": 0}, "step_size must be above 0: images would stay as they are."),
     ({"step_size": "0/8", "optimizer": "adam"}, "step_size must be above 0: images would stay as they are."),
     ({"step_size": -0.1}, "step_size must be a finite number ≥ 0 in pixel units, not -0.1."),
@@ -134,78 +123,13 @@ def test_lengths_may_be_written_as_fractions():
     assert found == InversionOptions(step_size=1 / 16, epsilon=8 / 255)
 
 
-# by name
+# from mappings
 
 
-def test_options_by_name():
-    assert InversionOptions.of() == InversionOptions()
-    assert InversionOptions.of(**OTHER) == InversionOptions(**OTHER)
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("iteration", "unknown inversion option 'iteration'; did you mean 'iterations'"),
-        ("toleranz", "unknown inversion option 'toleranz'; did you mean 'tolerance'"),
-        ("layers", "unknown inversion option 'layers'; known: optimizer, iterations, step_size, momentum"),
-    ],
-)
-def test_an_unknown_name_is_answered_with_the_nearest(name, message):
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
-        InversionOptions.of(**{name: 3})
-
-
-# from texts
-
-
-@pytest.mark.parametrize(
-    ("text", "name", "value"),
-    [
-        ("optimizer=adam", "optimizer", "adam"),
-        ("iterations=500", "iterations", 500),
-        (" iterations = 500 ", "iterations", 500),
-        ("step_size=1/8", "step_size", 1 / 8),
-        ("step_size=0.1", "step_size", 0.1),
-        ("momentum=0.5", "momentum", 0.5),
-        ("use_best=false", "use_best", False),
-        ("use_best=True", "use_best", True),
-        ("epsilon=8/255", "epsilon", 8 / 255),
-        ("tolerance=1e-3", "tolerance", 0.001),
-        ("tolerance=0", "tolerance", 0.0),
-        ("precision=bfloat16", "precision", "bfloat16"),
-    ],
-)
-def test_options_from_texts(text, name, value):
-    found = InversionOptions.read([text])
-    assert found == {name: value}
-    assert type(found[name]) is type(value)
-
-
-def test_texts_make_options():
-    texts = ["iterations=500", "step_size=1/16", "use_best=false"]
-    found = InversionOptions.of(**InversionOptions.read(texts))
-    assert found == InversionOptions(iterations=500, step_size=1 / 16, use_best=False)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("iteration=40", "unknown inversion option 'iteration'; did you mean 'iterations'"),
-        ("iterations=many", "inversion option iterations takes int, not 'many'."),
-        ("iterations=1.5", "inversion option iterations takes int, not '1.5'."),
-        ("step_size=wide", "inversion option step_size takes float | None, not 'wide'."),
-        ("epsilon=-1", "inversion option epsilon takes float, not '-1'."),
-        ("use_best=yes", "inversion option use_best takes bool, not 'yes'."),
-        ("momentum=1/2", "inversion option momentum takes float, not '1/2'."),
-    ],
-)
-def test_texts_that_are_no_options(text, message):
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
-        InversionOptions.read([text])
-
-
-def test_a_text_without_a_value_is_answered_with_an_example_that_could_be_used():
-    with pytest.raises(ValueError, match=r"^an inversion option is written name=value") as error:
-        InversionOptions.read(["adam"])
-    (example,) = re.findall(r"such as (\S+)\)", str(error.value))
-    InversionOptions.read([example])
+def test_some_options_from_a_mapping():
+    given = {"iterations": 500, "step_size": "1/16", "use_best": False, "tolerance": 0}
+    found = InversionOptions.read(given)
+    assert found == {**given, "step_size": 1 / 16}
+    assert InversionOptions(**found) == InversionOptions(**{**given, "step_size": 1 / 16})
+    with pytest.raises(ValueError, match=r"^unknown inversion option 'toleranz'; did you mean 'tolerance'"):
+        InversionOptions.read({"toleranz": 0})

@@ -46,58 +46,26 @@ def test_the_defaults():
 # what is refused
 
 REFUSED = [
-    ({"kind": "lasso"}, "unknown kind of probe 'lasso'; known: ridge, logistic, adam."),
-    (
-        {"kind": "Logistc"},
-        "unknown kind of probe 'Logistc'; did you mean 'logistic'? Known: ridge, logistic, adam.",
-    ),
-    ({"penalty": 0}, "penalty must be a finite number above 0, not 0."),
-    ({"penalty": -0.1, "kind": "logistic"}, "penalty must be a finite number above 0, not -0.1."),
-    ({"penalty": math.inf}, "penalty must be a finite number above 0, not inf."),
-    ({"penalty": math.nan}, "penalty must be a finite number above 0, not nan."),
+    ({"kind": "lasso"}, "unknown kind 'lasso'; known: ridge, logistic, adam."),
+    ({"kind": "Logistc"}, "unknown kind 'Logistc'; did you mean 'logistic'? Known: ridge, logistic, adam."),
+    ({"penalty": 0}, "penalty must be above 0, not 0."),
+    ({"penalty": math.inf}, "penalty must be a finite number, not inf."),
+    ({"penalty": "0.1"}, "penalty must be a number, not '0.1'."),
+    ({"pool": 1}, "pool must be true or false, not 1."),
     ({"epochs": 0, "kind": "adam"}, "epochs must be at least 1, not 0."),
     ({"batch_size": 0, "kind": "adam"}, "batch_size must be at least 1, not 0."),
-    ({"learning_rate": 0, "kind": "adam"}, "learning_rate must be a finite number above 0, not 0."),
-    ({"learning_rate": -1.0, "kind": "adam"}, "learning_rate must be a finite number above 0, not -1.0."),
-    ({"learning_rate": math.inf, "kind": "adam"}, "learning_rate must be a finite number above 0, not inf."),
-    ({"learning_rate": math.nan, "kind": "adam"}, "learning_rate must be a finite number above 0, not nan."),
-    ({"seed": -1, "kind": "adam"}, "seed must be a whole number of at least 0, not -1."),
+    ({"learning_rate": 0, "kind": "adam"}, "learning_rate must be above 0, not 0."),
+    ({"seed": -1, "kind": "adam"}, "seed must be at least 0, not -1."),
     # what has no effect must be possible all the same
-    ({"penalty": 0, "kind": "adam"}, "penalty must be a finite number above 0, not 0."),
+    ({"penalty": 0, "kind": "adam"}, "penalty must be above 0, not 0."),
     ({"epochs": 0, "kind": "ridge"}, "epochs must be at least 1, not 0."),
-    ({"batch_size": -3, "kind": "logistic"}, "batch_size must be at least 1, not -3."),
-    ({"learning_rate": 0.0, "kind": "ridge"}, "learning_rate must be a finite number above 0, not 0.0."),
-    ({"seed": -2, "kind": "logistic"}, "seed must be a whole number of at least 0, not -2."),
 ]
 
 
-@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(("options", "message"), REFUSED, ids=[str(options) for options, _ in REFUSED])
 def test_what_is_refused(options, message):
     with refused(message):
         ProbeOptions(**options)
-
-
-@pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("penalty", "0.1"),
-        ("penalty", True),
-        ("pool", 1),
-        ("pool", "no"),
-        ("epochs", 2.5),
-        ("epochs", "3"),
-        ("learning_rate", "0.1"),
-        ("batch_size", 10.0),
-        ("seed", 0.5),
-        ("seed", None),
-    ],
-)
-def test_a_value_of_another_type_is_refused(name, value):
-    """Of `pool`, not even 1: what is neither True nor False would be fitted in neither way."""
-    with pytest.raises(ValueError, match=f"^{name} "):
-        ProbeOptions("ridge" if name == "penalty" else "adam", **{name: value})
 
 
 @pytest.mark.parametrize(
@@ -181,75 +149,15 @@ def test_a_label_says_what_is_not_usual(options, label):
     assert ProbeOptions(**options).label == label
 
 
-# by name
+# from mappings
 
 
-def test_options_by_name():
-    assert ProbeOptions.of() == ProbeOptions()
-    assert ProbeOptions.of(**OTHER) == ProbeOptions(**OTHER)
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("penalti", "unknown probe option 'penalti'; did you mean 'penalty'? Known: kind, penalty, pool,"),
-        ("epoch", "unknown probe option 'epoch'; did you mean 'epochs'"),
-        ("momentum", "unknown probe option 'momentum'; known: kind, penalty, pool, epochs, learning_rate,"),
-    ],
-)
-def test_an_unknown_name_is_answered_with_the_nearest(name, message):
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
-        ProbeOptions.of(**{name: 3})
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
-        ProbeOptions.read([f"{name}=3"])
-
-
-# from texts
-
-
-@pytest.mark.parametrize(
-    ("text", "name", "value"),
-    [
-        ("kind=adam", "kind", "adam"),
-        ("penalty=0.01", "penalty", 0.01),
-        ("penalty=1e-3", "penalty", 1e-3),
-        ("pool=false", "pool", False),
-        ("pool=True", "pool", True),
-        (" epochs = 20 ", "epochs", 20),
-        ("learning_rate=1", "learning_rate", 1.0),
-        ("batch_size=64", "batch_size", 64),
-        ("seed=4", "seed", 4),
-    ],
-)
-def test_options_from_texts(text, name, value):
-    found = ProbeOptions.read([text])
-    assert found == {name: value}
-    assert type(found[name]) is type(value)
-
-
-def test_texts_make_options():
-    found = ProbeOptions.of(**ProbeOptions.read(["kind=logistic", "penalty=0.1", "pool=false"]))
-    assert found == ProbeOptions("logistic", penalty=0.1, pool=False)
-    assert ProbeOptions.read([]) == {}
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("penalty=much", "probe option penalty takes float | None, not 'much'."),
-        ("pool=1", "probe option pool takes bool, not '1'."),
-        ("epochs=2.5", "probe option epochs takes int, not '2.5'."),
-        ("learning_rate=1/8", "probe option learning_rate takes float, not '1/8'."),
-        ("adam", "a probe option is written name=value (such as penalty=0.01), not 'adam'."),
-    ],
-)
-def test_texts_that_are_no_options(text, message):
-    with refused(message):
-        ProbeOptions.read([text])
-
-
-def test_the_example_of_the_message_could_be_used():
-    with pytest.raises(ValueError, match=r"such as") as error:
-        ProbeOptions.read(["ridge"])
-    (example,) = re.findall(r"such as (\S+)\)", str(error.value))
-    assert ProbeOptions.of(**ProbeOptions.read([example])).penalty == 0.01
+def test_some_options_from_a_mapping():
+    found = ProbeOptions.read({"kind": "logistic", "penalty": 1, "pool": False})
+    assert found == {"kind": "logistic", "penalty": 1.0, "pool": False}
+    assert ProbeOptions(**found) == ProbeOptions("logistic", penalty=1.0, pool=False)
+    with refused(
+        "unknown probe option 'momentum'; known: kind, penalty, pool, epochs, learning_rate, batch_size, "
+        "seed."
+    ):
+        ProbeOptions.read({"momentum": 3})

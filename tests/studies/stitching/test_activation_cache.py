@@ -6,7 +6,7 @@ from torch import nn
 
 from repsim.activations import trace
 from repsim.models import build_model
-from repsim.studies.stitching import Budget, kept, make_transform, stitch
+from repsim.studies.stitching import Budget, activation_cache, make_transform, splice
 from repsim.studies.stitching.activation_cache import cached_activations
 from repsim.support import paths
 
@@ -31,13 +31,13 @@ def stitched_at(layer, network=None):
     torch.manual_seed(0)
     network = network or build_model("resnet_tiny", SHAPE, 4, [0.5], [0.25])
     graph = trace(network.eval(), SHAPE)
-    return stitch(graph, graph, layer, layer, make_transform(graph, graph, layer, layer, seed=1))
+    return splice(graph, graph, layer, layer, make_transform(graph, graph, layer, layer, seed=1))
 
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch):
     """Three batches, the last one not full."""
-    monkeypatch.setattr(kept, "BATCH", 3)
+    monkeypatch.setattr(activation_cache, "BATCH", 3)
 
 
 def files():

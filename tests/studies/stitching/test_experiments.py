@@ -266,7 +266,7 @@ def test_two_processes_make_the_same_table_as_one(recipes, evaluation, fits, mon
 
 
 def test_an_interrupted_run_goes_on_with_the_next_stitch(recipes, evaluation, fits, monkeypatch):
-    fit, calls = stitches.fit_stitch, []
+    fit, calls = stitches.stitch, []
 
     def interrupted(*args, **options):
         calls.append(1)
@@ -274,7 +274,7 @@ def test_an_interrupted_run_goes_on_with_the_next_stitch(recipes, evaluation, fi
             raise KeyboardInterrupt
         return fit(*args, **options)
 
-    monkeypatch.setattr(stitches, "fit_stitch", interrupted)
+    monkeypatch.setattr(stitches, "stitch", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(recipes, evaluation, progress=False)
     assert [find_stitch(recipe) is not None for recipe in recipes] == [True, True, False, False]

@@ -21,8 +21,8 @@ from repsim.studies.stitching import (
     Budget,
     StitchedNetwork,
     StitchOptions,
-    fit_stitch,
     make_transform,
+    splice,
     stitch,
 )
 from repsim.studies.stitching import fitting as fitting_module
@@ -76,7 +76,7 @@ def fit(front, end, layer, data, *, other=None, labels=None, options=None, **mor
         options = StitchOptions(**(more if more.get("method") in DIRECT else {**QUICK, **more}))
     labels = data.train.labels if labels is None else labels
     images = arguments.pop("images", data.train.images)
-    return fit_stitch(front, end, layer, other or layer, images, labels, options, **arguments, progress=False)
+    return stitch(front, end, layer, other or layer, images, labels, options, **arguments, progress=False)
 
 
 def weights(stitched):
@@ -310,7 +310,7 @@ def statistics(stitched):
 
 
 def fresh(front, end, layer):
-    return stitch(front, end, layer, layer, make_transform(front, end, layer, layer))
+    return splice(front, end, layer, layer, make_transform(front, end, layer, layer))
 
 
 @pytest.mark.parametrize(
@@ -800,7 +800,7 @@ def test_fitting_on_a_transfer_set_is_standard_training_on_its_images(tiny_data)
     options = StitchOptions(**QUICK, **METHODS["transfer"], attack_ratio=0.7, seed=2)
     stitched, curve = fit(front, end, MLP, tiny_data, options=options)
     images = transfer_set(front.network, end.network, tiny_data.train.images, tiny_data.train.labels, options)
-    standard, standard_curve = fit_stitch(
+    standard, standard_curve = stitch(
         front, end, MLP, MLP, images, tiny_data.train.labels, StitchOptions(**QUICK, seed=2), progress=False
     )
     assert equal(stitched, standard)
@@ -1156,7 +1156,7 @@ def test_a_progress_bar_counts_the_epochs(tiny_data, monkeypatch):
 
     make_bar = fitting_module.progress_bar
     monkeypatch.setattr(fitting_module, "progress_bar", bar)
-    fit_stitch(
+    stitch(
         trained("mlp"),
         trained("mlp", seed=1),
         MLP,

@@ -16,7 +16,7 @@ from repsim.attacks import Attack, autoattack, run_attack
 from repsim.data import Split, load_data
 from repsim.measures import MEASURES
 from repsim.models import build_model
-from repsim.studies.stitching import StitchOptions, fit_stitch, make_transform, measuring, stitch
+from repsim.studies.stitching import StitchOptions, make_transform, measuring, splice, stitch
 from repsim.studies.stitching.measuring import MEASURED, OF_A_DONOR, Donor, measure_stitch
 from repsim.training import model_store, zoo
 
@@ -36,14 +36,14 @@ def donor_of(graph, split, attack=ATTACK):
 
 def spliced(front, end, layer, other=None, **options):
     other = other or layer
-    return stitch(front, end, layer, other, make_transform(front, end, layer, other, **options))
+    return splice(front, end, layer, other, make_transform(front, end, layer, other, **options))
 
 
 @pytest.fixture(scope="module")
 def case(tiny_data):
     """A standard front, a robust end, a transform that is not perfect, and all that is measured of them."""
     front, end = trained(), trained(epsilon=0.1)
-    stitched, _ = fit_stitch(
+    stitched, _ = stitch(
         front, end, BLOCK, BLOCK, tiny_data.train.images, tiny_data.train.labels,
         StitchOptions(epochs=6, batch_size=50, learning_rate=0.03), progress=False,
     )  # fmt: skip
@@ -237,7 +237,7 @@ def test_what_asks_for_equal_classes_is_undefined_across_tasks(tiny_data):
     fewer = tiny_data.test.labels < 4  # labels that both know
     split = Split(tiny_data.test.images[fewer], tiny_data.test.labels[fewer])
     transform = make_transform(front, end, "hidden.3", "hidden.3")
-    stitched = stitch(front, end, "hidden.3", "hidden.3", transform, cross_task=True)
+    stitched = splice(front, end, "hidden.3", "hidden.3", transform, cross_task=True)
     row = measure_stitch(stitched, donor_of(front, split), donor_of(end, split), "hidden.3", "hidden.3")
     shared = {
         "cross_entropy",
@@ -254,7 +254,7 @@ def test_the_donors_of_a_cross_task_stitch_may_know_fewer_classes_than_the_image
     network = build_model("mlp", (1, 16, 16), 4, [0.3], [0.4]).eval()
     front, end = trace(network, (1, 16, 16)), trained("mlp")
     transform = make_transform(front, end, "hidden.3", "hidden.3")
-    stitched = stitch(front, end, "hidden.3", "hidden.3", transform, cross_task=True)
+    stitched = splice(front, end, "hidden.3", "hidden.3", transform, cross_task=True)
     donors = donor_of(front, tiny_data.test), donor_of(end, tiny_data.test)
     row = measure_stitch(stitched, *donors, "hidden.3", "hidden.3")
     assert not row["accuracy_front"] > share(tiny_data.test.labels < 4)  # it may be undefined

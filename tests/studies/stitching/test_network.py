@@ -13,7 +13,7 @@ from toy_networks import Aside, randomized
 from repsim.activations import capture, trace
 from repsim.models import build_model
 from repsim.models.layers import with_normalization
-from repsim.studies.stitching import Layout, Moments, Transform, make_transform, network, stitch
+from repsim.studies.stitching import Layout, Moments, Transform, make_transform, network, splice
 from repsim.studies.stitching.network import layer_moments, layout_between
 from repsim.support.compat import torchvision
 
@@ -96,7 +96,7 @@ def test_a_network_stitched_to_itself_by_the_identity_is_itself_at_every_layer(n
         wrong = []
         for layer in graph.layers:
             transform = make_transform(graph, graph, layer, layer, initial="identity")
-            found = stitch(graph, graph, layer, layer, transform)(images)
+            found = splice(graph, graph, layer, layer, transform)(images)
             if not torch.equal(found, expected):
                 wrong.append(layer)
     assert len(graph.layers) >= 7
@@ -111,7 +111,7 @@ def test_the_flattened_identity_is_exact_too(name, layer):
     graph, images = graph_of(name), images_for()
     transform = make_transform(graph, graph, layer, layer, initial="identity", flatten=True)
     with torch.no_grad():
-        assert torch.equal(stitch(graph, graph, layer, layer, transform)(images), graph.network(images))
+        assert torch.equal(splice(graph, graph, layer, layer, transform)(images), graph.network(images))
 
 
 def test_maps_of_two_residual_networks_are_stitched_as_by_hand():
@@ -119,7 +119,7 @@ def test_maps_of_two_residual_networks_are_stitched_as_by_hand():
     layers = "layer1.0.relu2", "layer2.0.bn1"
     options = {"image_shape": SHAPE, "resize": True}
     transform = make_transform(front, end, *layers, **options)
-    stitched = stitch(front, end, *layers, transform, image_shape=SHAPE)
+    stitched = splice(front, end, *layers, transform, image_shape=SHAPE)
     with torch.no_grad():
 
         def stem(model):
@@ -142,7 +142,7 @@ def test_a_residual_network_is_stitched_to_a_transformer_as_by_hand():
     side = int((tokens - 1) ** 0.5)
     layers = "layer2.0.relu2", "encoder.layers.encoder_layer_1.add_1"
     transform = make_transform(front, end, *layers, image_shape=SHAPE, resize=True)
-    stitched = stitch(front, end, *layers, transform, image_shape=SHAPE)
+    stitched = splice(front, end, *layers, transform, image_shape=SHAPE)
     with torch.no_grad():
         x = front.relu1(front.bn1(front.conv1(front.normalize(images))))
         x = front.layer2(front.layer1(x))
@@ -159,7 +159,7 @@ def test_a_transformer_is_stitched_to_a_residual_network_as_by_hand():
     front, end, images = build("vit_tiny"), build("resnet_tiny"), images_for()
     layers = "encoder.layers.encoder_layer_1.add_1", "layer2.0.relu2"
     transform = make_transform(front, end, *layers, image_shape=SHAPE, resize=True)
-    stitched = stitch(front, end, *layers, transform, image_shape=SHAPE)
+    stitched = splice(front, end, *layers, transform, image_shape=SHAPE)
     with torch.no_grad():
         tokens = capture(front, images, layers[0])[layers[0]][:, 1:]
         side = int(tokens.shape[1] ** 0.5)
@@ -180,7 +180,7 @@ def test_batchnorm_is_read_and_written_before_its_relu():
     identity = make_transform(graph, graph, norm, norm, initial="identity")
     taken = {}
     for layer in (norm, relu):
-        stitched = stitch(graph, graph, layer, norm, identity)
+        stitched = splice(graph, graph, layer, norm, identity)
         taken[layer] = stitched.before(images)[0]
         with torch.no_grad():  # ReLU twice is ReLU once
             assert torch.equal(stitched(images), model(images))
@@ -188,9 +188,9 @@ def test_batchnorm_is_read_and_written_before_its_relu():
     assert torch.equal(taken[relu], taken[norm].relu())
     turned = Transform.of(identity.layout, -torch.eye(64), torch.zeros(64))
     with torch.no_grad():
-        read = stitch(graph, graph, norm, norm, turned)(images)
-        overwritten = stitch(graph, graph, relu, norm, turned)(images)  # nothing passes the second ReLU
-        written = stitch(graph, graph, norm, relu, identity)(images)  # no ReLU follows
+        read = splice(graph, graph, norm, norm, turned)(images)
+        overwritten = splice(graph, graph, relu, norm, turned)(images)  # nothing passes the second ReLU
+        written = splice(graph, graph, norm, relu, identity)(images)  # no ReLU follows
     assert not torch.allclose(read, overwritten)
     assert not torch.allclose(written, model(images))
 
@@ -199,7 +199,7 @@ def test_what_does_not_depend_on_the_transform_can_be_had_before_it():
     graph, images = graph_of("resnet_tiny"), images_for()
     layers = "layer1.0.conv1", "layer1.0.bn2"
     transform = make_transform(graph, graph, *layers)
-    stitched = stitch(graph, graph, *layers, transform)
+    stitched = splice(graph, graph, *layers, transform)
     before = stitched.before(images)
     captured = capture(graph, images, ["layer1.0.conv1", "relu1"])
     assert all(torch.equal(*pair) for pair in zip(before, captured.values(), strict=True))
@@ -213,11 +213,9 @@ def test_what_does_not_depend_on_the_transform_can_be_had_before_it():
 def test_only_what_is_needed_is_held():
     front, end = graph_of("resnet_tiny"), graph_of("resnet_tiny", 1)
     layers = "layer1.0.relu2", "layer2.0.relu2"
-    stitched = stitch(front, end, *layers, make_transform(front, end, *layers, resize=True))
+    stitched = splice(front, end, *layers, make_transform(front, end, *layers, resize=True))
     held = {name for name, _ in stitched.named_parameters() if not name.startswith("transform.")}
-    of_front = {
-        f"beginning.{n}" for n, _ in front.network.named_parameters() if n < "layer2" and n[:2] != "fc"
-    }
+    of_front = {f"prefix.{n}" for n, _ in front.network.named_parameters() if n < "layer2" and n[:2] != "fc"}
     of_end = {
         f"rest.{n}" for n, _ in end.network.named_parameters() if n[:6] in ("layer3", "fc.wei", "fc.bia")
     }
@@ -234,7 +232,7 @@ def test_training_the_transform_changes_nothing_else(name):
     states = [state_of(donor) for donor in (front, end)]
     layers = "layer2.0.bn1", "layer2.0.bn1"
     transform = make_transform(front, end, *layers, image_shape=SHAPE)
-    stitched = stitch(front, end, *layers, transform, image_shape=SHAPE)
+    stitched = splice(front, end, *layers, transform, image_shape=SHAPE)
     assert stitched.transform is transform
     trained = {id(weight) for weight in stitched.parameters() if weight.requires_grad}
     assert trained == {id(weight) for weight in transform.parameters()}
@@ -255,7 +253,7 @@ def test_the_donors_parts_are_in_evaluation_mode_whatever_the_mode(name):
     donor = build(name).train()
     layer = "conv_proj" if name == "vit_tiny" else "layer2.0.conv1"
     graph = trace(donor, SHAPE)
-    stitched = stitch(graph, graph, layer, layer, make_transform(graph, graph, layer, layer))
+    stitched = splice(graph, graph, layer, layer, make_transform(graph, graph, layer, layer))
     kinds = (nn.BatchNorm2d, nn.Dropout, nn.MultiheadAttention)
     frozen = [module for module in stitched.modules() if isinstance(module, kinds)]
     assert frozen
@@ -273,7 +271,7 @@ def test_the_donors_parts_are_in_evaluation_mode_whatever_the_mode(name):
 
 def test_parts_share_no_memory_with_the_donors():
     front, end = build("resnet_tiny"), build("resnet_tiny", 1)
-    stitched = stitch(
+    stitched = splice(
         front,
         end,
         "layer1.0.bn1",
@@ -292,7 +290,7 @@ def test_parts_share_no_memory_with_the_donors():
 def test_gradients_reach_the_transform_and_the_images(name):
     graph = graph_of(name)
     layers = "layer2.0.bn1", "layer2.0.bn1"
-    stitched = stitch(graph, graph, *layers, make_transform(graph, graph, *layers, initial="identity"))
+    stitched = splice(graph, graph, *layers, make_transform(graph, graph, *layers, initial="identity"))
     images = images_for().requires_grad_()
     twin = images.detach().clone().requires_grad_()
     stitched(images)[:, 3].sum().backward()
@@ -318,7 +316,7 @@ def updated(stitched, images):
 def test_what_fitting_has_changed_rebuilds_the_stitched_network(options):
     front, end, images = graph_of("resnet_tiny"), graph_of("resnet_tiny", 1), images_for(8)
     layers = "layer2.0.relu1", "layer2.0.conv1"
-    stitched = stitch(front, end, *layers, make_transform(front, end, *layers, **options))
+    stitched = splice(front, end, *layers, make_transform(front, end, *layers, **options))
     train_transform(stitched, images)
     updated(stitched, images)
     learned = {name: value.clone() for name, value in stitched.learned(with_batchnorm=True).items()}
@@ -327,7 +325,7 @@ def test_what_fitting_has_changed_rebuilds_the_stitched_network(options):
     prefix = "transform."
     state = {name.removeprefix(prefix): value for name, value in learned.items() if name.startswith(prefix)}
     layout = layout_between(front, end, *layers)
-    again = stitch(front, end, *layers, Transform.restored(layout, state))
+    again = splice(front, end, *layers, Transform.restored(layout, state))
     assert not torch.equal(again(images), expected)  # the statistics are still the donors'
     again.restore_batchnorm(learned)
     assert torch.equal(again(images), expected)
@@ -337,7 +335,7 @@ def test_what_fitting_has_changed_rebuilds_the_stitched_network(options):
 def test_without_batchnorm_only_the_transform_is_learned():
     graph, images = graph_of("resnet_tiny"), images_for()
     layers = "layer1.0.bn1", "layer1.0.bn1"
-    stitched = stitch(graph, graph, *layers, make_transform(graph, graph, *layers))
+    stitched = splice(graph, graph, *layers, make_transform(graph, graph, *layers))
     learned = stitched.learned(with_batchnorm=False)
     assert set(learned) == {"transform.full", "transform.bias"}
     expected = stitched(images)
@@ -353,7 +351,7 @@ def test_without_batchnorm_only_the_transform_is_learned():
 def test_batchnorm_layers_are_those_that_run():
     front, end = graph_of("resnet_tiny"), graph_of("resnet_tiny", 1)
     layers = "layer1.0.bn1", "layer2.0.bn1"
-    stitched = stitch(front, end, *layers, make_transform(front, end, *layers, resize=True))
+    stitched = splice(front, end, *layers, make_transform(front, end, *layers, resize=True))
     around = ["bn1", "layer1.0.bn1", "layer1.0.bn2", "layer2.0.shortcut.1"]
     after = ["layer2.0.bn2", "layer3.0.bn1", "layer3.0.bn2", "layer3.0.shortcut.1"]
     assert set(stitched.batchnorms()) == {
@@ -371,7 +369,7 @@ def test_batchnorm_layers_are_those_that_run():
 def test_with_batchnorm_folded_away_a_stitched_network_means_the_same(name):
     front, end, images = graph_of(name), graph_of(name, 1), images_for(4, shape_of(name))
     layer = list(front.layers)[len(front.layers) // 2]
-    stitched = stitch(front, end, layer, layer, make_transform(front, end, layer, layer))
+    stitched = splice(front, end, layer, layer, make_transform(front, end, layer, layer))
     state, norms = state_of(stitched), len(stitched.batchnorms())
     twin = stitched.folded(images)
     assert twin.transform is stitched.transform
@@ -408,10 +406,10 @@ def test_networks_that_cannot_be_traced_are_stitched_with_the_same_meaning(layer
     other = make_transform(*hooked, *layers, **options)
     assert torch.equal(other.weight, transform.weight)
     with torch.no_grad():
-        expected = stitch(*traced, *layers, transform)(images)
+        expected = splice(*traced, *layers, transform)(images)
         for front in (traced[0], hooked[0]):
             for end in (traced[1], hooked[1]):
-                assert torch.equal(stitch(front, end, *layers, transform)(images), expected)
+                assert torch.equal(splice(front, end, *layers, transform)(images), expected)
 
 
 # -- transforms between layers ------------------------------------------------------------------------------
@@ -482,7 +480,7 @@ def test_matches_of_a_network_with_itself_are_the_identity():
     found = make_transform(graph, graph, *layers, initial="pseudo_inverse", images=images)
     torch.testing.assert_close(found.weight, torch.eye(16), atol=1e-4, rtol=0)
     with torch.no_grad():
-        answers = stitch(graph, graph, *layers, found)(images)
+        answers = splice(graph, graph, *layers, found)(images)
         torch.testing.assert_close(answers, graph.network(images), atol=1e-3, rtol=1e-3)
     for mask in ("semi_match", "absolute_semi_match"):
         masked = make_transform(graph, graph, *layers, mask=mask, images=images)
@@ -513,7 +511,7 @@ def test_unknown_layers_are_refused_with_the_nearest():
         with pytest.raises(ValueError, match=message):
             make_transform(graph, graph, *layers)
         with pytest.raises(ValueError, match=message):
-            stitch(graph, graph, *layers, transform)
+            splice(graph, graph, *layers, transform)
 
 
 def test_layers_that_do_not_fit_are_named():
@@ -542,8 +540,8 @@ def test_a_transform_for_other_shapes_is_refused():
     with refused(
         "the transform is from (8, 16, 16) to (8, 16, 16), the layers are (16, 8, 8) and (16, 8, 8)."
     ):
-        stitch(graph, graph, "layer2.0.relu2", "layer2.0.relu2", transform)
-    assert stitch(graph, graph, "bn1", "layer1.0.bn2", transform).transform is transform  # shapes are enough
+        splice(graph, graph, "layer2.0.relu2", "layer2.0.relu2", transform)
+    assert splice(graph, graph, "bn1", "layer1.0.bn2", transform).transform is transform  # shapes are enough
 
 
 def test_donors_of_different_class_counts_are_refused_unless_the_task_is_crossed():
@@ -555,8 +553,8 @@ def test_donors_of_different_class_counts_are_refused_unless_the_task_is_crossed
             f"the front tells {classes[0]} classes apart, the end {classes[1]}: cross_task=True stitches "
             "them all the same, and the result answers with the end's classes."
         ):
-            stitch(one, other, *layers, transform)
-        crossed = stitch(one, other, *layers, transform, cross_task=True)
+            splice(one, other, *layers, transform)
+        crossed = splice(one, other, *layers, transform, cross_task=True)
         assert crossed(images).shape == (4, classes[1])
 
 
@@ -567,7 +565,7 @@ def test_donors_for_images_of_different_shapes_are_refused():
     transform = Transform(Layout((16, 8, 8), (8, 8, 8)))
     for cross_task in (False, True):
         with refused("the front takes images of shape (3, 16, 16), the end of shape (3, 8, 8)."):
-            stitch(front, end, *layers, transform, cross_task=cross_task)
+            splice(front, end, *layers, transform, cross_task=cross_task)
 
 
 def test_networks_need_an_image_shape_and_traced_ones_do_not():
@@ -580,12 +578,12 @@ def test_networks_need_an_image_shape_and_traced_ones_do_not():
         with refused(message):
             make_transform(front, end, *layers)
         with refused(message):
-            stitch(front, end, *layers, transform)
+            splice(front, end, *layers, transform)
         given = make_transform(front, end, *layers, image_shape=SHAPE)
         assert torch.equal(given.weight, transform.weight)
         images = images_for()
-        stitched = stitch(front, end, *layers, transform, image_shape=SHAPE)
-        assert torch.equal(stitched(images), stitch(graph, graph, *layers, transform)(images))
+        stitched = splice(front, end, *layers, transform, image_shape=SHAPE)
+        assert torch.equal(stitched(images), splice(graph, graph, *layers, transform)(images))
 
 
 def test_a_layer_on_which_the_end_does_not_depend_is_refused():
@@ -595,8 +593,8 @@ def test_a_layer_on_which_the_end_does_not_depend_is_refused():
         for layers in (("flatten", "aside"), ("aside", "flatten"))
     )
     with refused("the network's output does not depend on layer 'aside'."):
-        stitch(graph, graph, "flatten", "aside", to_aside)
-    assert stitch(graph, graph, "aside", "flatten", from_aside)(images_for()).shape == (4, 3)
+        splice(graph, graph, "flatten", "aside", to_aside)
+    assert splice(graph, graph, "aside", "flatten", from_aside)(images_for()).shape == (4, 3)
 
 
 def test_counting_classes_leaves_a_network_as_it_is():
@@ -613,7 +611,7 @@ def test_batchnorm_without_running_statistics_is_not_folded():
     )
     with pytest.warns(UserWarning, match="depends on the other images in its batch"):
         graph = trace(network.eval(), (1, 8, 8))
-    stitched = stitch(graph, graph, "0", "0", make_transform(graph, graph, "0", "0", initial="identity"))
+    stitched = splice(graph, graph, "0", "0", make_transform(graph, graph, "0", "0", initial="identity"))
     images = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         torch.testing.assert_close(stitched.folded(images)(images), network(images))

@@ -117,28 +117,19 @@ NEAREST = {
 REFUSED = [
     *(({field: wrong}, message) for field, (wrong, message) in NEAREST.items()),
     *(
-        ({field: least - 1}, f"{field} must be at least {least}, not {least - 1}.")
-        for field, least in {
-            "epochs": 1,
-            "batch_size": 1,
-            "attack_steps": 1,
-            "rank": 0,
-            "save_every": 0,
-        }.items()
+        ({field: 0}, f"{field} must be at least 1, not 0.")
+        for field in ("epochs", "batch_size", "attack_steps")
     ),
+    *(({field: -1}, f"{field} must be at least 0, not -1.") for field in ("rank", "save_every")),
     *(
-        ({field: -0.5}, f"{field} must be a finite number ≥ 0, not -0.5.")
-        for field in ("ridge", "beta", "learning_rate", "weight_decay", "l1")
+        ({field: -0.5}, f"{field} must be at least 0, not -0.5.")
+        for field in ("ridge", "beta", "learning_rate", "weight_decay", "l1", "attack_ratio")
     ),
-    ({"l1": math.nan}, "l1 must be a finite number ≥ 0, not nan."),
-    ({"temperature": 0}, "temperature must be a finite number above 0, not 0."),
-    ({"temperature": -2.0}, "temperature must be a finite number above 0, not -2.0."),
-    ({"temperature": math.nan}, "temperature must be a finite number above 0, not nan."),
+    ({"l1": math.nan}, "l1 must be a finite number, not nan."),
+    ({"temperature": 0}, "temperature must be above 0, not 0."),
     ({"cka_weight": math.inf}, "cka_weight must be a finite number, not inf."),
-    ({"attack_ratio": 1.5}, "attack_ratio is a share of each batch in [0, 1], not 1.5."),
-    ({"attack_ratio": -0.1}, "attack_ratio is a share of each batch in [0, 1], not -0.1."),
+    ({"attack_ratio": 1.5}, "attack_ratio must be at most 1, not 1.5."),
     ({"epsilon": 0.1}, "method='standard' makes no attack: epsilon must be 0, not 0.1."),
-    ({"epsilon": "8/255"}, "method='standard' makes no attack: epsilon must be 0, not 8/255."),
     *(
         (
             {"method": method, "epsilon": 0.1},
@@ -343,15 +334,10 @@ def test_radii_and_steps_may_be_written_as_fractions():
 # by name
 
 
-def test_options_by_name():
-    assert StitchOptions.of() == StitchOptions()
-    assert StitchOptions.of(**PGD, epochs=3) == StitchOptions(**PGD, epochs=3)
-
-
 def test_an_unknown_name_is_answered_with_the_nearest():
     message = "unknown stitching option 'epoch'; did you mean 'epochs' or 'epsilon'?"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
-        StitchOptions.of(epoch=3)
+        StitchOptions(epoch=3)
     with pytest.raises(
         ValueError, match=r"^unknown stitching option 'betas'; did you mean 'beta' or 'targets'\?"
     ):
@@ -374,51 +360,13 @@ def test_but_checks_and_normalises():
         StitchOptions(**PGD).but(method="least_squares")
 
 
-# from texts
+# from mappings
 
 
-@pytest.mark.parametrize(
-    ("text", "name", "value"),
-    [
-        ("epochs=40", "epochs", 40),
-        (" epochs = 40 ", "epochs", 40),
-        ("learning_rate=1e-3", "learning_rate", 0.001),
-        ("cka_weight=-1", "cka_weight", -1.0),
-        ("epsilon=8/255", "epsilon", 8 / 255),
-        ("step_size=2/255", "step_size", 2 / 255),
-        ("step_size=0.01", "step_size", 0.01),
-        ("flatten=true", "flatten", True),
-        ("augment=False", "augment", False),
-        ("method=pgd", "method", "pgd"),
-        ("targets=soft_12", "targets", "soft_12"),
-        ("seed=2", "seed", 2),
-    ],
-)
-def test_options_from_texts(text, name, value):
-    found = StitchOptions.read([text])
-    assert found == {name: value}
-    assert type(found[name]) is type(value)
-
-
-def test_texts_make_options():
-    texts = ["method=pgd", "epsilon=8/255", "epochs=3", "rank=2"]
-    assert StitchOptions.of(**StitchOptions.read(texts)) == StitchOptions(
-        method="pgd", epsilon=8 / 255, epochs=3, rank=2
-    )
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("epochs", "a stitching option is written name=value (such as epochs=40), not 'epochs'."),
-        ("epocs=40", "unknown stitching option 'epocs'; did you mean 'epochs' or 'epsilon'? Known: flatten"),
-        ("epochs=many", "stitching option epochs takes int, not 'many'."),
-        ("rank=1.5", "stitching option rank takes int, not '1.5'."),
-        ("epsilon=-1", "stitching option epsilon takes float, not '-1'."),
-        ("step_size=wide", "stitching option step_size takes float | None, not 'wide'."),
-        ("resize=yes", "stitching option resize takes bool, not 'yes'."),
-    ],
-)
-def test_texts_that_are_no_options(text, message):
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
-        StitchOptions.read([text])
+def test_some_options_from_a_mapping():
+    given = {"method": "pgd", "epsilon": "8/255", "step_size": "2/255", "cka_weight": -1, "flatten": True}
+    found = StitchOptions.read(given)
+    assert found == {**given, "epsilon": 8 / 255, "step_size": 2 / 255, "cka_weight": -1.0}
+    assert StitchOptions(**found).attack == Attack(8 / 255, "linf", 10, 2 / 255)
+    with pytest.raises(ValueError, match=r"^unknown stitching option 'epocs'; did you mean 'epochs'"):
+        StitchOptions.read({"epocs": 40})

@@ -65,14 +65,14 @@ def shared(tiny_data):
 @pytest.fixture
 def fits(monkeypatch):
     """What was fitted, in a list of stitched networks."""
-    fit, found = stitches.fit_stitch, []
+    fit, found = stitches.stitch, []
 
     def kept(*args, **options):
         result = fit(*args, **options)
         found.append(result[0])
         return result
 
-    monkeypatch.setattr(stitches, "fit_stitch", kept)
+    monkeypatch.setattr(stitches, "stitch", kept)
     return found
 
 
@@ -183,13 +183,13 @@ def test_an_attack_of_another_step_size_is_another_circumstance(tiny_data, share
 
 def test_a_stitch_is_fitted_on_training_images_and_measured_on_test_images(tiny_data, shared, monkeypatch):
     """The reference code fits and evaluates direct matches on the same images (errata 6)."""
-    fit, given = stitches.fit_stitch, []
+    fit, given = stitches.stitch, []
 
     def watched(*args, **options):
         given.append(args[4])
         return fit(*args, **options)
 
-    monkeypatch.setattr(stitches, "fit_stitch", watched)
+    monkeypatch.setattr(stitches, "stitch", watched)
     obtain_stitch(recipe_on(tiny_data, method="pseudo_inverse"), shared)
     (images,) = given
     assert torch.equal(images, tiny_data.train.images)
