@@ -544,7 +544,7 @@ def test_gradients_flow_to_the_value_that_is_given(name, layer):
 # -- refusals -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("cut", ["beginning", "ending"])
+@pytest.mark.parametrize("cut", ["prefix", "suffix"])
 def test_an_unknown_layer_is_refused_and_the_nearest_named(cut):
     _, graph = graph_of("mlp")
     with pytest.raises(ValueError, match="unknown layer") as error:

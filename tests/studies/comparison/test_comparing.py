@@ -197,6 +197,7 @@ def test_what_the_package_offers_is_there():
 # -- layers -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("layers", ["blocks", "all"])
 def test_each_layer_is_compared_with_its_namesake(images, layers):
     models = [trained(epsilon, architecture="resnet_tiny") for epsilon in (0.0, 0.1)]
@@ -425,6 +426,7 @@ def test_intervals_are_around_the_values(noisy):
         assert (table["value"] < table["high"]).all()
 
 
+@pytest.mark.slow
 def test_an_interval_is_that_of_its_pair_and_measure(noisy):
     models = three()[:2]
     table = compared(
@@ -439,6 +441,7 @@ def test_an_interval_is_that_of_its_pair_and_measure(noisy):
         assert row.low < row.value <= row.high
 
 
+@pytest.mark.matrix("cka", "agreement")
 @pytest.mark.parametrize("measure", ["cka", "procrustes", "cknna(k=5)", "agreement", "accuracy_difference"])
 def test_the_null_is_that_of_permuted_images(noisy, measure):
     models = three()[:2]
@@ -510,6 +513,7 @@ def test_fewer_images_than_any_measure_takes(images, count):
     assert table["value"].item() == pytest.approx((one == other).double().mean().item())
 
 
+@pytest.mark.slow
 def test_of_all_measures_those_that_are_not_defined_have_a_note(images, monkeypatch):
     quick = {name: each for name, each in {**MEASURES, **PREDICTION_MEASURES}.items() if name != "rtd"}
     monkeypatch.setattr("repsim.studies.comparison.values.EVERY", quick)
@@ -546,6 +550,7 @@ def test_what_a_measure_warns_of_is_a_note(noisy):
     assert (table["note"] != "").any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"permutations": 2}, {"intervals": True}])
 def test_what_a_measure_warns_of_is_a_note_whatever_is_beside_it(noisy, options):
     """Warnings are errors here: one that is in the table already is not given a second time."""

@@ -278,6 +278,7 @@ def test_predictions_are_those_of_the_group(noisy, by):
 # -- independent of one another -----------------------------------------------------------------------------
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("size", [None, 25])
 @pytest.mark.parametrize("measure", ["cka_debiased", "jaccard(k=5)", "agreement"])
 def test_what_is_found_in_a_group_is_not_a_matter_of_the_others(noisy, measure, size):
@@ -457,6 +458,7 @@ def test_images_that_are_all_the_same_to_a_model(few):
 MANY = ["cka_debiased", "cca_mean", "jaccard", "cknna(k=3)", "permutation_angular", "agreement"]
 
 
+@pytest.mark.matrix("agreement-True-5", "5-agreement-True")
 @pytest.mark.parametrize("size", [None, 2, 5, 30])
 @pytest.mark.parametrize(
     ("by", "match_classes"),
@@ -477,6 +479,7 @@ def test_no_value_is_missing_without_a_word(few, by, size, match_classes):
 # -- on other images ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_groups_of_adversarial_images_are_those_of_the_first_model(few):
     models = three()
     table = grouped(
@@ -497,6 +500,7 @@ def test_groups_of_adversarial_images_are_those_of_the_first_model(few):
     assert table["value"].notna().sum() > len(table) / 2
 
 
+@pytest.mark.slow
 def test_groups_of_inverted_images_are_by_the_labels_of_their_targets(tiny_data, pairs, sets):
     """Erratum 15."""
     options = {"size": None, "inputs": "inverted", "pairs": pairs, "sets": sets}
@@ -555,6 +559,7 @@ def test_recompute_computes_again(few, computed):
     assert len(computed) == 2
 
 
+@pytest.mark.matrix("change1", "change4")
 @pytest.mark.parametrize(
     "change",
     [

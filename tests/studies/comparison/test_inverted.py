@@ -206,6 +206,7 @@ def test_stir_compares_what_the_second_sees_in_the_targets_and_in_the_inverted_i
     assert table["value"].nunique() == 9
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("measure", ["pwcca", "linear_regression"])
 def test_stir_of_an_asymmetric_measure_takes_the_targets_first(tiny_data, home, measure):
     """m(b(X), b(X′)), as its documentation says."""
@@ -228,6 +229,7 @@ def test_stir_of_an_asymmetric_measure_takes_the_targets_first(tiny_data, home, 
     assert max(differences) > 1e-3
 
 
+@pytest.mark.slow
 def test_a_model_agrees_with_itself_on_well_inverted_images(tiny_data, pairs, home):
     models = [trained(), trained(0.1)]
     options = InversionOptions(iterations=300, tolerance=0.02)
@@ -349,6 +351,7 @@ def test_inverted_images_that_began_as_noise(tiny_data, pairs, sets, from_noise)
         )
 
 
+@pytest.mark.slow
 def test_sets_of_another_layer(tiny_data, pairs, home):
     models = [trained(), trained(0.1)]
     message = "the images of {} were inverted at layer {!r}; the comparison is of {!r}."

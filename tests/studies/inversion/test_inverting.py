@@ -166,6 +166,7 @@ def compiled(monkeypatch):
 # the published loop
 
 
+@pytest.mark.matrix("0.1-options0", "options0-0.1")
 @pytest.mark.parametrize("options", [{}, {"use_best": False}, {"momentum": 0.5, "step_size": 0.5}])
 @pytest.mark.parametrize("epsilon", [0.0, 0.1])
 def test_takes_the_published_steps(tiny_data, epsilon, options):
@@ -181,6 +182,7 @@ def test_takes_the_published_steps(tiny_data, epsilon, options):
     assert (found.images - seeds).flatten(1).norm(dim=1).min() > 0.1
 
 
+@pytest.mark.matrix("Inplace-bn1", "Branching-None")
 @pytest.mark.parametrize(
     ("kind", "path"),
     [(Inplace, "conv"), (Inplace, "bn1"), (Inplace, "fc"), (Branching, "conv2"), (Branching, None)],
@@ -273,6 +275,7 @@ def test_adam_is_torchs_followed_by_clamping(tiny_data, step_size):
 # one image and the others
 
 
+@pytest.mark.matrix("momentum-0.2", "0.2-momentum")
 @pytest.mark.parametrize("optimizer", ["momentum", "adam"])
 @pytest.mark.parametrize("tolerance", [0.0, 0.2])
 def test_results_depend_neither_on_the_batch_size_nor_on_the_others(tiny_data, optimizer, tolerance):
@@ -289,6 +292,7 @@ def test_results_depend_neither_on_the_batch_size_nor_on_the_others(tiny_data, o
     torch.testing.assert_close(some.images, together.images[order], rtol=0, atol=1e-4)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("tolerance", [0.0, 0.3])
 def test_the_curve_is_the_mean_over_images(tiny_data, tolerance):
     seeds, targets = pair(tiny_data)
@@ -431,6 +435,7 @@ def test_a_gradient_of_zero_leaves_images_where_they_are(optimizer, use_best):
 # options
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "more"),
     [
@@ -533,6 +538,7 @@ def test_a_network_is_compiled_once_up_to_the_layer_for_one_size_of_batch(compil
     assert reads == [COUNT] * 5 * 2
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("options", [ALL, {"tolerance": 0.3}, {"precision": "bfloat16", **ALL}])
 def test_a_compiled_network_gives_the_same(tiny_data, compiled, options):
     """Though what it gives is gone with the next call."""
@@ -594,6 +600,7 @@ def test_a_reader_is_a_frozen_copy(tiny_data):
 # what is left alone
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("kind", [Inplace, Branching])
 @pytest.mark.parametrize("options", [{}, {"optimizer": "adam"}, {"precision": "bfloat16"}])
 def test_the_model_the_images_and_the_random_state_are_untouched(kind, options):
@@ -797,6 +804,7 @@ def test_a_gradient_that_is_not_a_number():
         run(Root().eval(), torch.full((1, 1, 4, 4), 0.5), torch.ones(1, 1, 4, 4))
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(("iterations", "noticed"), [(4, 4), (15, 10)])
 @pytest.mark.parametrize("use_best", [True, False])
 def test_images_that_diverge_on_the_way(iterations, noticed, use_best):

@@ -123,6 +123,7 @@ def objective(weight, bias, features, labels, penalty):
     return loss + penalty * mean_variance(features) / 2 * (weight**2).sum()
 
 
+@pytest.mark.matrix
 @shapes
 @pytest.mark.parametrize("penalty", [1e-3, 0.1])
 @pytest.mark.parametrize("classes", [2, 3])
@@ -154,6 +155,7 @@ def by_scikit_learn(features, labels, classes, penalty):
     return torch.from_numpy(weight), torch.from_numpy(bias - weight @ x.mean(0))
 
 
+@pytest.mark.matrix
 @shapes
 @pytest.mark.parametrize("penalty", [1e-3, 0.1])
 @pytest.mark.parametrize("classes", [2, 3])
@@ -174,6 +176,7 @@ def test_logistic_is_scikit_learns(shape, penalty, classes):
     assert best - 1e-7 < own < best + 2e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [3, 10])
 def test_logistic_reaches_the_minimum_where_classes_can_be_separated(classes):
     """There slopes are small long before; what is answered to other inputs must not hang on when it ends."""
@@ -204,6 +207,7 @@ def rotation(d, seed):
     return torch.linalg.qr(torch.randn(d, d, generator=generator(seed), dtype=torch.float64))[0]
 
 
+@pytest.mark.matrix("tall-ridge", "ridge-tall", "wide-logistic", "logistic-wide")
 @pytest.mark.parametrize("kind", CLOSED)
 @shapes
 @settings(max_examples=25)
@@ -218,6 +222,7 @@ def test_scale_shift_and_rotation_make_no_difference(kind, shape, power, shift, 
     assert difference.abs().max() < (1e-3 if kind == "ridge" else 1e-2)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("kind", CLOSED)
 @shapes
 @pytest.mark.parametrize("value", [0.0, 0.1, -1e4])
@@ -280,6 +285,7 @@ def orders(monkeypatch):
     return found
 
 
+@pytest.mark.matrix
 @shapes
 @pytest.mark.parametrize(("batch_size", "seed"), [(7, 0), (7, 3), (1024, 1)])
 def test_adam_is_plain_training_of_a_linear_layer(shape, batch_size, seed, orders):

@@ -147,6 +147,7 @@ def test_fitting_is_plain_training_of_a_linear_layer(tiny_data, optimizer):
     assert curve["loss"].tolist() == pytest.approx(losses, rel=1e-4)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     "options",
     [
@@ -214,6 +215,7 @@ def test_the_cka_of_constant_values_is_zero_and_has_a_gradient():
 # -- what comes back ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [name for name in METHODS if name not in DIRECT and name != "trades"])
 def test_the_loss_falls(tiny_data, method):
     _, curve = fit(trained(), trained(seed=1), BLOCK, tiny_data, **{**METHODS[method], "epochs": 4})
@@ -260,6 +262,7 @@ def unusual(network, seed):
     return twin
 
 
+@pytest.mark.matrix("pgd with batchnorm", "pseudo_inverse", "transfer")
 @pytest.mark.parametrize("method", [*METHODS, "pgd with batchnorm", "trades with batchnorm"])
 def test_donors_are_bitwise_what_they_were(tiny_data, method):
     name, _, updates = method.partition(" with ")
@@ -299,6 +302,7 @@ def fresh(front, end, layer):
     return splice(front, end, layer, layer, make_transform(front, end, layer, layer))
 
 
+@pytest.mark.matrix("trades-2")
 @pytest.mark.parametrize(
     ("method", "passes"),
     [("standard", 1), ("pgd", 1), ("trades", 2), ("transfer", 1), ("soft", 1), ("cka", 1)],
@@ -317,6 +321,7 @@ def test_batchnorm_sees_each_batch_where_it_is_to_be_updated(tiny_data, method, 
             assert not torch.equal(value, after[name]), name
 
 
+@pytest.mark.matrix("pgd")
 @pytest.mark.parametrize("method", ["standard", "pgd", "trades", "transfer"])
 def test_batchnorm_is_left_alone_by_default(tiny_data, method):
     front, end = trained(), trained(seed=1)
@@ -350,6 +355,7 @@ def runs(monkeypatch):
     return counted
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("layer", [BLOCK, INSIDE])
 @pytest.mark.parametrize(
     "options", [{}, {"cka_weight": -1.0, "targets": "soft_12"}, METHODS["transfer"]], ids=str
@@ -367,6 +373,7 @@ def test_kept_and_recomputed_activations_give_the_same_transform(tiny_data, laye
     assert curve["loss"].tolist() == pytest.approx(recomputed_curve["loss"].tolist(), rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("budget", "files", "again"),
     [
@@ -401,6 +408,7 @@ def test_files_of_activations_go_when_fitting_fails(tiny_data):
     assert list((paths.data() / "cache").iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "kept"),
     [
@@ -452,6 +460,7 @@ def test_donors_run_only_where_a_loss_needs_them(tiny_data):
 # -- seeds --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.matrix("pgd")
 @pytest.mark.parametrize("method", ["standard", "pgd", "trades", "transfer"])
 def test_a_seed_decides_everything_and_the_callers_random_state_stays(tiny_data, method):
     front, end = trained("mlp"), trained("mlp", seed=1)
@@ -506,6 +515,7 @@ def test_images_that_do_not_fill_a_batch_are_left_out_unless_there_are_no_others
         assert len(torch.cat(seen).unique(dim=0)) > 180
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -524,6 +534,7 @@ def test_an_option_of_training_changes_the_transform(tiny_data, options):
     assert not torch.allclose(weights(usual), weights(other))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", [BLOCK, INSIDE])
 def test_the_cka_weight_drives_values_apart_above_zero_and_together_below(tiny_data, layer):
     front, end = trained(), trained(epsilon=0.1)
@@ -540,6 +551,7 @@ def test_the_cka_weight_drives_values_apart_above_zero_and_together_below(tiny_d
     assert together > usual + 0.02
 
 
+@pytest.mark.slow
 def test_images_are_augmented_where_the_data_set_has_that(tiny_data):
     front, end = trained("mlp"), trained("mlp", seed=1)
     plain, _ = fit(front, end, MLP, tiny_data)
@@ -564,6 +576,7 @@ def test_no_share_of_adversarial_images_is_standard_training(tiny_data):
         assert equal(standard, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -598,6 +611,7 @@ def test_the_share_of_each_batch_that_is_asked_for_is_attacked(tiny_data, monkey
     assert sizes == [15] * 12
 
 
+@pytest.mark.slow
 def test_adversarial_training_makes_a_stitched_network_more_robust(tiny_data):
     front, end = trained(), trained(epsilon=0.1)
     split = tiny_data.train
@@ -634,6 +648,7 @@ def changed_images(attacked, data, front, end, **options):
     return images, changed
 
 
+@pytest.mark.matrix("both-0.5", "0.5-both")
 @pytest.mark.parametrize("attacked", ["front", "end", "both"])
 @pytest.mark.parametrize("ratio", [1.0, 0.5, 0.1])
 def test_a_transfer_set_changes_the_share_that_is_asked_for(tiny_data, attacked, ratio):
@@ -654,6 +669,7 @@ def test_a_transfer_set_of_the_l2_norm_is_within_its_ball(tiny_data):
     assert (images - tiny_data.train.images).flatten(1).norm(dim=1).max() <= 1.5 + 1e-4
 
 
+@pytest.mark.slow
 def test_a_transfer_set_fools_the_donor_that_is_attacked(tiny_data):
     """Images made to fool a network fool it more than images made to fool another one."""
     front, end = trained(), trained("mlp")
@@ -665,6 +681,7 @@ def test_a_transfer_set_fools_the_donor_that_is_attacked(tiny_data):
         assert accuracy(donor.network, own, labels) < accuracy(donor.network, other, labels) - 0.1
 
 
+@pytest.mark.slow
 def test_a_transfer_set_of_both_is_half_of_each(tiny_data):
     front, end = trained(), trained("mlp")
     labels = tiny_data.train.labels
@@ -712,6 +729,7 @@ def test_a_transfer_set_attacks_multi_label_data(tiny_data):
 # -- the transform ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("method", ["standard", "pgd"])
 def test_a_low_rank_stays_low(tiny_data, method):
     front, end = trained(), trained(seed=1)
@@ -720,6 +738,7 @@ def test_a_low_rank_stays_low(tiny_data, method):
     assert curve["loss"].iloc[-1] < curve["loss"].iloc[0]
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("mask", ["semi_match", "absolute_semi_match", "random_permutation"])
 def test_a_mask_stays_on(tiny_data, mask):
     """With weight decay, which would move weights that are not in use too."""
@@ -733,6 +752,7 @@ def test_a_mask_stays_on(tiny_data, mask):
     assert curve["loss"].iloc[-1] < curve["loss"].iloc[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -763,6 +783,7 @@ def test_flattened_values_are_mapped_each_to_each(tiny_data):
     assert curve["loss"].iloc[-1] < 0.9 * curve["loss"].iloc[0]
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("method", ["standard", "least_squares"])
 def test_maps_of_other_sizes_are_resized(tiny_data, method):
     front, end = trained(), trained(seed=1)
@@ -802,6 +823,7 @@ def test_a_pseudo_inverse_match_is_least_squares_on_all_rows(tiny_data):
     assert len(curve) == 0
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("method", DIRECT)
 def test_direct_matching_looks_at_the_images_only(tiny_data, method):
     front, end = trained(), trained(epsilon=0.1)
@@ -816,6 +838,7 @@ def test_direct_matching_looks_at_the_images_only(tiny_data, method):
 # -- multi-label data ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, METHODS["soft"], METHODS["pgd"], METHODS["transfer"]], ids=str)
 def test_multi_label_data_are_fitted_with_every_kind_of_loss(tiny_data, options):
     front, end = trained("mlp"), trained("mlp", seed=1)
@@ -861,6 +884,7 @@ class Watchful(nn.Module):
         return self.classifier(self.hidden(x))
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     "options",
     [{}, METHODS["cka"], {**METHODS["pgd"], "epochs": 1, "attack_steps": 1}, METHODS["pseudo_inverse"]],
@@ -995,6 +1019,7 @@ def test_a_progress_bar_counts_the_epochs(tiny_data, monkeypatch):
     assert bars == [(2, "stitch", "epoch", True)]
 
 
+@pytest.mark.matrix("pgd-no_grad", "no_grad-pgd")
 @pytest.mark.parametrize("name", ["standard", "pgd", "trades", "soft", "cka", "pseudo_inverse"])
 @pytest.mark.parametrize("without", [torch.no_grad, torch.inference_mode])
 def test_fitting_needs_no_gradients_of_the_callers(tiny_data, without, name):

@@ -88,6 +88,7 @@ def train_transform(stitched, images, steps=3):
 # -- exactness ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.matrix("resnet_tiny", "mlp")
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_network_stitched_to_itself_by_the_identity_is_itself_at_every_layer(name):
     graph, images = graph_of(name), images_for(2, shape_of(name))
@@ -354,6 +355,7 @@ def test_batchnorm_layers_are_those_that_run():
 # -- a faster twin ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.matrix("resnet_tiny", "untraceable")
 @pytest.mark.parametrize("name", ["resnet_tiny", "wrn_tiny", "vgg_tiny", "densenet", "untraceable"])
 def test_with_batchnorm_folded_away_a_stitched_network_means_the_same(name):
     front, end, images = graph_of(name), graph_of(name, 1), images_for(4, shape_of(name))
