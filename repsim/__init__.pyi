@@ -6,7 +6,7 @@ from .measures import compare
 from .studies.cka_maps import layer_cka
 from .studies.inversion import invert
 from .studies.stitching import stitch
-from .training.loading import load_model
+from .training import load_model
 
 __version__: str
 

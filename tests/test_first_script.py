@@ -1,7 +1,13 @@
 """A first script, which knows `repsim` alone, plain torch networks and tensors."""
 
+import ast
 import importlib
 import inspect
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +15,7 @@ from torch import nn
 
 import repsim
 
+PACKAGE = Path(repsim.__file__).parent
 SHAPE = (1, 16, 16)
 
 
@@ -80,6 +87,32 @@ def test_images_are_attacked(networks, images, labels):
     assert losses[1] > losses[0]
     moved = repsim.attack(networks[0], images, labels, 0.5, "l2", name="fgsm") - images
     assert moved.flatten(1).norm(dim=1).max() <= 0.5 + 1e-5
+
+
+def test_layers_are_compared_without_what_is_slow_to_import():
+    """Its import costs little more than torch's: what others take a second for is not among it."""
+    slow = (
+        "torch._dynamo torchvision scipy.stats scipy.optimize sklearn matplotlib ripser robustness sympy PIL"
+    )
+    code = f"""
+        import sys
+        import torch
+        before = set(sys.modules)
+        from repsim import capture, compare, layer_cka, layers
+        print(*(set({slow.split()}) & (set(sys.modules) - before)))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize("stub", sorted(PACKAGE.rglob("__init__.pyi")), ids=lambda stub: stub.parent.name)
+def test_rooms_have_what_their_stubs_list(stub):
+    room = importlib.import_module(".".join(stub.parent.relative_to(PACKAGE.parent).parts))
+    (listed,) = re.findall(r"__all__ = (\[.*?\])", stub.read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert room.__all__ == sorted(ast.literal_eval(listed))
+    assert all(getattr(room, name) is not None for name in room.__all__)
 
 
 def test_names_are_what_their_rooms_have_and_say_what_they_do():

@@ -5,23 +5,6 @@ sum (`layer1.0.add`). They are read from a graph of the network's operations, wh
 given what the network gives; else by hooks, which see no sums.
 """
 
-from repsim.activations.folding import fold_batchnorm
-from repsim.activations.layer_graph import Layer, LayerGraph, Layers, Layout, Suffix
-from repsim.activations.observing import Observation, Observer
-from repsim.activations.rows import as_rows
-from repsim.activations.tracing import capture, layers, trace
+import lazy_loader
 
-__all__ = [
-    "Layer",
-    "LayerGraph",
-    "Layers",
-    "Layout",
-    "Observation",
-    "Observer",
-    "Suffix",
-    "as_rows",
-    "capture",
-    "fold_batchnorm",
-    "layers",
-    "trace",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

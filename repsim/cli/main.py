@@ -149,8 +149,8 @@ def _evaluate(chosen: argparse.Namespace) -> int:
     from repsim.attacks import make_attack
     from repsim.data import load_data
     from repsim.studies.models.evaluation import transfer_table
+    from repsim.training import robust_accuracy
     from repsim.training.loading import describe, is_foreign, load_models
-    from repsim.training.loop import robust_accuracy
     from repsim.training.model_store import stored_model
 
     attacks = [

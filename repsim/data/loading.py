@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from repsim.data import downloads, embedded  # noqa: F401 (loaders become known in the order in which errors list them)
 from repsim.data.dataset import LOADERS, Augmentation, Dataset, Request
 from repsim.data.folders import load_folder
 from repsim.data.indices import read_rows

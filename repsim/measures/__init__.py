@@ -1,33 +1,5 @@
 """Similarity measures: pure functions of two representations, or of two tables of predictions."""
 
-from repsim.measures.comparing import compare, compare_many
-from repsim.measures.intervals import interval
-from repsim.measures.measure import Measure
-from repsim.measures.permutation_tests import permutation_test
-from repsim.measures.predictions import (
-    PREDICTION_MEASURES,
-    PredictionMeasure,
-    agreement_bounds,
-    agreement_reference,
-    ambiguity,
-    discrepancy,
-    error_overlap,
-)
-from repsim.measures.registry import MEASURES, find_measure
+import lazy_loader
 
-__all__ = [
-    "MEASURES",
-    "PREDICTION_MEASURES",
-    "Measure",
-    "PredictionMeasure",
-    "agreement_bounds",
-    "agreement_reference",
-    "ambiguity",
-    "compare",
-    "compare_many",
-    "discrepancy",
-    "error_overlap",
-    "find_measure",
-    "interval",
-    "permutation_test",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

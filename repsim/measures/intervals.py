@@ -13,9 +13,9 @@ from itertools import permutations
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 import torch
 from jaxtyping import Bool, Int
-from scipy import stats
 from torch import Tensor
 
 from repsim.measures.measure import Measure, count_option, number_option
@@ -191,7 +191,7 @@ def _reach(
             stacklevel=3,
         )
     freedom = max(spread.freedom, min(LEAST_FREEDOM, spread.groups - 1))
-    quantile = float(stats.t.ppf((1 + level) / 2, freedom))
+    quantile = float(scipy.stats.t.ppf((1 + level) / 2, freedom))
     return quantile * spread.below, quantile * spread.above
 
 
@@ -330,7 +330,7 @@ def _of_counts(
 
 def _jeffreys(count: int, n: int, level: float) -> tuple[float, float]:
     """The interval of a share of which `count` were found among n inputs."""
-    low, high = stats.beta.ppf(((1 - level) / 2, (1 + level) / 2), count + 0.5, n - count + 0.5)
+    low, high = scipy.stats.beta.ppf(((1 - level) / 2, (1 + level) / 2), count + 0.5, n - count + 0.5)
     return float(low) if count else 0.0, float(high) if count < n else 1.0
 
 
@@ -353,7 +353,7 @@ def _agresti_min(only_one: int, only_other: int, n: int, level: float) -> tuple[
     n, only_one, only_other = n + 2, only_one + 0.5, only_other + 0.5
     difference = abs(only_one - only_other) / n
     error = math.sqrt((only_one + only_other) / n - difference**2) / math.sqrt(n)
-    reach = float(stats.norm.ppf((1 + level) / 2)) * error
+    reach = float(scipy.stats.norm.ppf((1 + level) / 2)) * error
     return max(difference - reach, 0.0), difference + reach
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import warnings
 
+import scipy
 import torch
 from jaxtyping import Float
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -18,7 +18,7 @@ from repsim.measures.representation import ROUNDINGS, Representation, centered, 
 
 def _assign(gains: Float[Tensor, "d e"]) -> tuple[Tensor, Tensor]:
     """The pairs of units, each used once, whose gains sum to the most."""
-    rows, columns = linear_sum_assignment(gains.cpu().numpy(), maximize=True)
+    rows, columns = scipy.optimize.linear_sum_assignment(gains.cpu().numpy(), maximize=True)
     return tuple(torch.as_tensor(index, device=gains.device) for index in (rows, columns))
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import scipy
 import torch
 from jaxtyping import Float
-from scipy.stats import kendalltau
 from torch import Tensor
 
 from repsim.measures.hsic import cosine_without_each, recenter_, u_centered_product, unless_rounding
@@ -113,7 +113,7 @@ def rsa(
     number_option("width", width, lambda value: value >= 0, "a number of at least 0")
     if compare == "kendall":
         a, b = (rdm_ranks(side, rdm, width).cpu().numpy() for side in (x, y))
-        return float(kendalltau(a, b).statistic)
+        return float(scipy.stats.kendalltau(a, b).statistic)
     if compare == "whitened_cosine":
         return product_of(_double_centered_rdm, x, y, rdm, width)
     if y.order is not None:

@@ -7,7 +7,6 @@ import math
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from ripser import ripser
 from torch import Tensor
 
 from repsim.measures.measure import count_option, measure
@@ -72,6 +71,8 @@ def _scaled_distances(x: Representation, draw: Int[Tensor, " m"]) -> Float[np.nd
 def _cross_bars(a: Float[np.ndarray, "m m"], b: Float[np.ndarray, "m m"]) -> float:
     """Total length of the H₁ bars of the doubled graph: what joins in b before it does in a."""
     doubled = np.block([[np.zeros_like(a), a], [a, np.minimum(a, b)]])
+    from ripser import ripser  # which takes a second to import, and no other measure needs
+
     bars = ripser(doubled, maxdim=1, distance_matrix=True)["dgms"][1]
     return float((bars[:, 1] - bars[:, 0]).sum())
 

@@ -1,23 +1,5 @@
 """A name → a network with its normalisation inside."""
 
-from repsim.models.attacker_model import to_attacker_model
-from repsim.models.registry import ARCHITECTURES, build_model, is_architecture
-from repsim.models.wrappers import (
-    Classifier,
-    bare,
-    batch_statistics,
-    logits_of,
-    warn_of_batch_statistics,
-)
+import lazy_loader
 
-__all__ = [
-    "ARCHITECTURES",
-    "Classifier",
-    "bare",
-    "batch_statistics",
-    "build_model",
-    "is_architecture",
-    "logits_of",
-    "to_attacker_model",
-    "warn_of_batch_statistics",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

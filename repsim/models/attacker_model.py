@@ -10,32 +10,13 @@ from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from repsim.models.wrappers import unwrapped
 from repsim.support.compat import import_robustness
 
 _attacker, _custom = import_robustness("attacker"), import_robustness("tools.custom_modules")
-
-
-class Unwrapped(nn.Module):
-    """The classifier inside an `AttackerModel`: its normalisation, then its network, sharing the weights."""
-
-    def __init__(self, wrapper: nn.Module):
-        super().__init__()
-        self.normalizer, self.model = wrapper.normalizer, wrapper.model
-        self.training = wrapper.training  # of the parts, each keeps its own
-
-    def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
-        return self.model(self.normalizer(images))
-
-
-def unwrapped(network: nn.Module) -> nn.Module:
-    """A classifier from images in [0, 1] to logits: an `AttackerModel`'s own, else the network itself."""
-    # by its parts, so that the package need not be imported to see that a network is none of its
-    is_wrapper = {"normalizer", "model", "attacker"} <= {name for name, _ in network.named_children()}
-    return Unwrapped(network) if is_wrapper else network
 
 
 def to_attacker_model(model: nn.Module) -> nn.Module:

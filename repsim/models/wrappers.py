@@ -10,7 +10,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from repsim.models.attacker_model import unwrapped
 from repsim.support.devices import device_of, evaluating
 
 INSIDE = ("_orig_mod", "module")  # where torch.compile keeps the network; where all the others do
@@ -18,6 +17,25 @@ INSIDE = ("_orig_mod", "module")  # where torch.compile keeps the network; where
 WRAPPERS = ("OptimizedModule", "DataParallel", "DistributedDataParallel", "AveragedModel")
 NAMED = 5  # layers that a warning names before it only counts them
 EXPORTED = "was compiled for running: hand over the network that it was made of"
+
+
+class Unwrapped(nn.Module):
+    """The classifier inside an `AttackerModel`: its normalisation, then its network, sharing the weights."""
+
+    def __init__(self, wrapper: nn.Module):
+        super().__init__()
+        self.normalizer, self.model = wrapper.normalizer, wrapper.model
+        self.training = wrapper.training  # of the parts, each keeps its own
+
+    def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
+        return self.model(self.normalizer(images))
+
+
+def unwrapped(network: nn.Module) -> nn.Module:
+    """A classifier from images in [0, 1] to logits: an `AttackerModel`'s own, else the network itself."""
+    # by its parts, so that the package need not be imported to see that a network is none of its
+    is_wrapper = {"normalizer", "model", "attacker"} <= {name for name, _ in network.named_children()}
+    return Unwrapped(network) if is_wrapper else network
 
 
 def bare(network: nn.Module) -> nn.Module:

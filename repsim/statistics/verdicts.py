@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy
 
 LEVEL = 0.95
 COLUMNS = ["claim", "paper", "effect", "value", "low", "high", "models", "verdict", "paper_used"]
@@ -253,5 +253,5 @@ def _values(values: Values) -> np.ndarray:
 
 
 def _interval(effect: float, error: float, freedom: float) -> tuple[float, float]:
-    reach = stats.t.ppf((1 + LEVEL) / 2, freedom) * error
+    reach = scipy.stats.t.ppf((1 + LEVEL) / 2, freedom) * error
     return float(effect - reach), float(effect + reach)

@@ -110,5 +110,3 @@ def import_robustbench(module: str) -> types.ModuleType:
 
 
 torchvision = import_torchvision()
-
-from torchvision.models.feature_extraction import NodePathTracer  # noqa: E402, F401 (needs the mend above)

@@ -22,8 +22,8 @@ from repsim.models.checkpoints import Checkpoint, read_checkpoint
 from repsim.support import artifacts, paths
 from repsim.support.options import Length, options
 from repsim.support.progress import progress_bar
-from repsim.training.loop import Recipe
 from repsim.training.model_store import TrainedModel, find, measure, stored_model
+from repsim.training.recipe import Recipe
 
 ELSEWHERE = ("torchvision:", "timm:", "robustbench:", "hf:")  # how names of others' networks begin
 # Name or file → options, or None; as notebooks' parameter `checkpoints` has them.

@@ -24,7 +24,9 @@ from repsim.models import build_model
 from repsim.support import artifacts, messages, paths
 from repsim.support.devices import resolve_device
 from repsim.support.progress import progress_bar
-from repsim.training.loop import Recipe, robust_accuracy, train
+from repsim.training.evaluation import robust_accuracy
+from repsim.training.loop import train
+from repsim.training.recipe import Recipe
 
 EVALUATED = 1000  # test images on which robust accuracy is measured
 CURVE = ["epoch", "learning_rate", "loss", "accuracy"]  # columns, in the order in which tables have them

@@ -15,8 +15,8 @@ from repsim.compute.processes import in_processes
 from repsim.data import Dataset, load_data
 from repsim.support import messages
 from repsim.training.loading import Checkpoints, describe, load_models
-from repsim.training.loop import Recipe
 from repsim.training.model_store import TrainedModel, measure, obtain, obtain_all, table
+from repsim.training.recipe import Recipe
 
 MAIN = "resnet_tiny"
 

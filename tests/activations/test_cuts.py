@@ -95,7 +95,7 @@ def recombined(graph, layer, images):
 
 def parts_of(graph, layer):
     suffix = graph.suffix(layer)
-    return {"beginning": graph.prefix(layer), "context": suffix.context, "rest": suffix.rest}
+    return {"prefix": graph.prefix(layer), "context": suffix.context, "rest": suffix.rest}
 
 
 def representatives(graph):
@@ -191,7 +191,7 @@ def test_parts_take_any_number_of_images(name):
         for count in (1, 5, 7):
             images = images_for(name, count)
             with torch.no_grad():
-                found = parts["rest"](parts["beginning"](images), *parts["context"](images))
+                found = parts["rest"](parts["prefix"](images), *parts["context"](images))
                 assert torch.equal(found, network(images)), layer
 
 
@@ -286,7 +286,7 @@ def test_no_part_shares_memory_with_the_network_or_takes_a_gradient(name, layer)
     assert own.isdisjoint({each.untyped_storage().data_ptr() for each in tensors})
     assert not any(each.requires_grad for each in tensors)
     assert all(weight.requires_grad for weight in network.parameters())
-    value = parts["beginning"](images)
+    value = parts["prefix"](images)
     parts["rest"](value, *parts["context"](images)).sum().backward()
     assert all(each.grad is None for each in tensors)
     assert all(weight.grad is None for weight in network.parameters())
@@ -305,8 +305,8 @@ def test_parts_are_in_evaluation_mode_and_the_network_stays_as_it_is(name, layer
     assert not any(module.training for module in found)
     images = images_for(name)
     with torch.no_grad():
-        first = parts["rest"](parts["beginning"](images), *parts["context"](images))
-        again = parts["rest"](parts["beginning"](images), *parts["context"](images))
+        first = parts["rest"](parts["prefix"](images), *parts["context"](images))
+        again = parts["rest"](parts["prefix"](images), *parts["context"](images))
         assert torch.equal(first, again)
         assert torch.equal(first, copy.deepcopy(network).eval()(images))
     assert [module.training for module in network.modules()] == modes
@@ -324,7 +324,7 @@ def test_what_becomes_of_a_network_does_not_reach_its_parts_nor_the_other_way_ro
     with torch.no_grad():
         for weight in network.parameters():
             weight.zero_()
-    assert torch.equal(parts["rest"](parts["beginning"](images), *parts["context"](images)), expected)
+    assert torch.equal(parts["rest"](parts["prefix"](images), *parts["context"](images)), expected)
     with torch.no_grad():
         for part in parts.values():
             for weight in part.parameters():
@@ -352,13 +352,13 @@ def test_at_a_block_output_each_module_is_in_one_part_and_runs_once(name, layer)
     order = calls(network, lambda: network(images))
     cut = order.index(layer) + 1
     parts = parts_of(graph, layer)
-    assert innermost(parts["beginning"]) == set(order[:cut])
+    assert innermost(parts["prefix"]) == set(order[:cut])
     assert innermost(parts["rest"]) == set(order[cut:])
     assert innermost(parts["context"]) == set()
-    value = parts["beginning"](images)
-    assert calls(parts["beginning"], lambda: parts["beginning"](images)) == order[:cut]
+    value = parts["prefix"](images)
+    assert calls(parts["prefix"], lambda: parts["prefix"](images)) == order[:cut]
     assert calls(parts["rest"], lambda: parts["rest"](value)) == order[cut:]
-    prefix, rest = (sum(weight.numel() for weight in parts[p].parameters()) for p in ("beginning", "rest"))
+    prefix, rest = (sum(weight.numel() for weight in parts[p].parameters()) for p in ("prefix", "rest"))
     assert prefix == graph.layers[layer].parameters
     assert prefix + rest == sum(weight.numel() for weight in network.parameters())
 
@@ -382,10 +382,10 @@ def test_inside_a_branch_only_what_goes_around_the_layer_runs_before_it(name, la
     idle = {path for path in order if any(path == each or path.startswith(f"{each}.") for each in idle)}
     assert around | rest == set(order) - idle
     assert around.isdisjoint(rest)
-    assert innermost(parts["beginning"]) <= set(order[: order.index(layer) + 1])
+    assert innermost(parts["prefix"]) <= set(order[: order.index(layer) + 1])
     context = parts["context"](images)
     assert calls(parts["context"], lambda: parts["context"](images)) == [p for p in order if p in around]
-    value = parts["beginning"](images)
+    value = parts["prefix"](images)
     assert calls(parts["rest"], lambda: parts["rest"](value, *context)) == [p for p in order if p in rest]
 
 

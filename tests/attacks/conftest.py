@@ -2,7 +2,7 @@
 
 import pytest
 
-from repsim.training.loop import Recipe, train
+from repsim.training import Recipe, train
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,7 @@ from repsim.attacks import (
 from repsim.models import batch_statistics, build_model
 from repsim.support.compat import import_robustness
 from repsim.support.devices import device_of, evaluating, seeded
-from repsim.training.loop import Recipe, train
+from repsim.training import Recipe, train
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from repsim.attacks.gabor import KERNEL, gabor_kernels
 from repsim.attacks.jpeg import dct_matrix, decode, encode
 from repsim.attacks.snow import streak_kernels, whitened
 from repsim.models import build_model
-from repsim.training.loop import accuracy
+from repsim.training import accuracy
 
 ATTACKS = {
     "snow": Snow,

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from repsim.attacks import APGD, AutoAttack, fgsm, run_attack
 from repsim.models import build_model
-from repsim.training.loop import accuracy
+from repsim.training import accuracy
 
 QUICK = {
     "apgd_ce": APGD(0.05, steps=5),

@@ -34,7 +34,7 @@ from repsim.studies.inversion import FeatureExtractor, invert
 from repsim.studies.probing import ProbeOptions, fit_probe
 from repsim.studies.stitching import StitchOptions, stitch
 from repsim.support.devices import laid_out, lay_out
-from repsim.training.loop import Recipe, train
+from repsim.training import Recipe, train
 from repsim.training.optimization import objective
 
 GPU, CPU = torch.device("cuda"), torch.device("cpu")

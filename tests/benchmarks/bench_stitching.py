@@ -24,8 +24,7 @@ from repsim.attacks import perturb
 from repsim.data import load_data
 from repsim.studies.stitching import StitchOptions, make_transform, stitch
 from repsim.support.devices import seeded
-from repsim.training import model_store, zoo
-from repsim.training.loop import accuracy
+from repsim.training import accuracy, model_store, zoo
 
 ARCHITECTURE = "resnet_tiny_deep"  # 20 layers, 9 blocks
 LEVEL = 0.1

@@ -11,7 +11,7 @@ from measuring import THREADS, Row, best_times, show
 from torch import fx, nn
 
 from repsim.activations import trace
-from repsim.support.compat import NodePathTracer, torchvision
+from repsim.support.compat import torchvision
 
 SHAPE = (3, 224, 224)
 IMAGES, REPEATS = 5, 5
@@ -33,7 +33,7 @@ class Shapes(fx.Interpreter):
 
 def plainly(network: nn.Module) -> dict[str, torch.Size]:
     """Name → shape, by the plain way."""
-    tracer = NodePathTracer()
+    tracer = torchvision.models.feature_extraction.NodePathTracer()
     graph = tracer.trace(network)
     interpreter = Shapes(fx.GraphModule(network, graph))
     with torch.no_grad():

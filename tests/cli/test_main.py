@@ -16,8 +16,7 @@ from repsim.data import load_data
 from repsim.measures import MEASURES, PREDICTION_MEASURES
 from repsim.models import ARCHITECTURES
 from repsim.studies.models.evaluation import transfer_table
-from repsim.training import model_store, zoo
-from repsim.training.loop import robust_accuracy
+from repsim.training import model_store, robust_accuracy, zoo
 
 ROOT = Path(__file__).parents[2]
 QUICK = ["--test-size", "60", "--steps", "2", "--epsilon", "0,1/10"]

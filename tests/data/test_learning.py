@@ -16,8 +16,7 @@ from repsim.studies.probing import ProbeOptions
 from repsim.studies.probing.store import obtain_probes
 from repsim.studies.stitching.measuring import Donor
 from repsim.support.compat import torchvision
-from repsim.training import model_store
-from repsim.training.loop import Recipe, accuracy, augmented, predict, robust_accuracy, train
+from repsim.training import Recipe, accuracy, augmented, model_store, predict, robust_accuracy, train
 
 
 def run(dataset, architecture="mlp", *, checkpoint=None, on_epoch=None, **options):

@@ -11,7 +11,7 @@ import torch
 from repsim.activations import Observer, capture
 from repsim.attacks import Attack, fgsm, run_attack
 from repsim.data import load_data
-from repsim.explorer import Backend, Setting, material
+from repsim.explorer import Backend, Setting, cached_inputs
 from repsim.explorer import backend as making
 from repsim.measures import MEASURES
 from repsim.studies.inversion import InversionOptions, InversionRecipe, Pairs, find_inverted
@@ -130,7 +130,7 @@ def attacks(monkeypatch):
         made.append(attack)
         return run_attack(network, images, labels, attack)
 
-    monkeypatch.setattr(material, "run_attack", counted)
+    monkeypatch.setattr(cached_inputs, "run_attack", counted)
     return made
 
 
@@ -406,7 +406,7 @@ def test_where_no_stitch_is_stored_there_is_none(backend, setting):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"inputs": "benin"}, "unknown inputs 'benin'; did you mean 'natural'? Known: natural, adversarial, "
+        ({"inputs": "natual"}, "unknown inputs 'natual'; did you mean 'natural'? Known: natural, adversarial, "
          "inverted."),
         ({"measure": "procrustes"}, "similarities are shown, and procrustes is a distance."),
         ({"attack": "pdg"}, "unknown attack 'pdg'; did you mean 'pgd'? Known: pgd, fgsm."),
@@ -591,7 +591,7 @@ def test_what_settings_share_does_not_depend_on_what_came_before():
 @pytest.fixture
 def stops(monkeypatch):
     """Fewer than there are, as each takes its time."""
-    monkeypatch.setattr(material, "STOPS", 4)
+    monkeypatch.setattr(cached_inputs, "STOPS", 4)
     return [0.0, 0.1, 0.2, 0.3]
 
 

@@ -10,7 +10,7 @@ import yaml
 
 from repsim.attacks import parse_epsilon
 from repsim.cli.parameters import Notebook, read_file
-from repsim.explorer import Backend, Explorer, HeatMap, Setting, explorer, material, views
+from repsim.explorer import Backend, Explorer, HeatMap, Setting, cached_inputs, controls, views
 from repsim.explorer import backend as making
 from repsim.explorer.saving import parameters
 from repsim.support import paths
@@ -191,7 +191,7 @@ def test_what_is_asked_while_something_is_computed_is_not_computed_if_more_is_as
         answered.append(setting.epsilon)
         return original(self, setting, step)
 
-    monkeypatch.setattr(Backend, "views", noted)
+    monkeypatch.setattr(Backend, "partial_results", noted)
     monkeypatch.setattr(Backend, "ahead", lambda self, setting, step: None)
     stops = [value for _, value in found.controls["epsilon"].options]
     for stop in stops * 3:
@@ -211,7 +211,7 @@ def test_a_slider_in_someones_hand_is_not_moved_back(explore, monkeypatch):
         found.controls["epsilon"].value = 0.3  # from this thread, so that it asks for nothing
         return original(self, setting, step)
 
-    monkeypatch.setattr(Backend, "views", while_it_moves_on)
+    monkeypatch.setattr(Backend, "partial_results", while_it_moves_on)
     move(found, epsilon=0.2)
     assert found.shown.setting.epsilon == 0.2
     assert found.controls["epsilon"].value == 0.3
@@ -251,7 +251,7 @@ def test_a_network_that_is_not_there(explore):
 
 
 def test_images_that_are_not_there_leave_the_other_views(explore, monkeypatch):
-    monkeypatch.setattr(material, "find_inverted", lambda recipe: None)
+    monkeypatch.setattr(cached_inputs, "find_inverted", lambda recipe: None)
     found = explore(SETTING.but(inputs="inverted"), small_backend())
     assert message(found) == (
         "no images inverted through mlp, standard, seed 0, are in the store: choose other inputs, or make "
@@ -356,6 +356,6 @@ def test_a_folder_that_cannot_be_written_is_said(explore, monkeypatch):
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(explorer, "save_results", full)
+    monkeypatch.setattr(controls, "save_results", full)
     found.save_button.click()
     assert message(found) == "OSError: [Errno 28] No space left on device"

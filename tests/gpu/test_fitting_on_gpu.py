@@ -25,7 +25,7 @@ from repsim.studies.stitching import (
     obtain_stitch,
     stitch,
 )
-from repsim.training.loop import accuracy, predict
+from repsim.training import accuracy, predict
 
 BLOCK = "layer2.0.relu2"
 INSIDE = "layer2.0.conv1"  # of a residual branch: something of the end goes around it

@@ -11,7 +11,7 @@ from toy_networks import Branching, Inplace, randomized
 from repsim.activations import Observer, capture, fold_batchnorm, trace
 from repsim.models import build_model
 from repsim.studies.cka_maps.layer_maps import layer_cka, matched_cka
-from repsim.training.loop import accuracy, predict
+from repsim.training import accuracy, predict
 
 ARCHITECTURES = ["resnet_tiny", "wrn_tiny", "vgg_tiny", "mlp"]
 LARGE = ["resnet18", "wrn_28_4", "preactresnet18", "densenet121", "vgg11_bn"]

@@ -12,7 +12,7 @@ from repsim.studies.cka_maps.layer_maps import layer_cka
 from repsim.studies.inversion import invert
 from repsim.studies.probing import ProbeOptions, fit_probe
 from repsim.studies.stitching import StitchOptions, stitch
-from repsim.training.loop import Recipe, predict, train
+from repsim.training import Recipe, predict, train
 
 BLOCK = "layer2.0.relu2"
 

@@ -13,8 +13,7 @@ from repsim.attacks import APGD, Attack, AutoAttack, fgsm, make_attack, run_atta
 from repsim.data import Augmentation
 from repsim.models import build_model, to_attacker_model
 from repsim.support.devices import lay_out, resolve_device, seeded, training_format
-from repsim.training import model_store
-from repsim.training.loop import Recipe, accuracy, augmented, predict, robust_accuracy, train
+from repsim.training import Recipe, accuracy, augmented, model_store, predict, robust_accuracy, train
 
 EPSILON = 0.1
 WAYS = {

@@ -9,7 +9,7 @@ from toy_networks import randomized
 
 from repsim.activations import capture, trace
 from repsim.models import build_model
-from repsim.models.attacker_model import Unwrapped, unwrapped
+from repsim.models.wrappers import Unwrapped, unwrapped
 from repsim.studies.inversion import invert
 from repsim.support.compat import import_robustness
 

@@ -16,7 +16,7 @@ from repsim.studies.cka_maps.layer_maps import layer_cka
 from repsim.studies.inversion import invert
 from repsim.studies.stitching import StitchOptions, stitch
 from repsim.support.compat import import_robustness
-from repsim.training.loop import accuracy, predict, robust_accuracy
+from repsim.training import accuracy, predict, robust_accuracy
 
 SHAPE = (3, 16, 16)
 NAMES = ["resnet_tiny", "wrn_tiny", "vgg_tiny", "mlp"]

@@ -17,9 +17,8 @@ from repsim.studies.inversion import InversionOptions
 from repsim.studies.probing import ProbeOptions
 from repsim.studies.stitching import StitchOptions, experiments
 from repsim.support.options import read_options
-from repsim.training import zoo
+from repsim.training import Recipe, zoo
 from repsim.training.loading import ImportOptions
-from repsim.training.loop import Recipe
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 FILES = sorted((Path(__file__).parents[2] / "notebooks" / "parameters").glob("*/*.yaml"))

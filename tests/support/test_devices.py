@@ -13,7 +13,7 @@ from repsim.models import build_model
 from repsim.studies.probing import Probe
 from repsim.studies.probing.store import Probed
 from repsim.support.devices import evaluating, laid_out, lay_out, seeded, training_format
-from repsim.training.loop import Recipe, train
+from repsim.training import Recipe, train
 
 CPU = torch.device("cpu")
 ATTACK = Attack(0.1, steps=5)

@@ -20,8 +20,7 @@ from repsim.studies.comparison import compare_models
 from repsim.studies.inversion import invert
 from repsim.studies.probing import ProbeOptions, fit_probe
 from repsim.studies.stitching import StitchOptions, stitch
-from repsim.training import zoo
-from repsim.training.loop import Recipe, accuracy, train
+from repsim.training import Recipe, accuracy, train, zoo
 from repsim.training.model_store import find
 
 THREADS = 2

@@ -10,9 +10,8 @@ import torch
 from repsim.data import load_data
 from repsim.models import build_model
 from repsim.studies.stitching.experiments import obtain_donors
-from repsim.training import loading, zoo
+from repsim.training import Recipe, loading, predict, train, zoo
 from repsim.training.loading import describe, is_foreign, load_model, load_models
-from repsim.training.loop import Recipe, predict, train
 from repsim.training.model_store import find, stored_model
 
 

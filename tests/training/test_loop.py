@@ -19,15 +19,7 @@ from repsim.attacks import Attack, run_attack
 from repsim.data import Augmentation, Split, load_data
 from repsim.models import build_model
 from repsim.support.devices import evaluating
-from repsim.training import loop
-from repsim.training.loop import (
-    Recipe,
-    accuracy,
-    augmented,
-    predict,
-    robust_accuracy,
-    train,
-)
+from repsim.training import Recipe, accuracy, augmented, loop, predict, robust_accuracy, train
 from repsim.training.optimization import Diverged, objective
 
 PGD = {"method": "pgd", "epsilon": 0.1}
@@ -489,7 +481,7 @@ def test_a_real_kill_and_a_resumption_change_nothing(tiny_data, tmp_path):
         import os, signal, torch
         from pathlib import Path
         from repsim.data import load_data
-        from repsim.training.loop import Recipe, train
+        from repsim.training import Recipe, train
 
         torch.set_num_threads({torch.get_num_threads()})
         data = load_data("digits", train_size=200, test_size=60)

@@ -13,8 +13,7 @@ from repsim.attacks import APGD, JPEG, Attack, Gabor, Snow, fgsm
 from repsim.data import Split, load_data
 from repsim.support import paths
 from repsim.support.artifacts import DamagedArtifact, checksum
-from repsim.training import model_store, zoo
-from repsim.training.loop import Recipe, accuracy, robust_accuracy
+from repsim.training import Recipe, accuracy, model_store, robust_accuracy, zoo
 from repsim.training.model_store import find, measure, obtain, obtain_all, stored_model, table
 
 

@@ -14,8 +14,7 @@ from repsim.attacks import Attack
 from repsim.models import build_model
 from repsim.studies.stitching import StitchOptions
 from repsim.support import artifacts
-from repsim.training import optimization
-from repsim.training.loop import Recipe
+from repsim.training import Recipe, optimization
 from repsim.training.optimization import (
     Diverged,
     Settings,

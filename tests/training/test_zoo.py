@@ -15,8 +15,7 @@ from repsim.compute import processes
 from repsim.data import from_bytes, load_data
 from repsim.data.synthetic import Informative, compose
 from repsim.support import paths
-from repsim.training import zoo
-from repsim.training.loop import Recipe, accuracy, predict, robust_accuracy
+from repsim.training import Recipe, accuracy, predict, robust_accuracy, zoo
 from repsim.training.model_store import TrainedModel, find, measure, obtain
 from repsim.training.zoo import build, family, recipes
 

@@ -18,9 +18,8 @@ from repsim.models.checkpoints.contents import from_name
 from repsim.studies.comparison import ground_truth
 from repsim.support import artifacts, paths
 from repsim.support.options import read_options
-from repsim.training import zoo
+from repsim.training import Recipe, zoo
 from repsim.training.loading import ELSEWHERE, Checkpoints, ImportOptions, is_foreign
-from repsim.training.loop import Recipe
 from repsim.training.model_store import TrainedModel, find_whole, stored_model
 
 ATTACKED_TOGETHER = 500  # test images

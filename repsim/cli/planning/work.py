@@ -15,7 +15,7 @@ from repsim.data import Dataset
 from repsim.models import build_model
 from repsim.studies.stitching import StitchOptions
 from repsim.support.devices import resolve_device
-from repsim.training.loop import Recipe
+from repsim.training import Recipe
 from repsim.training.model_store import EVALUATED, TrainedModel
 
 FORWARD = 1 / 3  # of a forward and a backward pass

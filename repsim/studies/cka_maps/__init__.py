@@ -1,24 +1,5 @@
 """CKA between all layers of networks, and its block structure (notebook 01)."""
 
-from repsim.studies.cka_maps.block_structure import by_attack, maps, natural_vs_adversarial, parting
-from repsim.studies.cka_maps.layer_maps import (
-    as_matrix,
-    block_strength,
-    last_minus_first_third,
-    layer_cka,
-    matched_cka,
-    mean_off_diagonal,
-)
+import lazy_loader
 
-__all__ = [
-    "as_matrix",
-    "block_strength",
-    "by_attack",
-    "last_minus_first_third",
-    "layer_cka",
-    "maps",
-    "matched_cka",
-    "mean_off_diagonal",
-    "natural_vs_adversarial",
-    "parting",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

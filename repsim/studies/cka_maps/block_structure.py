@@ -20,7 +20,7 @@ from repsim.studies.cka_maps.layer_maps import (
     mean_off_diagonal,
 )
 from repsim.support.progress import progress_bar
-from repsim.training.loop import accuracy
+from repsim.training import accuracy
 from repsim.training.model_store import TrainedModel
 
 

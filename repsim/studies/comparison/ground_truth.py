@@ -10,8 +10,7 @@ from repsim.data import Dataset, load_data
 from repsim.data.synthetic import read_outline, read_texture
 from repsim.studies.comparison import both_orders
 from repsim.studies.inversion import InvertedSet, Pairs
-from repsim.training import zoo
-from repsim.training.loop import Recipe
+from repsim.training import Recipe, zoo
 from repsim.training.model_store import TrainedModel, obtain_all
 
 EPSILON = 0.05  # of the committed robust networks

@@ -12,7 +12,7 @@ from repsim.attacks import AnyAttack, epsilon_text, run_attack
 from repsim.data import Dataset, Split
 from repsim.support.labels import check_one_class
 from repsim.support.progress import progress_bar
-from repsim.training.loop import accuracy, predict
+from repsim.training import accuracy, predict
 from repsim.training.model_store import TrainedModel, measure
 
 

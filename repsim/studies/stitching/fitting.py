@@ -30,7 +30,7 @@ from repsim.studies.stitching.transforms import Transform, check_rank
 from repsim.support.devices import device_of, evaluating, seeded
 from repsim.support.labels import LabelSource, as_labels
 from repsim.support.progress import progress_bar
-from repsim.training.loop import augmented
+from repsim.training import augmented
 from repsim.training.optimization import check_finite, make_optimizer, make_schedule, objective
 
 CURVE = ["epoch", "learning_rate", "loss", "accuracy"]

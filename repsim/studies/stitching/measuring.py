@@ -17,7 +17,7 @@ from repsim.measures import MEASURES, PREDICTION_MEASURES, error_overlap
 from repsim.studies.stitching.network import BATCH, StitchedNetwork
 from repsim.support.devices import device_of
 from repsim.support.labels import check_one_class
-from repsim.training.loop import accuracy, predict
+from repsim.training import accuracy, predict
 
 OF_A_DONOR = (
     "accuracy",

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from repsim.activations import LayerGraph
 from repsim.studies.stitching.options import StitchOptions
 from repsim.support.labels import TRADES_NEEDS_CLASSES, Labels, is_multilabel, label_loss
-from repsim.training.loop import predict
+from repsim.training import predict
 from repsim.training.optimization import Task
 
 

@@ -15,8 +15,7 @@ from repsim.data import load_data
 from repsim.studies.comparison import ground_truth
 from repsim.studies.inversion import InversionOptions, Pairs, experiments
 from repsim.support import paths
-from repsim.training import zoo
-from repsim.training.loop import Recipe
+from repsim.training import Recipe, zoo
 from repsim.training.model_store import obtain_all
 
 FOLDER = Path(__file__).parents[3] / "notebooks"

@@ -17,7 +17,7 @@ from repsim.cli.planning.work import (
     training_passes,
 )
 from repsim.studies.stitching import StitchOptions
-from repsim.training.loop import Recipe
+from repsim.training import Recipe
 
 ROBUST = {"method": "pgd", "epsilon": 0.1, "attack_steps": 7}
 

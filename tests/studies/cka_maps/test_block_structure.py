@@ -20,8 +20,7 @@ from repsim.studies.cka_maps.layer_maps import (
     matched_cka,
     mean_off_diagonal,
 )
-from repsim.training import model_store, zoo
-from repsim.training.loop import accuracy
+from repsim.training import accuracy, model_store, zoo
 
 LABELS = ["architecture", "method", "norm", "epsilon", "seed"]
 LAYERS = ["conv1", "layer1.0.add", "layer2.0.add", "layer3.0.add", "fc"]

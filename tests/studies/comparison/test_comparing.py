@@ -18,8 +18,7 @@ from repsim.studies import comparison
 from repsim.studies.comparison import compare_models, values
 from repsim.studies.comparison.values import Activations
 from repsim.studies.inversion import Pairs
-from repsim.training import zoo
-from repsim.training.loop import predict
+from repsim.training import predict, zoo
 from repsim.training.model_store import find
 
 LABELS = ["architecture", "method", "norm", "epsilon", "seed"]

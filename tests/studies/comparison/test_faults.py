@@ -14,8 +14,7 @@ from repsim.data import Split, load_data
 from repsim.measures import MEASURES
 from repsim.studies.comparison import compare_groups
 from repsim.studies.comparison.faults import agreement_with_faults, carried_over_cka, self_counting_jaccard
-from repsim.training import zoo
-from repsim.training.loop import predict
+from repsim.training import predict, zoo
 from repsim.training.model_store import find
 
 

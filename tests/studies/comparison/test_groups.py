@@ -22,8 +22,7 @@ from repsim.studies.comparison.values import Activations
 from repsim.studies.inversion import InversionOptions, Pairs
 from repsim.studies.inversion.experiments import obtain_sets
 from repsim.support import paths
-from repsim.training import zoo
-from repsim.training.loop import predict
+from repsim.training import predict, zoo
 from repsim.training.model_store import find
 
 LABELS = ["architecture", "method", "norm", "epsilon", "seed"]

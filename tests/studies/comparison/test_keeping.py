@@ -22,8 +22,7 @@ from repsim.studies.inversion import InversionOptions, InvertedSet, Pairs
 from repsim.studies.inversion.experiments import obtain_sets
 from repsim.support import paths
 from repsim.support.artifacts import DamagedArtifact
-from repsim.training import zoo
-from repsim.training.loop import predict
+from repsim.training import predict, zoo
 from repsim.training.model_store import find
 
 FEW = InversionOptions(iterations=5, tolerance=0.0)
@@ -183,7 +182,7 @@ def test_models_without_anything_new_are_not_looked_into(images, monkeypatch):
     """Of pairs within an architecture, those with the last model are missing: the third is in none."""
     models = [*uneven(), trained(0.2, 1)]
     compared(models[:3], images)
-    monkeypatch.setattr(values, "SEEN", values.Memory(limit=2**30))  # as in another process
+    monkeypatch.setattr(values, "ACTIVATION_CACHE", values.Memory(limit=2**30))  # as in another process
     looked, original = [], Observer.observe
 
     def noted(self, images):
@@ -210,7 +209,7 @@ def test_models_look_at_the_same_images_once_in_a_process(images, monkeypatch):
     assert len(looked) == 3
     compare_models(three(), images.flip(0), "procrustes", progress=False)
     assert len(looked) == 6
-    monkeypatch.setattr(values, "SEEN", values.Memory(limit=2**30))
+    monkeypatch.setattr(values, "ACTIVATION_CACHE", values.Memory(limit=2**30))
     pd.testing.assert_frame_equal(
         again, compare_models(three(), images, "procrustes", recompute=True, progress=False)
     )

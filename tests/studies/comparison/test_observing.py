@@ -11,8 +11,7 @@ from repsim.activations import Observer, capture
 from repsim.data import load_data
 from repsim.studies.comparison import observing
 from repsim.studies.comparison.observing import Observers
-from repsim.training import model_store, zoo
-from repsim.training.loop import predict
+from repsim.training import model_store, predict, zoo
 from repsim.training.model_store import TrainedModel, find
 
 

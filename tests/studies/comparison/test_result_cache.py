@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from repsim.studies.comparison import known as module
+from repsim.studies.comparison import result_cache as module
 from repsim.studies.comparison.result_cache import ResultCache
 from repsim.support import paths
 from repsim.support.artifacts import DamagedArtifact
@@ -121,11 +121,11 @@ def test_how_often_can_be_said(monkeypatch):
 def test_a_killed_process_loses_what_was_not_saved_and_no_more(tmp_path):
     program = (
         "import os\n"
-        "from repsim.studies.comparison import known\n"
-        "known.SAVE_EVERY = -1.0\n"
-        f"values = known.KnownValues({IDENTITY!r})\n"
+        "from repsim.studies.comparison import result_cache\n"
+        "result_cache.SAVE_EVERY = -1.0\n"
+        f"values = result_cache.ResultCache({IDENTITY!r})\n"
         f"values.put('a', {ROW!r})\n"
-        "known.SAVE_EVERY = 1000.0\n"
+        "result_cache.SAVE_EVERY = 1000.0\n"
         f"values.put('b', {ROW!r})\n"
         "os._exit(9)\n"
     )

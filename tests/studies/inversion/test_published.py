@@ -24,7 +24,7 @@ from repsim.studies.inversion import (
 from repsim.studies.inversion import published as others
 from repsim.support import paths
 from repsim.support.artifacts import DamagedArtifact
-from repsim.training.loop import Recipe
+from repsim.training import Recipe
 from repsim.training.model_store import TrainedModel, find
 from repsim.training.zoo import recipes
 

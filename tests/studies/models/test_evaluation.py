@@ -13,8 +13,7 @@ from repsim.studies.models.evaluation import (
     curve_table,
     transfer_table,
 )
-from repsim.training import model_store, zoo
-from repsim.training.loop import accuracy, predict, robust_accuracy
+from repsim.training import accuracy, model_store, predict, robust_accuracy, zoo
 
 LABELS = ["architecture", "method", "norm", "epsilon", "seed"]
 PGD = Attack(0.1, steps=3)

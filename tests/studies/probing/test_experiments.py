@@ -23,8 +23,7 @@ from repsim.studies.probing import (
     overfitting,
     probe_accuracy,
 )
-from repsim.training import zoo
-from repsim.training.loop import predict
+from repsim.training import predict, zoo
 from repsim.training.model_store import TrainedModel, find
 
 LABELS = ["architecture", "method", "norm", "epsilon", "seed"]

@@ -19,8 +19,7 @@ from repsim.studies.probing import ProbeOptions, ProbeRecipe, fit_probe, obtain_
 from repsim.studies.probing import store as probes
 from repsim.support import paths
 from repsim.support.artifacts import DamagedArtifact, checksum
-from repsim.training import zoo
-from repsim.training.loop import accuracy
+from repsim.training import accuracy, zoo
 from repsim.training.model_store import TrainedModel, find
 
 RIDGE, FLAT = ProbeOptions(penalty=0.01), ProbeOptions(penalty=0.01, pool=False)

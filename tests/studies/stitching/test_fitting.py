@@ -28,8 +28,7 @@ from repsim.studies.stitching import (
 from repsim.studies.stitching import fitting as fitting_module
 from repsim.studies.stitching.fitting import linear_cka, transfer_set
 from repsim.support import paths
-from repsim.training import model_store, optimization, zoo
-from repsim.training.loop import accuracy
+from repsim.training import accuracy, model_store, optimization, zoo
 from repsim.training.optimization import Diverged
 
 BLOCK = "layer2.0.relu2"  # 16 × 8 × 8
@@ -339,7 +338,7 @@ def test_the_first_batchnorm_learns_the_mean_of_what_it_sees(tiny_data):
     (new,) = (
         module.running_mean
         for name, module in stitched.batchnorms().items()
-        if name.startswith("beginning") and name.endswith("bn1") and "layer" not in name
+        if name.startswith("prefix") and name.endswith("bn1") and "layer" not in name
     )
     torch.testing.assert_close(new, 0.9 * old + 0.1 * convolved.mean((0, 2, 3)))
 

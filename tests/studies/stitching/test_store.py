@@ -17,8 +17,7 @@ from repsim.studies.stitching import store as stitches
 from repsim.studies.stitching.store import pack, stored_stitches
 from repsim.support import paths
 from repsim.support.artifacts import DamagedArtifact, address, read_tensors
-from repsim.training import zoo
-from repsim.training.loop import Recipe
+from repsim.training import Recipe, zoo
 from repsim.training.model_store import find, obtain, stored_model
 
 BLOCK = "layer2.0.relu2"

@@ -1,0 +1,20 @@
+from .folding import fold_batchnorm
+from .layer_graph import Layer, LayerGraph, Layers, Layout, Suffix
+from .observing import Observation, Observer
+from .rows import as_rows
+from .tracing import capture, layers, trace
+
+__all__ = [
+    "Layer",
+    "LayerGraph",
+    "Layers",
+    "Layout",
+    "Observation",
+    "Observer",
+    "Suffix",
+    "as_rows",
+    "capture",
+    "fold_batchnorm",
+    "layers",
+    "trace",
+]
