@@ -406,8 +406,8 @@ def test_where_no_stitch_is_stored_there_is_none(backend, setting):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"inputs": "natual"}, "unknown inputs 'natual'; did you mean 'natural'? Known: natural, adversarial, "
-         "inverted."),
+        ({"inputs": "natual"}, "unknown inputs 'natual'; did you mean 'natural'? Known: natural, "
+         "adversarial, inverted."),
         ({"measure": "procrustes"}, "similarities are shown, and procrustes is a distance."),
         ({"attack": "pdg"}, "unknown attack 'pdg'; did you mean 'pgd'? Known: pgd, fgsm."),
         ({"epsilon": -0.1}, "epsilon must be a finite number ≥ 0 in pixel units, not -0.1."),
