@@ -338,7 +338,7 @@ def test_the_first_batchnorm_learns_the_mean_of_what_it_sees(tiny_data):
     (new,) = (
         module.running_mean
         for name, module in stitched.batchnorms().items()
-        if name.startswith("prefix") and name.endswith("bn1") and "layer" not in name
+        if name.startswith("beginning") and name.endswith("bn1") and "layer" not in name
     )
     torch.testing.assert_close(new, 0.9 * old + 0.1 * convolved.mean((0, 2, 3)))
 
