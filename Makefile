@@ -48,9 +48,10 @@ bench: $(READY)  ## measure speed against peers and physical bounds
 refresh: $(READY)  ## execute the committed notebooks again and store their outputs
 	$(BIN)/repsim run --refresh --jobs $(JOBS)
 
-lint: $(READY)
+lint: $(READY)  ## check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 
 zoo: $(READY)  ## train whatever is missing of the committed networks
 	$(BIN)/repsim zoo digits shapes two_features two_features_outline two_features_texture

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -361,7 +362,7 @@ def first_tensor(output: object) -> object:
     return output if key is None else output[key]
 
 
-def _with_first(output: object, new: Tensor) -> object:
+def _with_first(output: Any, new: Tensor) -> object:
     """An output whose first tensor is another one."""
     key = first_key(output)
     if key is None:

@@ -20,7 +20,7 @@ from repsim.activations.rows import Rows, alike
 from repsim.activations.trial import FEW, MORE, Seen, depends_on_randomness, rows_of, trial_images, try_out
 from repsim.models.wrappers import logits_key
 from repsim.support import messages
-from repsim.support.devices import device_of, evaluating, without_tf32
+from repsim.support.devices import device_of, evaluating, tf32
 
 Layers = Literal["all", "blocks", "penultimate"] | str | Sequence[str | float] | float
 Layout = Literal["channels_first", "channels_last"]
@@ -413,13 +413,13 @@ class LayerGraph(ABC):
     def _is_classified(self, name: str) -> bool:
         """Whether logits go with a layer's value when images exchange it, and are in the middle with it."""
         value = self.values[name].rows.of(self._heads[name])
-        with evaluating(self.network), torch.no_grad(), without_tf32():
+        with evaluating(self.network), torch.no_grad(), tf32(False):
             suffix = self._suffix(name)
             return is_affine_of_alone(suffix.rest, value, suffix.context(self.trial_images(FEW)))
 
     @abstractmethod
     def _suffix(self, layer: str) -> Suffix:
-        """`ending` of a layer on which the output is known to depend, not compared with the network."""
+        """`suffix` of a layer on which the output is known to depend, not compared with the network."""
 
     def _check_cut(self, layer: str, suffix: Suffix) -> None:
         """Refuse a cut whose parts do not make the network: some ways to work in place cannot be seen."""

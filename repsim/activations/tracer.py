@@ -7,6 +7,7 @@ import operator
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -94,7 +95,7 @@ class NetworkTracer(fx.Tracer):
         return {node: found[node] for node in self.graph.nodes if node in found}
 
     def create_args_for_root(
-        self, root_fn: Callable, is_module: bool, concrete_args: dict | None = None
+        self, root_fn: Callable, is_module: bool, concrete_args: dict | tuple | None = None
     ) -> tuple[Callable, list]:
         """The network's own forward (also one put in the place of its class's), called with images alone."""
         parameters = inspect.signature(self.network.forward).parameters
@@ -206,7 +207,7 @@ class NetworkTracer(fx.Tracer):
 class _Known(fx.Proxy):
     """Stands for something of which sizes are known."""
 
-    def __getattr__(self, name: str) -> fx.Proxy:
+    def __getattr__(self, name: str) -> Any:
         if name in SIZES and not callable(getattr(Tensor, name)):
             return self.tracer.create_proxy("call_function", getattr, (self, name), {})
         return super().__getattr__(name)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import io
 import logging
 import sys
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import ModuleType
 from typing import ClassVar, Literal
 
 import torch
@@ -22,6 +20,7 @@ from repsim.data import ImageSource
 from repsim.support import messages
 from repsim.support.devices import device_of, seeded
 from repsim.support.epsilons import epsilon_text
+from repsim.support.extras import extra
 from repsim.support.labels import LabelSource, label_loss
 
 NORM_NAMES = {"linf": "Linf", "l2": "L2"}
@@ -123,7 +122,8 @@ class APGD(Published):
         batch_size: int,
         seed: int,
     ) -> Float[Tensor, "n c h w"]:
-        package = _package("APGD", "pyautoattack.autopgd_base")
+        with extra("autoattack", "APGD needs"):
+            from pyautoattack import autopgd_base as package
         options = {"n_iter": self.steps, "norm": NORM_NAMES[self.norm], "eps": self.epsilon, "seed": seed}
         options |= {"device": images.device, "logger": _logger()}
         if self.loss == "t":
@@ -158,7 +158,8 @@ class AutoAttack(Published):
         batch_size: int,
         seed: int,
     ) -> Float[Tensor, "n c h w"]:
-        package = _package("AutoAttack", "pyautoattack")
+        with extra("autoattack", "AutoAttack needs"):
+            import pyautoattack as package
         pixels = images.float()  # it knows no other dtype
         attack = package.AutoAttack(
             lambda x: model(x).float(),
@@ -193,13 +194,6 @@ def autoattack(
         Images outside [0, 1], or a model of fewer than four classes.
     """
     return run_attack(model, images, labels, AutoAttack(epsilon, norm), batch_size=batch_size, seed=seed)
-
-
-def _package(what: str, module: str) -> ModuleType:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise RuntimeError(f"{what} needs the package pyautoattack: pip install pyautoattack") from error
 
 
 def _logger() -> logging.Logger:

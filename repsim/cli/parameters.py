@@ -187,7 +187,7 @@ class Quoted(str):
 class _Texts(yaml.BaseLoader):
     """YAML whose scalars stay as they were typed, but for null, which is None; no name stands twice."""
 
-    def construct_scalar(self, node: yaml.ScalarNode) -> str | None:
+    def construct_scalar(self, node: yaml.ScalarNode) -> str | None:  # type: ignore[override]
         text = super().construct_scalar(node)
         if node.style is not None:
             return Quoted(text)

@@ -11,7 +11,8 @@ import torch
 
 from repsim.support.progress import progress_bar
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def in_processes(

@@ -118,8 +118,8 @@ def as_split(data: Split | ImageSource, argument: str = "data") -> Split:
     ValueError
         As `as_images` and `as_labels`, or there are no labels.
     """
-    given = (data.images, data.labels) if isinstance(data, Split) else (data, None)
-    images, labels = images_and_labels(*given, argument)
+    pixels, answers = (data.images, data.labels) if isinstance(data, Split) else (data, None)
+    images, labels = images_and_labels(pixels, answers, argument)
     return Split(images, as_labels(labels))
 
 

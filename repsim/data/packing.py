@@ -36,6 +36,7 @@ from repsim.data.streaming import (
 )
 from repsim.support import artifacts
 from repsim.support.compat import torchvision
+from repsim.support.extras import extra
 from repsim.support.progress import progress_bar
 
 BATCH = 256  # images written at once: what an interrupted run has to do again
@@ -117,10 +118,8 @@ def pack_images(
 
 
 def _lmdb() -> types.ModuleType:
-    try:
+    with extra("packed", "packed images need"):
         import lmdb
-    except ImportError as error:
-        raise RuntimeError("packed images need the package lmdb: pip install lmdb") from error
     return lmdb
 
 

@@ -162,8 +162,8 @@ class Backend(CachedInputs):
         folders = [folder / slug for folder in paths.stitches()]
         changed = tuple(folder.stat().st_mtime_ns for folder in folders if folder.exists())
         stored = self._keep(("stitches", slug, *changed), lambda: stored_stitches(slug))
-        models = [self.model(setting, side) for side in ("a", "b")]
-        chosen = [stitch for stitch in stored if _joins(stitch, *models, setting)]
+        front, end = (self.model(setting, side) for side in ("a", "b"))
+        chosen = [stitch for stitch in stored if _joins(stitch, front, end, setting)]
         rows = [
             {
                 "fitting_method": _whole_method(stitch.recipe.options),

@@ -207,11 +207,14 @@ def curves(
     # Only what is drawn: a label may be another column's name. And seaborn fails on an index with repeats.
     drawn = list(dict.fromkeys(filter(None, (x, y, hue, style))))
     shown = table[drawn].rename(columns=labels).reset_index(drop=True)
-    x, y, hue, style = (labels.get(name, name) if name else None for name in (x, y, hue, style))
+    x, y = labels.get(x, x), labels.get(y, y)
+    hue, style = (labels.get(name, name) if name else None for name in (hue, style))
     for column in filter(None, (style, hue)):
         shown = _with_names(shown, column)
-    levels = list(shown[hue].cat.categories) if hue else None
-    palette = None if not hue else sns.color_palette("viridis_r" if ordered else "colorblind", len(levels))
+    levels = palette = None
+    if hue:
+        levels = list(shown[hue].cat.categories)
+        palette = sns.color_palette("viridis_r" if ordered else "colorblind", len(levels))
     sns.lineplot(
         shown,
         x=x,

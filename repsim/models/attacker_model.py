@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,7 @@ from repsim.models.wrappers import unwrapped
 from repsim.support.compat import import_robustness
 
 _attacker, _custom = import_robustness("attacker"), import_robustness("tools.custom_modules")
+_Attacker: Any = _attacker.Attacker
 
 
 def to_attacker_model(model: nn.Module) -> nn.Module:
@@ -44,7 +46,7 @@ def to_attacker_model(model: nn.Module) -> nn.Module:
     return wrapper
 
 
-class DeviceFreeAttacker(_attacker.Attacker):
+class DeviceFreeAttacker(_Attacker):
     """The package's attacker, which asks for a GPU, on the device that the images are on."""
 
     def forward(
@@ -57,7 +59,7 @@ class DeviceFreeAttacker(_attacker.Attacker):
 class _Staying(Tensor):
     """A tensor that stays where it is when it is told to go to a GPU."""
 
-    def cuda(self) -> Tensor:
+    def cuda(self, *where: object, **how: object) -> Tensor:
         return self.as_subclass(Tensor)
 
 
@@ -67,7 +69,7 @@ def _with_options(model: nn.Module) -> nn.Module:
         return model
     kind = type(model)
 
-    class WithOptions(kind):
+    class WithOptions(kind):  # type: ignore[valid-type]  # a class made for each class
         def forward(
             self, images: Tensor, with_latent: bool = False, fake_relu: bool = False, no_relu: bool = False
         ) -> Tensor | tuple[Tensor, Tensor]:

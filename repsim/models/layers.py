@@ -46,7 +46,7 @@ def with_normalization(network: nn.Module, mean: Sequence[float], std: Sequence[
 def _normalized(kind: type[nn.Module]) -> type[nn.Module]:
     """A class of networks that normalise their images and then do what `kind` does, under its name."""
 
-    class Normalized(kind):
+    class Normalized(kind):  # type: ignore[valid-type]  # a class made for each class
         def forward(self, images: Tensor) -> Tensor:
             return kind.forward(self, self.normalize(images))
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from repsim.support import messages
 from repsim.support.compat import import_robustbench, import_robustness, torchvision
+from repsim.support.extras import extra
 
 ImageShape = tuple[int, int, int]
 
@@ -93,10 +94,8 @@ def timm_network(name: str, image_shape: ImageShape, num_classes: int) -> nn.Mod
 
 def import_timm():
     """The package timm, or what to do where it is missing."""
-    try:
+    with extra("timm", "models of timm need"):
         import timm
-    except ImportError as error:
-        raise RuntimeError("models of timm need the package timm: pip install timm") from error
     return timm
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ import scipy
 LEVEL = 0.95
 COLUMNS = ["claim", "paper", "effect", "value", "low", "high", "models", "verdict", "paper_used"]
 Unit = TypeVar("Unit")
-Values = Sequence[float] | np.ndarray | pd.Series  # one number per model
+Values: TypeAlias = Sequence[float] | np.ndarray | pd.Series  # one number per model
 
 
 @dataclass(frozen=True)
@@ -100,14 +100,14 @@ def contrast(claim: Claim, groups: Sequence[Values], weights: Sequence[float]) -
         raise ValueError("a verdict needs at least one group of models.")
     if len(groups) != len(weights):
         raise ValueError(f"each group needs one weight, got {len(groups)} groups and {len(weights)} weights.")
-    groups = [_values(group) for group in groups]
-    effect = sum(weight * group.mean() for weight, group in zip(weights, groups, strict=True))
+    values = [_values(group) for group in groups]
+    effect = sum(weight * group.mean() for weight, group in zip(weights, values, strict=True))
     low = high = math.nan
-    if all(len(group) > 1 for group in groups):
-        errors = [w**2 * group.var(ddof=1) / len(group) for w, group in zip(weights, groups, strict=True)]
+    if all(len(group) > 1 for group in values):
+        errors = [w**2 * group.var(ddof=1) / len(group) for w, group in zip(weights, values, strict=True)]
         low = high = effect
         if (error := sum(errors)) > 0:
-            parts = zip(errors, groups, strict=True)
+            parts = zip(errors, values, strict=True)
             freedom = error**2 / sum(part**2 / (len(group) - 1) for part, group in parts)
             low, high = _interval(effect, math.sqrt(error), freedom)
     models = " + ".join(str(len(group)) for group in groups)
@@ -148,13 +148,13 @@ def both(claim: Claim, first: Verdict, second: Verdict) -> Verdict:
     It holds where both do, and does not where one does not; each at the level of its own interval
     (intersection–union, Berger 1982).
     """
-    ends = [min(getattr(first, end), getattr(second, end)) for end in ("value", "low", "high")]
+    value, low, high = (min(getattr(first, end), getattr(second, end)) for end in ("value", "low", "high"))
     unknown = [verdict for verdict in (first, second) if math.isnan(verdict.low)]
     if unknown:
-        ends[1:] = math.nan, math.nan
+        low = high = math.nan
     needed = "; ".join(dict.fromkeys(verdict.needed for verdict in unknown))
     models = first.models if first.models == second.models else f"{first.models}; {second.models}"
-    return Verdict(claim, *ends, models, needed)
+    return Verdict(claim, value, low, high, models, needed)
 
 
 def mean(claim: Claim, values: Values, noun: str = "networks") -> Verdict:

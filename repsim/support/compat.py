@@ -26,6 +26,8 @@ from collections.abc import Iterator
 
 import torch
 
+from repsim.support.extras import extra
+
 _MISSING_OPERATOR = re.compile(r"operator torchvision::(\w+) does not exist")
 _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 _defined: list[torch.library.Library] = []  # a torch.library definition lasts as long as its handle
@@ -98,15 +100,9 @@ def import_robustbench(module: str) -> types.ModuleType:
     RuntimeError
         It, or a package that it needs, is not installed.
     """
-    try:
-        with old_names(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of its own code and of what it imports
-            return importlib.import_module(f"robustbench.{module}")
-    except ModuleNotFoundError as error:
-        raise RuntimeError(
-            f"models of RobustBench need the package robustbench (missing: {error.name}): "
-            "pip install 'robust-repsim[robustbench]'"
-        ) from error
+    with extra("robustbench", "models of RobustBench need"), old_names(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its own code and of what it imports
+        return importlib.import_module(f"robustbench.{module}")
 
 
 torchvision = import_torchvision()

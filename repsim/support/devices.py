@@ -55,17 +55,17 @@ def device_of(network: nn.Module) -> torch.device:
 
 
 @contextmanager
-def without_tf32() -> Iterator[None]:
-    """Products and convolutions of float32 in float32, where a GPU may round their inputs to TF32."""
+def tf32(allowed: bool) -> Iterator[None]:
+    """Whether a GPU may round the inputs of float32's products and convolutions to TF32 inside the block."""
     flags = torch.backends.cudnn, torch.backends.cuda.matmul
     before = [each.allow_tf32 for each in flags]
     try:
         for each in flags:
-            each.allow_tf32 = False
+            each.allow_tf32 = allowed
         yield
     finally:
-        for each, allowed in zip(flags, before, strict=True):
-            each.allow_tf32 = allowed
+        for each, value in zip(flags, before, strict=True):
+            each.allow_tf32 = value
 
 
 def training_format(device: torch.device) -> torch.memory_format:

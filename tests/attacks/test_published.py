@@ -154,7 +154,7 @@ def test_autoattack_on_few_classes():
 def test_what_is_missing_is_said(trained, batch, monkeypatch, kind):
     for module in ("pyautoattack", "pyautoattack.autopgd_base"):
         monkeypatch.setitem(sys.modules, module, None)
-    message = "APGD needs the package pyautoattack: pip install pyautoattack"
+    message = "APGD needs the package pyautoattack: pip install 'robust-repsim[autoattack]'"
     with pytest.raises(RuntimeError, match=f"^{re.escape(message)}$"):
         run_attack(trained, *batch, QUICK[kind])
 

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -33,7 +32,7 @@ from repsim.studies.cka_maps.layer_maps import layer_cka
 from repsim.studies.inversion import FeatureExtractor, invert
 from repsim.studies.probing import ProbeOptions, fit_probe
 from repsim.studies.stitching import StitchOptions, stitch
-from repsim.support.devices import laid_out, lay_out
+from repsim.support.devices import laid_out, lay_out, tf32
 from repsim.training import Recipe, train
 from repsim.training.optimization import objective
 
@@ -68,17 +67,6 @@ def seconds(run: Callable[[], object], device: torch.device = GPU, repeats: int 
 
 def synchronize() -> None:
     torch.cuda.synchronize()
-
-
-@contextmanager
-def tf32(allowed: bool) -> Iterator[None]:
-    flags = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = [each.allow_tf32 for each in flags]
-    for each in flags:
-        each.allow_tf32 = allowed
-    yield
-    for each, value in zip(flags, before, strict=True):
-        each.allow_tf32 = value
 
 
 def drawn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -331,7 +331,7 @@ def test_the_package_is_named_where_it_is_missing(photos, tmp_path, monkeypatch)
     monkeypatch.setitem(sys.modules, "lmdb", None)
     with pytest.raises(RuntimeError) as refusal:
         pack(photos, tmp_path / "photos.lmdb")
-    assert str(refusal.value) == "packed images need the package lmdb: pip install lmdb"
+    assert str(refusal.value) == "packed images need the package lmdb: pip install 'robust-repsim[packed]'"
 
 
 # the command

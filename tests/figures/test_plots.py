@@ -272,7 +272,10 @@ def test_a_label_may_be_the_name_of_another_column(table):
 
 def test_facets_are_a_grid_of_curves_with_one_legend(table):
     wide = pd.concat(
-        [table.assign(way=way, value=table["value"] + shift) for way, shift in (("b", 0), ("a", 1))]
+        [
+            table.assign(fitting_method=each, value=table["value"] + shift)
+            for each, shift in (("b", 0), ("a", 1))
+        ]
     )
     ys = {"value": "what it is worth", "other": "the other"}
     figure = plots.facets(wide, "depth", ys, "fitting_method", "seed", labels={"depth": "how deep"})

@@ -1,6 +1,5 @@
 """On the device that there is: without a GPU skipped, or run on the CPU where asked for with `-m gpu`."""
 
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import torch
 
 from repsim.data import load_data
 from repsim.support import paths
+from repsim.support.devices import tf32
 from repsim.training import zoo
 from repsim.training.model_store import find
 
@@ -39,28 +39,17 @@ def on_gpu(device):
     return device
 
 
-@contextmanager
-def _tf32(allowed):
-    flags = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = [each.allow_tf32 for each in flags]
-    for each in flags:
-        each.allow_tf32 = allowed
-    yield
-    for each, value in zip(flags, before, strict=True):
-        each.allow_tf32 = value
-
-
 @pytest.fixture
 def exact():
     """Convolutions and products of float32 in float32."""
-    with _tf32(False):
+    with tf32(False):
         yield
 
 
 @pytest.fixture
 def coarse():
     """Convolutions and products of float32 in TF32, where the device has it."""
-    with _tf32(True):
+    with tf32(True):
         yield
 
 

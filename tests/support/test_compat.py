@@ -232,6 +232,6 @@ def test_robustbench_finds_what_it_imports_by_its_old_names(robustbench):
 
 
 def test_what_robustbench_misses_is_named(robustbench):
-    message = r"\(missing: missing_from_everywhere\): pip install 'robust-repsim\[robustbench\]'$"
+    message = r"need the package missing_from_everywhere: pip install 'robust-repsim\[robustbench\]'$"
     with pytest.raises(RuntimeError, match=message):
         compat.import_robustbench("other")

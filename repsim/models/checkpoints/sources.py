@@ -15,6 +15,7 @@ from repsim.models.checkpoints import contents
 from repsim.support import artifacts, messages, paths
 from repsim.support.artifacts import DamagedArtifact
 from repsim.support.compat import import_robustbench, torchvision
+from repsim.support.extras import extra
 
 Size = tuple[int, int] | None
 # ε of RobustBench's leaderboards (Croce et al., 2021, section 3)
@@ -151,17 +152,13 @@ def _from_hub(name: str) -> tuple[Path, list[str]]:
         raise ValueError(
             f"a file of the hub is written hf:OWNER/REPOSITORY/FILE (@REVISION behind), not {name!r}."
         )
-    try:
+    with extra("hub", "files of the Hugging Face hub need"):
         import huggingface_hub
         from huggingface_hub.errors import (
             EntryNotFoundError,
             LocalEntryNotFoundError,
             RepositoryNotFoundError,
         )
-    except ImportError as error:
-        raise RuntimeError(
-            "files of the Hugging Face hub need the package huggingface_hub: pip install huggingface_hub"
-        ) from error
     repository, file, revision = match.groups()
     try:
         path = Path(huggingface_hub.hf_hub_download(repository, file, revision=revision))

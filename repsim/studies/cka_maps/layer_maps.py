@@ -329,8 +329,9 @@ class _Coming:
             parts.append(batch)
         self.held = torch.cat(parts)
 
-    def take(self, count: int) -> Tensor:
-        """The first of the held images, which are held no longer."""
+    def take(self, count: int | None) -> Tensor:
+        """The first of the held images (None: all), which are held no longer."""
+        count = len(self.held) if count is None else count
         taken, self.held = self.held[:count], self.held[count:]
         return taken
 

@@ -143,8 +143,8 @@ class Sampling:
 
     def members(self, names: Sequence[str], captured: Activations, pair: tuple[str, str]) -> Members:
         """The images of each group of a pair of models."""
-        tables = [captured.probabilities[name] for name in pair]
-        places = GROUPINGS[self.by].assign(*tables, captured.labels, self.quantiles)
+        first, second = (captured.probabilities[name] for name in pair)
+        places = GROUPINGS[self.by].assign(first, second, captured.labels, self.quantiles)
         return {name: (places == place).nonzero().flatten() for place, name in enumerate(names)}
 
     def draw(self, members: Members, labels: Tensor | None) -> Members:

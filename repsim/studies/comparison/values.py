@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -196,13 +197,13 @@ class Activations:
         return _joined(row, _beside(value.measure, x.values, y.values, None, query))
 
     def _of_predictions(self, value: Value, query: Query) -> dict[str, object]:
-        measure = value.measure
+        measure: Any = value.measure  # of predictions
         a, b = (self.probabilities[name] for name in (value.model_a, value.model_b))
         row: dict[str, object] = {"value": measure.evaluate(a, b, self.labels), "note": "", "n": len(a)}
         accuracies = [self.accuracy(name) for name in (value.model_a, value.model_b)]
         row["accuracy_a"], row["accuracy_b"] = accuracies
         if self.labels is not None and measure.name in ("agreement", "disagreement"):
-            bounds = agreement_bounds(*accuracies, a.shape[1])
+            bounds = agreement_bounds(accuracies[0], accuracies[1], a.shape[1])
             bounds = bounds if measure.name == "agreement" else (1 - bounds[1], 1 - bounds[0])
             row["lowest"], row["highest"] = bounds
         return _joined(row, _beside(measure, a, b, self.labels, query))

@@ -61,7 +61,7 @@ def obtain_sets(
         options = dataclasses.replace(options, epsilon=0.0)
     recipes = [InversionRecipe.of(model, pairs, layer, options, start=start) for model in models]
     how = {"batch_size": batch_size, "compiled": compiled, "recompute": recompute}
-    make = functools.partial(obtain_inverted, dataset=dataset, pairs=pairs, **how)
+    make: Callable[..., InvertedSet] = functools.partial(obtain_inverted, dataset=dataset, pairs=pairs, **how)
     if jobs > 1:
         missing = [each for each in recipes if recompute or find_inverted(each) is None]
         if missing:

@@ -145,17 +145,17 @@ def test_wrong_names_of_timm():
 @pytest.mark.parametrize(
     ("package", "name", "message"),
     [
-        ("timm", "timm:resnet18", "models of timm need the package timm: pip install timm"),
+        ("timm", "timm:resnet18", "models of timm need the package timm: pip install 'robust-repsim[timm]'"),
         (
             "huggingface_hub",
             "hf:a/b/c.pt",
-            "files of the Hugging Face hub need the package huggingface_hub: pip install huggingface_hub",
+            "files of the Hugging Face hub need the package huggingface_hub: pip install "
+            "'robust-repsim[hub]'",
         ),
         (
             "robustbench",
             "robustbench:Standard",
-            "models of RobustBench need the package robustbench (missing: robustbench): pip install "
-            "'robust-repsim[robustbench]'",
+            "models of RobustBench need the package robustbench: pip install 'robust-repsim[robustbench]'",
         ),
     ],
 )
