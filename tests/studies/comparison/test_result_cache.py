@@ -118,6 +118,7 @@ def test_how_often_can_be_said(monkeypatch):
         assert len(kept()) == count
 
 
+@pytest.mark.slow
 def test_a_killed_process_loses_what_was_not_saved_and_no_more(tmp_path):
     program = (
         "import os\n"
