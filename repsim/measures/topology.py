@@ -10,7 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from repsim.measures.measure import count_option, measure
-from repsim.measures.neighbors import few_neighbors, neighbors, warn_of_ties
+from repsim.measures.neighbor_search import neighbors, warn_of_ties
+from repsim.measures.neighbors import few_neighbors
 from repsim.measures.rdm import distances
 from repsim.measures.representation import ROUNDINGS, Representation, kept
 

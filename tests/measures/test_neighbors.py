@@ -14,9 +14,10 @@ from scipy.stats import hypergeom
 from sklearn.neighbors import NearestNeighbors
 
 from repsim.measures import MEASURES
-from repsim.measures import neighbors as module
+from repsim.measures import neighbor_search as module
+from repsim.measures import neighbors as measures
 from repsim.measures.measure import represent_pair
-from repsim.measures.neighbors import _screened, _search, neighbors
+from repsim.measures.neighbor_search import _screened, _search, neighbors
 
 KINDS = {
     "cosine": {"metric": "cosine", "center": False},
@@ -322,7 +323,7 @@ def test_second_order_cosine_is_that_of_unions(k, center, monkeypatch):
     prepare = (lambda side: side - side.mean(0)) if center else (lambda side: side)
     expected = second_order(prepare(x), prepare(y), k)
     assert MEASURES["second_order_cosine"](x, y, k=k, center=center) == pytest.approx(expected, rel=1e-12)
-    monkeypatch.setattr(module, "BLOCK", 7)
+    monkeypatch.setattr(measures, "BLOCK", 7)
     assert MEASURES["second_order_cosine"](x, y, k=k, center=center) == pytest.approx(expected, rel=1e-12)
 
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from repsim.measures import MEASURES, permutation_test
-from repsim.measures import neighbors as module
+from repsim.measures import neighbor_search as module
 from repsim.measures.measure import represent_pair
-from repsim.measures.neighbors import nearest, neighbors
+from repsim.measures.neighbor_search import nearest, neighbors
 
 OF_NEIGHBORS = ["jaccard", "rank", "rank_jaccard", "mutual_knn", "cknna", "second_order_cosine"]
 pytestmark = pytest.mark.filterwarnings(
