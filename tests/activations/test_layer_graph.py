@@ -1,6 +1,7 @@
 """Layer names, tables and selections; values that are what hooks see, in-place operations or not."""
 
 import copy
+import importlib
 import re
 from itertools import pairwise
 
@@ -67,7 +68,7 @@ class Visited(fx.Interpreter):
     """Runs torchvision's graph of a network, and keeps what each of its names stands for."""
 
     def __init__(self, network, monkeypatch):
-        extraction = torchvision.models.feature_extraction
+        extraction = importlib.import_module(f"{torchvision.models.__name__}.feature_extraction")
         self.tracer = extraction.NodePathTracer(**extraction._set_default_tracer_kwargs(None))
         with monkeypatch.context() as patch:
             patch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the tracer passes no tensors
