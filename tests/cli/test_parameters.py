@@ -84,7 +84,7 @@ def test_an_empty_cell_declares_nothing():
 def test_a_cell_does_nothing_but_declare(line):
     assert refusal(read_cell, f"rate: float = 0.5\n{line}", "00_one") == (
         f"line 2 of the parameters of 00_one is `{line}`; every line must be `name: type = value  # help` "
-        "with a plain value and a type made of str, int, float, bool, None, list[…] and |"
+        "with a plain value and a type made of str, int, float, bool, dict, None, list[…] and |"
     )
 
 
