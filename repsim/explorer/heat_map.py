@@ -11,7 +11,7 @@ import pandas as pd
 import traitlets
 from matplotlib.colors import to_hex
 
-from repsim.figures.plots import HEAT
+from repsim.figures.style import HEAT
 
 UNKNOWN = "#ffffff"
 

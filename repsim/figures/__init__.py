@@ -1,1 +1,1 @@
-"""Tidy tables as pictures."""
+"""Tidy tables as pictures: `plots` has them all, from one file for each kind."""

@@ -328,10 +328,18 @@ def marks(x: Representation) -> Int[Tensor, " n"]:
     return torch.cat([of_rows(rows) for rows in x.values.split(ROWS)])
 
 
+@kept("")
+def distinct(x: Representation) -> int:
+    """Number of rows that differ from one another."""
+    return len(marks(x).unique())
+
+
+@kept_pair
 def count_copies(x: Representation, y: Representation) -> int:
-    """How many inputs have the rows of an earlier one, in both representations."""
-    both = torch.stack([marks(x), marks(y)], dim=1)
-    return x.n - len(both.unique(dim=0))
+    """Number of inputs with the rows of an earlier one, in both representations."""
+    if distinct(x) == x.n or distinct(y) == y.n:
+        return 0
+    return x.n - len(torch.stack([marks(x), marks(y)], dim=1).unique(dim=0))
 
 
 def pairs(matrix: Float[Tensor, "n n"]) -> Float[Tensor, " pairs"]:

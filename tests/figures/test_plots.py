@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from repsim.activations import trace
-from repsim.figures import plots
+from repsim.figures import maps, plots
 from repsim.models import build_model
 from repsim.support import paths
 
@@ -147,7 +147,7 @@ def test_layer_names_do_not_overlap(architecture, shape):
     figure = plots.heat_maps({"standard": matrix, "robust (ε = 0.1)": matrix, "standard with robust": matrix})
     for axis in figure.axes[:3]:
         for labels in (axis.get_xticklabels(), axis.get_yticklabels()):
-            assert 2 < len(labels) <= plots.TICKS
+            assert 2 < len(labels) <= maps.TICKS
             assert overlaps(boxes(figure, labels)) == []
             places = [label.get_position() for label in labels]
             assert len(set(places)) == len(places)
