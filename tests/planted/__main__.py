@@ -2,9 +2,9 @@
 
     python tests/planted [--quick] [--out FILE] [name …]
 
-A fault is found where a test fails that passes without it; that they pass without it is `make test-all`'s to
-say. With --quick, tests marked slow are left out. The table that is printed, or written as CSV, has for each
-fault whether it was found, by which test first, and how long that took.
+A fault is found where a test fails that passes without it. With --quick, tests marked slow are left out.
+The table that is printed, or written as CSV, has for each fault whether it was found, by which test first,
+and how long that took.
 """
 
 from __future__ import annotations
@@ -54,27 +54,39 @@ def copy_of_checkout(folder: Path) -> None:
             (folder / entry.name).symlink_to(entry)
 
 
-def find(folder: Path, fault: dict, quick: bool) -> str:
-    """The first test that fails with a fault in a copy of the checkout; empty where none does."""
-    file = folder / fault["file"]
-    sound = file.read_text(encoding="utf-8")
-    file.write_text(sound.replace(fault["text"], fault["instead"]), encoding="utf-8")
+def first_failure(folder: Path, tests: list[str], quick: bool) -> str:
+    """Which test fails first in a copy of the checkout; empty where none does."""
     chosen = f"{LEFT_OUT} and not slow" if quick else LEFT_OUT
     annotations = {"REPSIM_ANNOTATIONS": "off"} if quick else {}  # as the Makefile has it
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", chosen]
     environment = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"} | annotations
-    try:
-        done = subprocess.run(
-            [*command, *fault["tests"]], cwd=folder, env=environment, capture_output=True, text=True
-        )
-    finally:
-        file.write_text(sound, encoding="utf-8")
+    done = subprocess.run([*command, *tests], cwd=folder, env=environment, capture_output=True, text=True)
     if done.returncode not in (OK, FAILED):
         raise RuntimeError(
             f"pytest ended with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
         )
-    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+    failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", done.stdout, re.MULTILINE)
     return failed[1] if failed else ""
+
+
+def find(folder: Path, fault: dict, quick: bool) -> str:
+    """The first test that fails with a fault, in a copy of the checkout; empty where none does.
+
+    Raises
+    ------
+    RuntimeError
+        That test fails without the fault as well.
+    """
+    file = folder / fault["file"]
+    sound = file.read_text(encoding="utf-8")
+    file.write_text(sound.replace(fault["text"], fault["instead"]), encoding="utf-8")
+    try:
+        test = first_failure(folder, fault["tests"], quick)
+    finally:
+        file.write_text(sound, encoding="utf-8")
+    if test and first_failure(folder, [test], quick):
+        raise RuntimeError(f"{test} fails without the fault as well.")
+    return test
 
 
 def main() -> int:

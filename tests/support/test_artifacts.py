@@ -35,7 +35,7 @@ def turned_round(value):
 
 def python(code, *arguments, **options):
     """Start Python on some code that has `artifacts`, `Path` and `sys`."""
-    preamble = "import sys\nfrom pathlib import Path\nfrom repsim import artifacts\n"
+    preamble = "import sys\nfrom pathlib import Path\nfrom repsim.support import artifacts\n"
     command = [sys.executable, "-c", preamble + code, *map(str, arguments)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **options)
 
