@@ -91,7 +91,10 @@ def test_a_script_needs_no_notebooks(run_with_core):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "message"),
-    [("repsim.explorer", "the explorer needs the package .*: pip install 'robust-repsim[explorer]'")],
+    [
+        ("repsim.explorer", "the explorer needs the package .*: pip install 'robust-repsim[explorer]'"),
+        ("repsim.cli.kernels", "notebooks that run .*: pip install 'robust-repsim[notebooks]'"),
+    ],
 )
 def test_what_needs_an_extra_names_it(run_with_core, module, message):
     found = run_with_core(f"""

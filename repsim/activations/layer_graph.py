@@ -382,6 +382,8 @@ class LayerGraph(ABC):
             return [self._penultimate]
         names = [layers] if isinstance(layers, str) else list(dict.fromkeys(layers))
         for name in names:
+            if name in GROUPS and len(names) > 1:
+                raise ValueError(f"{name!r} stands for layers by itself, and not in a list of several.")
             if name not in self.values and name not in self.left_out:
                 raise ValueError(messages.unknown("layer", name, [*known, *GROUPS]))
             self.check_known(name)

@@ -1,6 +1,7 @@
 """What a notebook declares in its parameter cell, and the typed texts that set it.
 
-A cell tagged `parameters` holds lines `name: type = value  # help`. A text from the command line or from a
+A cell tagged `parameters` holds lines `name: type = value  # help`, whose types are Python's own or of
+`repsim.cli.kinds`. A text from the command line or from a
 YAML file becomes a value of the declared type, or is refused: the type decides what `1e5`, `007` and `on`
 mean, where YAML alone would guess.
 """
@@ -9,19 +10,19 @@ from __future__ import annotations
 
 import ast
 import io
+import json
 import re
 import tokenize
 import types
-import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args, get_origin
 
-import nbformat
 import yaml
-from nbformat import NotebookNode
+
+from repsim.cli.kinds import KINDS, Kind, at_least_one
 
 SCALARS = {"str": str, "int": int, "float": float, "bool": bool}
 EXPECTED = {
@@ -44,20 +45,43 @@ class Parameter:
 
     name: str
     type: str
-    kind: object  # the type itself: `int`, `list[str]`, `str | None`
+    kind: object  # the type itself: `int`, `list[str]`, `str | None`, a `Kind`
     default: object
     help: str
 
     def value(self, text: object, notebook: str) -> object:
         """The value that a text (see `convert`) gives this parameter of a notebook, or a RequestError."""
         try:
-            return convert(text, self.kind)
+            value = convert(text, self.kind)
         except ValueError as error:
-            hint = EXPECTED.get(get_origin(self.kind) or self.kind)
+            hint = EXPECTED.get(get_origin(self._base) or self._base)
             wanted = f"{self.type} ({hint})" if hint else self.type
             raise RequestError(
                 f"parameter {self.name!r} of {notebook} must be {wanted}, not {text!r}"
             ) from error
+        try:
+            for kind, part in self.parts(value):
+                kind(part)
+        except ValueError as error:
+            raise RequestError(f"parameter {self.name!r} of {notebook}: {error}") from error
+        return value
+
+    def parts(self, value: object) -> list[tuple[Kind, object]]:
+        """What there is in a value of the types of `repsim.cli.kinds`, each with its own."""
+        found: list[tuple[Kind, object]] = []
+        for kind in self.kinds:
+            of_items = kind in get_args(self._base)
+            found += [(kind, each) for each in value] if of_items else [(kind, value)]
+        return found
+
+    @property
+    def kinds(self) -> list[Kind]:
+        """The type, and that of a list's items, if they are of `repsim.cli.kinds`."""
+        return [kind for kind in (self.kind, *get_args(self._base)) if isinstance(kind, Kind)]
+
+    @property
+    def _base(self) -> object:
+        return self.kind.base if isinstance(self.kind, Kind) else self.kind
 
 
 @dataclass(frozen=True)
@@ -65,12 +89,12 @@ class Notebook:
     """A notebook file as it was read, and the parameters that it declares."""
 
     path: Path
-    node: NotebookNode
+    content: dict
     parameters: dict[str, Parameter]
 
     @classmethod
     def read(cls, path: Path) -> Notebook:
-        """Read a notebook and its parameter cell.
+        """Read a notebook and its parameter cell, without the packages that take long to import.
 
         Raises
         ------
@@ -78,13 +102,13 @@ class Notebook:
             The file is no notebook, or its parameter cell does more than declare.
         """
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # a missing cell id is mended in memory, not talked about
-                node = nbformat.read(path, as_version=4)
-        except Exception as error:  # nbformat lets many kinds through: JSON, encoding, schema, attribute
-            raise RequestError(f"{path} cannot be read as a notebook: {error}") from error
-        tagged = [cell for cell in node.cells if is_tagged(cell, "parameters")]
-        return cls(path, node, read_cell(tagged[0].source, path.stem) if tagged else {})
+            content = json.loads(path.read_text(encoding="utf-8"))
+            cells = [(cell, source_of(cell)) for cell in content["cells"]]
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            reason = f"it has no {error}" if isinstance(error, KeyError) else error
+            raise RequestError(f"{path} cannot be read as a notebook: {reason}") from error
+        tagged = [source for cell, source in cells if is_tagged(cell, "parameters")]
+        return cls(path, content, read_cell(tagged[0], path.stem) if tagged else {})
 
     @property
     def defaults(self) -> dict[str, object]:
@@ -97,14 +121,24 @@ class Notebook:
         Raises
         ------
         RequestError
-            A text does not read as the declared type.
+            Texts do not read as the declared type, or are no values that it allows: all of them are told.
         """
-        declared = self.parameters.items()
-        return {name: each.value(given[name], self.path.stem) for name, each in declared if name in given}
+        values, wrong = {}, []
+        for name, parameter in self.parameters.items():
+            if name in given:
+                try:
+                    values[name] = parameter.value(given[name], self.path.stem)
+                except RequestError as error:
+                    wrong.append(str(error))
+        if wrong:
+            raise RequestError("\n".join(wrong))
+        return values
 
     def listing(self) -> str:
         """Name and title (the first heading), then one line per parameter: name, type, default and help."""
-        prose = "\n".join(cell.source for cell in self.node.cells if cell.cell_type == "markdown")
+        prose = "\n".join(
+            source_of(cell) for cell in self.content["cells"] if cell["cell_type"] == "markdown"
+        )
         heading = re.search(r"^#+\s+(.+?)\s*$", prose, re.MULTILINE)
         lines = [f"{self.path.stem}  {heading[1] if heading else ''}"]
         declared = {f"{each.name}: {each.type} = {each.default!r}": each for each in self.parameters.values()}
@@ -113,9 +147,14 @@ class Notebook:
         return "\n".join(line.rstrip() for line in lines)
 
 
-def is_tagged(cell: NotebookNode, tag: str) -> bool:
+def is_tagged(cell: Mapping, tag: str) -> bool:
     """Whether a notebook's cell carries a tag."""
-    return tag in cell.metadata.get("tags", [])
+    return tag in cell.get("metadata", {}).get("tags", [])
+
+
+def source_of(cell: Mapping) -> str:
+    """The text of a cell, which files hold in lines."""
+    return cell["source"] if isinstance(cell["source"], str) else "".join(cell["source"])
 
 
 def read_cell(source: str, notebook: str) -> dict[str, Parameter]:
@@ -136,13 +175,15 @@ def read_cell(source: str, notebook: str) -> dict[str, Parameter]:
     comments = {token.start[0]: token.string for token in tokens if token.type == tokenize.COMMENT}
     parameters = {}
     for statement in statements:
+        if isinstance(statement, ast.ImportFrom) and statement.module == "__future__":
+            continue  # types are names that need not be there
         try:
             parameter = _declaration(statement, comments.get(statement.end_lineno, ""))
         except (ValueError, TypeError) as error:  # of a type, of a value such as {[]: 1}
             raise RequestError(
                 f"line {statement.lineno} of the parameters of {notebook} is `{ast.unparse(statement)}`; "
                 "every line must be `name: type = value  # help` with a plain value and a type made of "
-                "str, int, float, bool, dict, None, list[…] and |"
+                "str, int, float, bool, dict, None, list[…], | and the names in repsim/cli/kinds.py"
             ) from error
         parameters[parameter.name] = parameter
     return parameters
@@ -163,6 +204,12 @@ def _kind(annotation: ast.expr) -> object:
             return dict
         case ast.Name(id=name) if name in SCALARS:
             return SCALARS[name]
+        case ast.Name(id=name) if name in KINDS:
+            return KINDS[name]
+        case ast.Subscript(value=ast.Name(id="OrEmpty"), slice=ast.Name(id=name)) if name in KINDS:
+            return KINDS[name].or_empty()
+        case ast.Subscript(value=ast.Name(id="NonEmptyList"), slice=ast.Name(id=name)) if name in KINDS:
+            return at_least_one(KINDS[name])
         case ast.Constant(value=None):
             return types.NoneType
         case ast.Subscript(value=ast.Name(id="list"), slice=inner):
@@ -235,14 +282,16 @@ def convert(value: object, kind: object) -> object:
         What was typed: a string, None for YAML's null, or a list or mapping of these (as such, or as YAML
         text).
     kind
-        `str`, `int`, `float`, `bool`, `list[…]`, `dict` or a union of these with None. What is in a `dict`
-        has no declared type: plain texts are what they look like.
+        `str`, `int`, `float`, `bool`, `list[…]`, `dict`, a union of these with None; or a `Kind`. What is in
+        a `dict` has no declared type: plain texts are what they look like.
 
     Raises
     ------
     ValueError
         The text does not read as that type.
     """
+    if isinstance(kind, Kind):
+        return convert(value, kind.base)
     if isinstance(kind, types.UnionType):
         for member in sorted(get_args(kind), key=lambda member: member is str):  # any text is a str: last
             with suppress(ValueError):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from repsim.data import downloads, embedded  # noqa: F401 (loaders become known in the order in which errors list them)
-from repsim.data.dataset import LOADERS, Augmentation, Dataset, Request
+from repsim.data.dataset import LOADERS, Augmentation, Dataset, Request, Source
 from repsim.data.folders import load_folder
 from repsim.data.indices import read_rows
 from repsim.data.packing import load_pack
@@ -21,6 +22,22 @@ from repsim.support.compat import torchvision
 
 WITH_PATH = {"folder:": load_folder, "packed:": load_pack}
 ESTIMATED = 2000  # images from which mean and deviation of a streamed split are estimated
+
+
+def find_loader(name: str, root: Path) -> tuple[Path, Callable[[Request], Source]]:
+    """Where the files of a named data set are, and what loads it.
+
+    Raises
+    ------
+    ValueError
+        The name is unknown.
+    """
+    kind = name[: name.find(":") + 1]
+    if kind in WITH_PATH:
+        return Path(name.removeprefix(kind)).expanduser(), WITH_PATH[kind]
+    if name not in LOADERS:
+        raise ValueError(messages.unknown("data set", name, [*LOADERS, "folder:PATH", "packed:PATH"]))
+    return root, LOADERS[name]
 
 
 def load_data(
@@ -81,13 +98,7 @@ def load_data(
         if size is not None and size < 0:
             raise ValueError(f"{argument} is a number of {unit}, 0 for {default}, not {size}.")
     root = data_root(root)
-    kind = name[: name.find(":") + 1]
-    if kind in WITH_PATH:
-        root, loader = Path(name.removeprefix(kind)).expanduser(), WITH_PATH[kind]
-    elif name in LOADERS:
-        loader = LOADERS[name]
-    else:
-        raise ValueError(messages.unknown("data set", name, [*LOADERS, "folder:PATH", "packed:PATH"]))
+    root, loader = find_loader(name, root)
     source = loader(Request(root, image_size or None, download))
     train, train_rows = _rows(source.train, train_indices, "train_indices")
     test, test_rows = _rows(source.test, test_indices, "test_indices")

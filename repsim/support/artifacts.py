@@ -72,58 +72,19 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def write_json(path: Path, content: Mapping) -> None:
-    """Write a mapping as readable JSON, atomically."""
-    text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
-    with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+def owned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors as safetensors takes them: on the CPU, contiguous, none sharing memory as tied weights do."""
+    import torch
 
-
-def read_json(path: Path) -> dict:
-    """Read a mapping from a JSON file.
-
-    Raises
-    ------
-    DamagedArtifact
-        The file is not JSON, or holds something other than a mapping.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DamagedArtifact(f"{path} is not valid JSON ({error}): remove it and make it again.") from error
-    if not isinstance(content, dict):
-        raise DamagedArtifact(f"{path} holds no JSON mapping: remove it and make it again.")
-    return content
+    return {
+        name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()
+    }
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str] | None = None) -> str:
     """Write named tensors, and texts in a header, as safetensors, atomically; returns the file's checksum."""
-    import torch
     from safetensors.torch import save_file
 
-    # Cloned because safetensors refuses tensors that share memory, as tied weights do.
-    owned = {
-        name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()
-    }
     with atomic(path) as temporary:
-        save_file(owned, temporary, metadata=dict(header) if header else None)
+        save_file(owned(tensors), temporary, metadata=dict(header) if header else None)
         return checksum(temporary)
-
-
-def read_tensors(path: Path, expected_checksum: str) -> dict[str, Tensor]:
-    """Read named tensors from a safetensors file after comparing its checksum.
-
-    Raises
-    ------
-    DamagedArtifact
-        The file's bytes are not those that were written.
-    """
-    from safetensors.torch import load_file
-
-    found = checksum(path)
-    if found != expected_checksum:
-        raise DamagedArtifact(
-            f"{path} is damaged or was altered: its SHA-256 is {found[:12]}…, its record says "
-            f"{expected_checksum[:12]}…. Remove it and its .json to make it again."
-        )
-    return load_file(path)

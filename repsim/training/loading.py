@@ -19,10 +19,11 @@ from repsim.attacks import Attack, Norm, epsilon_text
 from repsim.data import Dataset
 from repsim.models import build_model
 from repsim.models.checkpoints import Checkpoint, read_checkpoint
-from repsim.support import artifacts, paths
+from repsim.store import Draft
+from repsim.support import artifacts
 from repsim.support.options import Length, options
 from repsim.support.progress import progress_bar
-from repsim.training.model_store import TrainedModel, find, measure, stored_model
+from repsim.training.model_store import MODELS, TrainedModel, measure, stored_model
 from repsim.training.recipe import Recipe
 
 ELSEWHERE = ("torchvision:", "timm:", "robustbench:", "hf:")  # how names of others' networks begin
@@ -185,7 +186,7 @@ def _imported(
         seed=max(alike, default=-1) + 1 if options.seed is None else options.seed,
         origin=artifacts.digest(*(weights[key].float() for key in sorted(weights))),
     )
-    model = find(recipe, device) or _keep(recipe, weights, checkpoint, notes, dataset, device)
+    model = _keep(recipe, weights, checkpoint, notes, dataset, device)
     if dataset:
         _measure(model, dataset)
     return model
@@ -241,17 +242,15 @@ def _keep(
     dataset: Dataset | None,
     device: str,
 ) -> TrainedModel:
-    path = paths.models()[0] / recipe.dataset / f"{recipe.name}.json"
     classes = dataset.classes if dataset else tuple(str(i) for i in range(checkpoint.num_classes))
-    with artifacts.locked(path):
-        checksum = artifacts.write_tensors(path.with_suffix(".safetensors"), weights)
-        record = {
-            "recipe": dataclasses.asdict(recipe),
+
+    def make(draft: Draft) -> dict[str, object]:
+        return {
             "dataset": dataset.title if dataset else "",
             "classes": list(classes),
             "image_shape": list(dataset.image_shape if dataset else checkpoint.image_shape),
             "torch": torch.__version__,
-            "checksums": {str(recipe.epochs): checksum},
+            "checksums": {str(recipe.epochs): draft.write(weights)},
             "curve": [],
             "accuracies": [],
             "source": {
@@ -262,8 +261,8 @@ def _keep(
                 "notes": notes,
             },
         }
-        artifacts.write_json(path, record)
-    return find(recipe, device)
+
+    return dataclasses.replace(MODELS.obtain(recipe, make), device=device)
 
 
 def _measure(model: TrainedModel, dataset: Dataset) -> None:
@@ -286,4 +285,6 @@ def _measure(model: TrainedModel, dataset: Dataset) -> None:
         )
     if note:
         model.record["source"]["notes"].append(note)
-        artifacts.write_json(model.path, model.record)
+        MODELS.add(
+            model.recipe, lambda stored: stored and {**stored.record, "source": model.record["source"]}
+        )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import math
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from repsim.data import (
     Dataset,
 )
 from repsim.models import build_model
-from repsim.support import artifacts
+from repsim.store import read_unfinished, write_unfinished
 from repsim.support.devices import (
     device_of,
     laid_out,
@@ -54,8 +54,8 @@ def train(
     Parameters
     ----------
     checkpoint
-        Written after each epoch but the last; where it exists, training goes on from it. The caller removes
-        it, once the result is safe.
+        Written after each epoch but the last; where it exists and is whole, training goes on from it. The
+        caller removes it, once the result is safe.
     on_epoch
         Called with the number of epochs done and the network, before the checkpoint is written.
 
@@ -92,8 +92,8 @@ def train(
     split = dataset.train.to(target)
     augmentation = dataset.augmentation if recipe.augment else Augmentation()
     history: list[dict[str, float]] = []
-    if checkpoint is not None and checkpoint.exists():
-        history = _restore(checkpoint, recipe, model, optimizer, scheduler)
+    if checkpoint is not None and (written := read_unfinished(checkpoint)) is not None:
+        history = _restore(written, checkpoint, recipe, model, optimizer, scheduler)
 
     bar = progress_bar(range(len(history), recipe.epochs), recipe.architecture, "epoch", progress)
     for epoch in bar:
@@ -187,17 +187,13 @@ def _save(checkpoint: Path, recipe, model, optimizer, scheduler, history) -> Non
         "scheduler": scheduler.state_dict(),
         "history": history,
     }
-    with artifacts.atomic(checkpoint) as temporary:
-        torch.save(state, temporary)
+    content = io.BytesIO()
+    torch.save(state, content)
+    write_unfinished(checkpoint, content.getvalue())
 
 
-def _restore(checkpoint: Path, recipe, model, optimizer, scheduler) -> list[dict[str, float]]:
-    try:
-        state = torch.load(checkpoint, map_location=device_of(model), weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise artifacts.DamagedArtifact(
-            f"{checkpoint} is damaged or holds more than tensors, and is refused: remove it to begin again."
-        ) from error
+def _restore(written: bytes, checkpoint: Path, recipe, model, optimizer, scheduler) -> list[dict[str, float]]:
+    state = torch.load(io.BytesIO(written), map_location=device_of(model), weights_only=True)
     if state["address"] != recipe.address:
         raise ValueError(
             f"{checkpoint} belongs to recipe {state['address']}, not to {recipe.address}: give each recipe a "

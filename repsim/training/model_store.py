@@ -2,7 +2,7 @@
 
 A model is two files under `data/models/<dataset>/`: its weights, `<architecture>-<address>.safetensors`,
 and its record beside them, `….json`, with the recipe, the weights' checksums, the training curve and the
-measured accuracies. The record is written last, so that weights without one are simply made again.
+measured accuracies; see `repsim.store`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from repsim.activations import LayerGraph, trace
 from repsim.attacks import AnyAttack, Attack, make_attack
 from repsim.data import Dataset
 from repsim.models import build_model
-from repsim.support import artifacts, messages, paths
+from repsim.store import Artifact, Draft, Store, read_unfinished_tensors, write_unfinished_tensors
+from repsim.store.records import damaged
+from repsim.support import messages, paths
 from repsim.support.devices import resolve_device
 from repsim.support.progress import progress_bar
 from repsim.training.evaluation import robust_accuracy
@@ -32,17 +34,23 @@ EVALUATED = 1000  # test images on which robust accuracy is measured
 CURVE = ["epoch", "learning_rate", "loss", "accuracy"]  # columns, in the order in which tables have them
 ACCURACIES = ["attack", "norm", "epsilon", "steps", "images", "accuracy"]
 DIGITS = 12  # of a checksum that recipes of what is made from a model hold
-RECORDED = ("recipe", "classes", "image_shape", "checksums", "curve", "accuracies")  # what is read again
 
 
 @dataclass(frozen=True)
-class TrainedModel:
+class TrainedModel(Artifact):
     """A stored network and what is known of it; `network` loads the weights."""
 
     recipe: Recipe
-    path: Path
-    record: dict
     device: str = "cpu"  # on which `network` is
+
+    @classmethod
+    def upgraded(cls, record: dict) -> dict:
+        """A record that says nothing of the attack is of PGD, once the only one."""
+        return {**record, "accuracies": [{"attack": "pgd", **row} for row in record["accuracies"]]}
+
+    @property
+    def checksums(self) -> dict[str, str]:
+        return {_suffix(self.recipe, int(epoch)): found for epoch, found in self.record["checksums"].items()}
 
     @property
     def name(self) -> str:
@@ -101,20 +109,18 @@ class TrainedModel:
         """
         if epoch not in self.epochs_saved:
             raise ValueError(f"{self.name} kept epochs {self.epochs_saved}, not {epoch}.")
-        file = _weights_file(self.path, self.recipe, epoch)
-        if not file.exists():
-            raise artifacts.DamagedArtifact(f"{file} is missing: remove {self.path.name} to make it again.")
-        weights = artifacts.read_tensors(file, self.record["checksums"][str(epoch)])
+        weights = self.tensors(_suffix(self.recipe, epoch))
         shape, classes = self.record["image_shape"], self.record["classes"]
         unset = [0.0] * shape[0]  # normalisation comes with the weights
         network = build_model(self.recipe.architecture, shape, len(classes), unset, [1.0] * shape[0])
         found, expected = _shapes(weights), _shapes(network.state_dict())
         for name in {**expected, **found}:
             if found.get(name) != expected.get(name):
-                raise artifacts.DamagedArtifact(
-                    f"{file} does not hold the network of {self.path.name}, {self.recipe.architecture} with "
-                    f"{len(classes)} classes: {name} is {found.get(name, 'not there')} and should be "
-                    f"{expected.get(name, 'not there')}."
+                raise damaged(
+                    self.path,
+                    f"its weights are no {self.recipe.architecture} with {len(classes)} classes: {name} is "
+                    f"{found.get(name, 'not there')} and should be {expected.get(name, 'not there')}",
+                    self.path,
                 )
         network.load_state_dict(weights)
         return network.eval().to(resolve_device(self.device))
@@ -156,30 +162,24 @@ def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
 
 
-def _weights_file(path: Path, recipe: Recipe, epoch: int) -> Path:
-    suffix = "" if epoch == recipe.epochs else f"-epoch{epoch:03d}"
-    return path.with_name(f"{path.stem}{suffix}.safetensors")
+def _suffix(recipe: Recipe, epoch: int) -> str:
+    """What the file of an epoch's weights has behind the model's name."""
+    return "" if epoch == recipe.epochs else f"-epoch{epoch:03d}"
+
+
+MODELS = Store(
+    "trained models",
+    lambda: paths.models(),
+    Recipe,
+    TrainedModel,
+    ("recipe", "classes", "image_shape", "checksums", "curve", "accuracies"),
+)
 
 
 def find(recipe: Recipe, device: str = "auto") -> TrainedModel | None:
     """The stored model of a recipe, None where there is none."""
-    for store in paths.models():
-        path = store / recipe.dataset / f"{recipe.name}.json"
-        if path.exists():
-            return _read(path, device)
-    return None
-
-
-def _read(path: Path, device: str) -> TrainedModel:
-    record = artifacts.read_json(path)
-    if missing := [key for key in RECORDED if key not in record]:
-        raise artifacts.DamagedArtifact(f"{path} is no record of a trained model (no {', '.join(missing)}).")
-    try:
-        # records that say nothing of the attack are of PGD, once the only one
-        record["accuracies"] = [{"attack": "pgd", **row} for row in record["accuracies"]]
-        return TrainedModel(Recipe(**record["recipe"]), path, record, device)
-    except (TypeError, ValueError) as error:
-        raise artifacts.DamagedArtifact(f"{path} is no record of a trained model ({error}).") from error
+    found = MODELS.find(recipe)
+    return found and dataclasses.replace(found, device=device)
 
 
 def stored_model(name: str | Path, device: str = "auto") -> TrainedModel:
@@ -191,18 +191,18 @@ def stored_model(name: str | Path, device: str = "auto") -> TrainedModel:
         No stored model is called so, or the file is another program's.
     """
     path = Path(name)
-    if path.suffix in (".json", ".safetensors") and path.with_suffix(".json").is_file():
-        return _read(path.with_suffix(".json"), device)
+    if path.suffix in (".json", ".safetensors") and (found := MODELS.read(path.with_suffix(".json"))):
+        return dataclasses.replace(found, device=device)
     if path.is_file():
         raise ValueError(
             f"{path} is no model of the store (weights as .safetensors, with their record as .json beside "
             "them): repsim.training.loading.load_model reads what others trained."
         )
-    stored = {p.stem: p for store in reversed(paths.models()) for p in sorted(store.glob("*/*.json"))}
+    stored = MODELS.paths()
     matching = [p for stem, p in stored.items() if str(name) in (stem, stem.rpartition("-")[2])]
-    if not matching:
+    if not matching or not (found := MODELS.read(matching[0])):
         raise ValueError(messages.unknown("trained model", str(name), stored))
-    return _read(matching[0], device)
+    return dataclasses.replace(found, device=device)
 
 
 def obtain(
@@ -221,7 +221,7 @@ def obtain(
     Parameters
     ----------
     retrain
-        Train it again though it is stored.
+        Train it again though it is stored, from the beginning.
 
     Raises
     ------
@@ -233,44 +233,49 @@ def obtain(
             f"the recipe is for {recipe.dataset} ({recipe.fingerprint or 'no fingerprint'}), the data set is "
             f"{dataset.slug} ({dataset.fingerprint}): make the recipe with Recipe.on(dataset, …)."
         )
-    stored = None if retrain else find_whole(recipe, device)
-    if stored is not None and stored.record["accuracies"]:
-        return stored
-    path = paths.models()[0] / recipe.dataset / f"{recipe.name}.json"
-    with artifacts.locked(path):
-        stored = None if retrain else find_whole(recipe, device)  # another process may have made it meanwhile
-        if stored is None:
-            stored = _make(recipe, dataset, path, device, progress)
-        if not stored.record["accuracies"]:
-            own = [Attack(epsilon, recipe.norm) for epsilon in sorted({0.0, recipe.epsilon})]
-            measure(stored, dataset, own)
-        return _read(stored.path, device)
+    stored = MODELS.obtain(
+        recipe,
+        lambda draft: _make(recipe, dataset, draft, device, progress),
+        again=retrain,
+        accept=lambda found: _is_whole(found, recipe),
+    )
+    stored = dataclasses.replace(stored, device=device)
+    if not stored.record["accuracies"]:
+        measure(stored, dataset, [Attack(epsilon, recipe.norm) for epsilon in sorted({0.0, recipe.epsilon})])
+    return stored
 
 
 def find_whole(recipe: Recipe, device: str = "auto") -> TrainedModel | None:
     """The stored model of a recipe, if it kept all the epochs that the recipe wants."""
     stored = find(recipe, device)
-    return stored if stored and set(_kept(recipe)) <= set(stored.epochs_saved) else None
+    return stored if stored and _is_whole(stored, recipe) else None
 
 
-def _make(recipe: Recipe, dataset: Dataset, path: Path, device: str, progress: bool) -> TrainedModel:
-    """Train and store: what was waited for is saved before it is evaluated."""
-    checksums: dict[str, str] = {}
-    # named by what it keeps: resuming with another save_every would leave earlier epochs out
-    checkpoint = path.with_suffix(f".every{recipe.save_every}.checkpoint")
+def _is_whole(stored: TrainedModel, recipe: Recipe) -> bool:
+    return set(_kept(recipe)) <= set(stored.epochs_saved)
+
+
+def _make(recipe: Recipe, dataset: Dataset, draft: Draft, device: str, progress: bool) -> dict[str, object]:
+    """Train, and write the weights: what was waited for is stored before it is evaluated."""
+
+    def part(epoch: int) -> Path:
+        return draft.parts / f"epoch{epoch:03d}.safetensors"
 
     def keep(epoch: int, network: nn.Module) -> None:
         if epoch in _kept(recipe):
-            path.unlink(missing_ok=True)  # of an earlier training, whose weights are now replaced
-            file = _weights_file(path, recipe, epoch)
-            checksums[str(epoch)] = artifacts.write_tensors(file, network.state_dict())
+            write_unfinished_tensors(part(epoch), network.state_dict())
 
-    options = {"device": device, "progress": progress}
-    _, curve = train(recipe, dataset, checkpoint=checkpoint, on_epoch=keep, **options)
-    for epoch in _kept(recipe):  # some were kept before a kill that training resumed from
-        checksums.setdefault(str(epoch), artifacts.checksum(_weights_file(path, recipe, epoch)))
-    record = {
-        "recipe": dataclasses.asdict(recipe),
+    # named by what it keeps: resuming with another save_every would leave earlier epochs out
+    checkpoint = draft.parts / f"every{recipe.save_every}.checkpoint"
+    _, curve = train(recipe, dataset, device=device, progress=progress, checkpoint=checkpoint, on_epoch=keep)
+    checksums = {}
+    for epoch in _kept(recipe):
+        weights = read_unfinished_tensors(part(epoch))
+        if weights is None:  # of an earlier run, and damaged since
+            checkpoint.unlink(missing_ok=True)
+            return _make(recipe, dataset, draft, device, progress)
+        checksums[str(epoch)] = draft.write(weights, _suffix(recipe, epoch))
+    return {
         "dataset": dataset.title,
         "classes": list(dataset.classes),
         "image_shape": list(dataset.image_shape),
@@ -279,9 +284,6 @@ def _make(recipe: Recipe, dataset: Dataset, path: Path, device: str, progress: b
         "curve": curve.round(6).to_dict("records"),
         "accuracies": [],
     }
-    artifacts.write_json(path, record)
-    checkpoint.unlink(missing_ok=True)
-    return _read(path, device)
 
 
 def _kept(recipe: Recipe) -> list[int]:
@@ -303,25 +305,34 @@ def measure(model: TrainedModel, dataset: Dataset, attacks: Sequence[AnyAttack])
     """
     model.check_classes(dataset)
     own = (dataset.slug, dataset.fingerprint) == (model.recipe.dataset, model.recipe.fingerprint)
-    rows, missing = [], False
+    rows, new = [], []
     for attack in attacks:
         split = dataset.test.subset(EVALUATED if attack.epsilon else None)
         asked = {"attack": attack.name, "norm": attack.norm, "epsilon": attack.epsilon, "steps": attack.steps}
         asked["images"] = len(split)
         usual = own and attack == make_attack(attack.name, attack.epsilon, attack.norm, steps=attack.steps)
-        known = [row for row in model.record["accuracies"] if usual and asked.items() <= row.items()]
+        known = [row for row in (*model.record["accuracies"], *new) if usual and asked.items() <= row.items()]
         if not known:
             accuracy = robust_accuracy(model.network, split, [attack])["accuracy"].item()
             known = [{**asked, "accuracy": round(accuracy, 6)}]
-            if usual:
-                missing = True
-                model.record["accuracies"].append(known[0])
+            new += known if usual else []
         rows.append(known[0])
-    # PGD first: its ε = 0 is the clean accuracy
-    model.record["accuracies"].sort(key=lambda row: [row["attack"] != "pgd", *map(row.get, ACCURACIES)])
-    if missing and model.path.is_relative_to(paths.models()[0]):  # another store is not ours to write to
-        artifacts.write_json(model.path, model.record)
+    if new:
+        model.record.update(_with_accuracies(model, new))
+        if model.path == MODELS.path(model.recipe):  # another store is not ours to write to
+            MODELS.add(
+                model.recipe,
+                lambda now: _with_accuracies(now, new) if now and now.weights == model.weights else None,
+            )
     return pd.DataFrame(rows, columns=ACCURACIES)
+
+
+def _with_accuracies(model: TrainedModel, rows: Iterable[Mapping[str, object]]) -> dict[str, object]:
+    """The record of a model with what was measured; PGD first: its ε = 0 is the clean accuracy."""
+    known = model.record["accuracies"]
+    found = [*known, *(row for row in rows if row not in known)]
+    found.sort(key=lambda row: [row["attack"] != "pgd", *map(row.get, ACCURACIES)])
+    return {**model.record, "accuracies": found}
 
 
 def obtain_all(

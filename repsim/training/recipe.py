@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Mapping
 from typing import Annotated, Literal
@@ -10,10 +9,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from repsim.attacks import Attack, Norm
-from repsim.data import (
-    Dataset,
-)
-from repsim.support import artifacts
+from repsim.data import Dataset
+from repsim.store import StoredRecipe
 from repsim.support.options import Count, Length, NotNegative, Share, options, read_options
 
 Method = Literal["standard", "pgd", "trades", "imported"]
@@ -31,7 +28,7 @@ IDENTITY = (
 
 
 @options("training option")
-class Recipe:
+class Recipe(StoredRecipe):
     """All that decides what a trained network is; equal recipes make equal networks.
 
     Attributes
@@ -134,15 +131,15 @@ class Recipe:
         return read_options(cls, given, but=IDENTITY)
 
     @property
-    def address(self) -> str:
-        """Equal for recipes that make equal networks, however many epochs they keep."""
-        made_by = dataclasses.asdict(self)
+    def identity(self) -> dict[str, object]:
+        """The plain values that are hashed: equal networks are one, however many epochs they keep."""
+        made_by = super().identity
         del made_by["save_every"]
         if not self.origin:  # networks that are trained here have none
             del made_by["origin"]
         if self.schedule == "thirds" and self.epochs % 3:  # which once fell within an epoch
             made_by["thirds"] = "between epochs"
-        return artifacts.address(made_by)
+        return made_by
 
     @property
     def name(self) -> str:

@@ -272,7 +272,7 @@ def test_run_lists_the_notebooks_of_the_repository(capsys, tmp_path):
     assert main(["run", "--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("00_models  00 · The models")
-    assert any(re.match(r"    dataset: str = 'digits' +digits, shapes", line) for line in lines)
+    assert any(re.match(r"    dataset: DataSet = 'digits' +digits, shapes", line) for line in lines)
 
 
 def test_run_refuses_an_unknown_notebook(capsys, tmp_path):

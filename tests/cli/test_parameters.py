@@ -84,7 +84,8 @@ def test_an_empty_cell_declares_nothing():
 def test_a_cell_does_nothing_but_declare(line):
     assert refusal(read_cell, f"rate: float = 0.5\n{line}", "00_one") == (
         f"line 2 of the parameters of 00_one is `{line}`; every line must be `name: type = value  # help` "
-        "with a plain value and a type made of str, int, float, bool, dict, None, list[…] and |"
+        "with a plain value and a type made of str, int, float, bool, dict, None, list[…], | and the "
+        "names in repsim/cli/kinds.py"
     )
 
 
@@ -97,7 +98,7 @@ def test_a_notebook_is_read_with_its_parameters(one):
     assert one.path.stem == "00_one"
     assert one.parameters == read_cell(CELL, "00_one")
     assert one.defaults["epsilons"] == [0.0, 0.5]
-    assert [cell.cell_type for cell in one.node.cells] == ["code", "markdown", "code"]
+    assert [cell["cell_type"] for cell in one.content["cells"]] == ["code", "markdown", "code"]
 
 
 def test_a_notebook_may_declare_nothing(tmp_path):
@@ -129,6 +130,8 @@ def test_the_listing_of_a_notebook_without_title_and_parameters(tmp_path):
     assert notebook(tmp_path / "00_one.ipynb", cell=None, prose="no heading").listing() == "00_one"
 
 
+MAPPING = {"a": 0.001, "b": True, "c": "8/255", "d": "1", "e": None, "f": [1, "x"]}
+
 # -- from typed texts to values -----------------------------------------------------------------------------
 
 
@@ -155,6 +158,9 @@ def test_the_listing_of_a_notebook_without_title_and_parameters(tmp_path):
         ("2", str | int, 2),
         ("null", list[int] | None, None),
         ("[1]", list[int] | None, [1]),
+        ("{a: 1e-3, b: true, c: 8/255, d: '1', e: null, f: [1, x]}", dict, MAPPING),
+        ("{a, b: {c: 1}}", dict, {"a": None, "b": {"c": 1}}),
+        ("[pgd, {attack: pgd, epsilon: 1}]", list[str | dict], ["pgd", {"attack": "pgd", "epsilon": 1}]),
     ],
 )
 def test_the_declared_type_says_how_a_text_reads(text, kind, value):
@@ -180,10 +186,13 @@ def test_the_declared_type_says_how_a_text_reads(text, kind, value):
         ("['1']", list[int]),
         ("[null]", list[str]),
         ("x", int | None),
+        ("[a]", dict),
+        ("epochs=3", dict),
+        ("{a: 1, a: 2}", dict),
     ],
 )
 def test_a_text_of_another_type_is_refused(text, kind):
-    with pytest.raises(ValueError, match=r"is not|while parsing"):
+    with pytest.raises(ValueError, match=r"is not|while parsing|more than once"):
         parameters.convert(text, kind)
 
 
@@ -277,3 +286,54 @@ def test_papermill_reads_the_same_declarations(one):
     told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert re.search(r"count: int \(default 3\)\s+how many", told)
     assert re.search(r'dataset: str \(default "digits"\)\s+which pictures', told)
+
+
+# -- types of our own ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def typed(tmp_path):
+    cell = """from __future__ import annotations
+
+seeds: Seeds = 3
+epsilons: list[Epsilon] = ["0", "8/255"]
+epsilon: OrEmpty[Epsilon] = ""
+kinds: NonEmptyList[ProbeKind] = ["ridge"]
+training: TrainingOptions = {}"""
+    return notebook(tmp_path / "00_one.ipynb", cell=cell)
+
+
+def test_types_of_our_own_need_no_import(typed):
+    assert typed.defaults == {
+        "seeds": 3,
+        "epsilons": ["0", "8/255"],
+        "epsilon": "",
+        "kinds": ["ridge"],
+        "training": {},
+    }
+    given = {"seeds": "1000", "epsilons": "[]", "epsilon": "", "kinds": "[adam]", "training": "{epochs: 3}"}
+    assert typed.values(given) == {
+        "seeds": 1000,
+        "epsilons": [],
+        "epsilon": "",
+        "kinds": ["adam"],
+        "training": {"epochs": 3},
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("seeds", "many", " must be Seeds (a whole number such as 3), not 'many'"),
+        ("seeds", "0", ": must be at least 1, not 0."),
+        ("seeds", "1001", ": must be at most 1000, not 1001."),
+        ("epsilons", "0.1", " must be list[Epsilon] (in YAML, such as [a, b]), not '0.1'"),
+        ("epsilons", "[0, -1]", ": epsilon must be a finite number ≥ 0 in pixel units, not '-1'."),
+        ("epsilon", "none", ": epsilon must be a number or a fraction such as '8/255', not 'none'."),
+        ("kinds", "[]", ": must not be an empty list."),
+        ("kinds", "[rigde]", ": unknown kind 'rigde'; did you mean 'ridge'? Known: ridge, logistic, adam."),
+        ("training", "[a]", " must be TrainingOptions (in YAML, such as {epochs: 40}), not '[a]'"),
+    ],
+)
+def test_what_a_type_of_our_own_refuses(typed, name, text, expected):
+    assert refusal(typed.values, {name: text}) == f"parameter '{name}' of 00_one{expected}"

@@ -16,7 +16,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from repsim.cli import run
+from repsim.cli import kernels, run, scheduling
+from repsim.cli.jobs import plan, select
 from repsim.cli.parameters import Notebook
 
 read = Notebook.read
@@ -96,9 +97,9 @@ def test_notebooks_are_found_by_path_name_and_number(home, monkeypatch):
     (home / "notebooks" / ".ipynb_checkpoints" / "00_one-checkpoint.ipynb").write_text("{}")
     monkeypatch.chdir(home)
 
-    assert run.select([]) == [first, second]
-    assert run.select(["01"]) == run.select(["01_two"]) == run.select(["01_two.ipynb"]) == [second]
-    assert run.select(["elsewhere/mine.ipynb", "00", "00_one"]) == [elsewhere, first]
+    assert select([]) == [first, second]
+    assert select(["01"]) == select(["01_two"]) == select(["01_two.ipynb"]) == [second]
+    assert select(["elsewhere/mine.ipynb", "00", "00_one"]) == [elsewhere, first]
 
 
 def test_an_unknown_notebook_names_the_nearest(home, capsys):
@@ -166,7 +167,7 @@ def test_a_parameter_reaches_only_the_notebooks_that_declare_it(home):
     one = read(make(home, "00_one", parameters="count: int = 3"))
     two = read(make(home, "01_two", parameters="dataset: str = 'digits'"))
     three = read(make(home, "02_three", parameters=None))
-    jobs = run.plan([one, two, three], {"count": "4", "dataset": "pets"})
+    jobs = plan([one, two, three], {"count": "4", "dataset": "pets"})
     assert [job.values for job in jobs] == [{"count": 4}, {"dataset": "pets"}, {}]
 
 
@@ -256,7 +257,7 @@ print(json.dumps({
     assert a["cwd"] == b["cwd"] == str(home)  # the caller's: relative paths mean what they say
     assert a["bars"] == b["bars"] == "1"
     assert a["executable"] == b["executable"] == sys.executable
-    assert a["threads"] == [str(max(1, run.cores() // 2)), "7"]
+    assert a["threads"] == [str(max(1, scheduling.cores() // 2)), "7"]
 
 
 @pytest.mark.slow
@@ -271,7 +272,7 @@ def test_progress_bars_may_be_asked_for(home, monkeypatch):
 def test_a_long_temporary_folder_leaves_room_for_the_sockets(home, monkeypatch):
     long = home / ("long" * 20)
     long.mkdir()
-    monkeypatch.setattr(run.tempfile, "tempdir", str(long))
+    monkeypatch.setattr(kernels.tempfile, "tempdir", str(long))
     make(home, "00_one", SHOW)
     assert command() == 0
     assert list(long.iterdir()) == []
@@ -306,9 +307,9 @@ def test_a_dead_kernel_is_a_failure_of_its_cell(home, capsys):
 def test_a_kernel_that_does_not_start_is_a_failure(home, monkeypatch, capsys):
     make(home, "00_one", SHOW)
     never = {"argv": ["false"], "display_name": "never", "language": "python"}
-    monkeypatch.setattr(run, "get_kernel_dict", lambda: never)
+    monkeypatch.setattr(kernels, "get_kernel_dict", lambda: never)
     forgotten = []
-    monkeypatch.setattr(run.atexit, "unregister", forgotten.append)
+    monkeypatch.setattr(kernels.atexit, "unregister", forgotten.append)
     assert command() == 1
     assert "00_one failed: the kernel did not start: RuntimeError: Kernel died" in capsys.readouterr().out
     assert [method.__self__.nb.cells[-1].source for method in forgotten] == [SHOW]
@@ -338,7 +339,7 @@ def test_an_interrupt_stops_the_kernels(home, monkeypatch, capsys, request, stub
     # a shell's background jobs ignore interrupts, and so would this process
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
-    monkeypatch.setattr(run, "GRACE", 0.5 if stubborn else 20)
+    monkeypatch.setattr(kernels, "GRACE", 0.5 if stubborn else 20)
     ignore = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)" if stubborn else "pass"
     monkeypatch.chdir(home)
     tell = "import os, pathlib; pathlib.Path('pid').write_text(str(os.getpid()))"
@@ -374,13 +375,13 @@ def test_the_data_set_names_the_folder(home):
     folder = read(make(home, "00_a", parameters="dataset: str = 'folder:/photos/cats'"))
     without = read(make(home, "01_b", parameters="dataset: str | None = None"))
     undeclared = read(make(home, "02_c", parameters="count: int = 3"))
-    jobs = run.plan([folder, without, undeclared], {})
+    jobs = plan([folder, without, undeclared], {})
     assert [job.output for job in jobs] == [
         executed(home, "00_a", "cats"),
         executed(home, "01_b", "any"),
         executed(home, "02_c", "any"),
     ]
-    (job,) = run.plan([folder], {"dataset": "digits"})
+    (job,) = plan([folder], {"dataset": "digits"})
     assert job.output == executed(home, "00_a")
 
 
@@ -484,7 +485,49 @@ def test_plain_papermill_runs_such_a_notebook(home):
     assert printed(output) == "('007', 8, 0.5, False, ['a'], [0.0, 0.5], None)"
 
 
-def test_listing_does_not_wait_for_torch():
-    code = "import sys, repsim.cli.run as _; print(*{'torch', 'torchvision', 'pandas'} & {*sys.modules})"
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert done.stdout.strip() == ""
+HEAVY = {
+    "torch",
+    "torchvision",
+    "numpy",
+    "pandas",
+    "pydantic",
+    "nbformat",
+    "nbclient",
+    "papermill",
+    "jupyter_client",
+}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["run", "--list"], ["run", "-p", "sede", "3"], ["run", "05", "-p", "seeds", "-1"]],
+)
+def test_what_runs_nothing_imports_nothing_that_takes_long(arguments):
+    code = f"""
+import contextlib, sys
+from repsim.cli.main import main
+with contextlib.suppress(SystemExit):
+    main({arguments})
+print(*{HEAVY} & {{*sys.modules}}, file=sys.stderr)"""
+    checkout = {**os.environ, "REPSIM_HOME": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, env=checkout
+    )
+    assert done.stderr.splitlines()[-1] == ""
+    assert len(done.stdout.splitlines()) > 10 or "repsim run: " in done.stderr
+
+
+def test_where_nothing_can_be_written_nothing_runs(home, capsys):
+    make(home, "00_one", SHOW)
+    (home / "figures").write_text("a file in the way")
+    output = executed(home, "00_one")
+    assert refusal(capsys) == f"nothing can be written to {output.parent}: {home / 'figures'} is no folder"
+    assert refusal(capsys, "--plan", "--out", home / "figures" / "x").endswith("is no folder")
+
+
+def test_all_that_is_wrong_is_told_at_once(home, capsys):
+    make(home, "00_one")
+    assert refusal(capsys, "-p", "count", "x", "-p", "flag", "2").splitlines() == [
+        "parameter 'count' of 00_one must be int (a whole number such as 3), not 'x'",
+        "parameter 'flag' of 00_one must be bool (true or false), not '2'",
+    ]

@@ -70,17 +70,6 @@ def kill_after(monkeypatch, last):
 # made once
 
 
-def test_trains_and_stores_then_only_loads(tiny_data, trainings):
-    recipe = recipe_on(tiny_data)
-    assert find(recipe) is None
-    first = get(recipe, tiny_data)
-    second = get(recipe, tiny_data)
-    assert len(trainings) == 1
-    assert first.recipe == second.recipe == recipe
-    assert same(first.network, second.network)
-    assert find(recipe).path == first.path
-
-
 def test_the_files_and_the_record(tiny_data):
     recipe = recipe_on(tiny_data)
     model = get(recipe, tiny_data)
@@ -128,15 +117,6 @@ def test_a_model_is_tried_at_its_own_epsilon_and_norm_too(tiny_data):
     model = get(recipe_on(tiny_data, method="pgd", norm="l2", epsilon=0.7, attack_steps=1), tiny_data)
     assert model.accuracies["epsilon"].tolist() == [0, 0.7]
     assert set(model.accuracies["norm"]) == {"l2"}
-
-
-def test_retrain_trains_again_to_the_same_end(tiny_data, trainings):
-    recipe = recipe_on(tiny_data)
-    first = get(recipe, tiny_data)
-    again = get(recipe, tiny_data, retrain=True)
-    assert len(trainings) == 2
-    assert same(first.network, again.network)
-    assert first.record == again.record
 
 
 def test_a_recipe_for_other_images_is_refused(tiny_data, trainings):
@@ -190,30 +170,6 @@ def test_asking_for_fewer_epochs_loads_and_for_more_trains(tiny_data, trainings)
 # interruptions
 
 
-def test_interrupted_training_resumes(tiny_data, trainings, monkeypatch):
-    recipe = recipe_on(tiny_data, epochs=5, save_every=2)
-    whole = get(recipe, tiny_data)
-    for path in folder().iterdir():
-        path.unlink()
-    with monkeypatch.context() as patch:
-        kill_after(patch, 3)
-        with pytest.raises(Killed):
-            get(recipe, tiny_data)
-    assert find(recipe) is None
-    started = []
-    train = model_store.train
-
-    def watched(*args, on_epoch, **options):
-        return train(*args, on_epoch=lambda *a: started.append(a[0]) or on_epoch(*a), **options)
-
-    monkeypatch.setattr(model_store, "train", watched)
-    resumed = get(recipe, tiny_data)
-    assert started == [4, 5]
-    assert resumed.record == whole.record
-    assert same(resumed.at_epoch(2), whole.at_epoch(2))
-    assert not any(name.endswith((".checkpoint", ".partial")) for name in files())
-
-
 def test_resuming_with_more_epochs_to_keep_leaves_none_out(tiny_data, monkeypatch):
     recipe = recipe_on(tiny_data, epochs=5)
     with monkeypatch.context() as patch:
@@ -247,41 +203,6 @@ def test_weights_are_stored_before_they_are_evaluated_and_evaluated_later(tiny_d
     assert find(recipe).record == completed.record
 
 
-def test_an_interrupted_retraining_leaves_no_record_of_other_weights(tiny_data, monkeypatch):
-    recipe = recipe_on(tiny_data, epochs=4, save_every=1)
-    first = get(recipe, tiny_data)
-    with monkeypatch.context() as patch:
-        kill_after(patch, 1)
-        with pytest.raises(Killed):
-            get(recipe, tiny_data, retrain=True)
-    assert find(recipe) is None
-    assert get(recipe, tiny_data).record == first.record
-
-
-def test_a_retraining_that_never_stored_anything_leaves_the_model(tiny_data, monkeypatch):
-    recipe = recipe_on(tiny_data)
-    first = get(recipe, tiny_data)
-
-    def fail(*_, **__):
-        raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(model_store, "train", fail)
-        with pytest.raises(Killed):
-            get(recipe, tiny_data, retrain=True)
-    assert same(get(recipe, tiny_data).network, first.network)
-
-
-def test_a_model_that_another_process_made_meanwhile_is_taken(tiny_data, trainings, monkeypatch):
-    recipe = recipe_on(tiny_data)
-    get(recipe, tiny_data)
-    look, answers = model_store.find, [None]  # none at first sight; then what is there
-    monkeypatch.setattr(model_store, "find", lambda *given: answers.pop() if answers else look(*given))
-    get(recipe, tiny_data)
-    assert answers == []
-    assert len(trainings) == 1
-
-
 # damage
 
 
@@ -294,33 +215,6 @@ def weights_file(model):
     return model.path.with_suffix(".safetensors")
 
 
-def test_truncated_weights(stored):
-    file = weights_file(stored)
-    file.write_bytes(file.read_bytes()[:-10])
-    with pytest.raises(DamagedArtifact, match=re.escape(f"{file} is damaged or was altered: its SHA-256 is")):
-        stored_model(stored.name).network  # noqa: B018
-
-
-def test_tampered_weights(stored):
-    file = weights_file(stored)
-    content = bytearray(file.read_bytes())
-    content[-1] ^= 1
-    file.write_bytes(content)
-    message = (
-        f"its record says {stored.record['checksums']['3'][:12]}…. Remove it and its .json to make it again."
-    )
-    with pytest.raises(DamagedArtifact, match=re.escape(message)):
-        stored_model(stored.name).network  # noqa: B018
-
-
-def test_missing_weights(stored):
-    file = weights_file(stored)
-    file.unlink()
-    message = f"{file} is missing: remove {stored.name}.json to make it again."
-    with pytest.raises(DamagedArtifact, match=re.escape(message)):
-        stored_model(stored.name).network  # noqa: B018
-
-
 def rewrite(model, **changes):
     model.path.write_text(json.dumps({**model.record, **changes}), encoding="utf-8")
 
@@ -328,8 +222,8 @@ def rewrite(model, **changes):
 def test_weights_of_another_number_of_classes(stored):
     rewrite(stored, classes=["cat", "dog", "bird"])
     message = (
-        f"{weights_file(stored)} does not hold the network of {stored.name}.json, mlp with 3 classes: "
-        "classifier.weight is (10, 64) and should be (3, 64)."
+        f"{stored.path} is damaged or was altered (its weights are no mlp with 3 classes: classifier.weight "
+        f"is (10, 64) and should be (3, 64)): remove {stored.name}.json to make it again."
     )
     with pytest.raises(DamagedArtifact, match=re.escape(message)):
         stored_model(stored.name).network  # noqa: B018
@@ -337,31 +231,9 @@ def test_weights_of_another_number_of_classes(stored):
 
 def test_weights_of_another_architecture(stored):
     rewrite(stored, recipe={**stored.record["recipe"], "architecture": "vgg_tiny"})
-    message = "vgg_tiny with 10 classes: features.0.weight is not there and should be (8, 1, 3, 3)."
+    message = "vgg_tiny with 10 classes: features.0.weight is not there and should be (8, 1, 3, 3)"
     with pytest.raises(DamagedArtifact, match=re.escape(message)):
         stored_model(stored.name).network  # noqa: B018
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        ("{", "is not valid JSON"),
-        (
-            "[1, 2]",
-            "holds no JSON mapping",
-        ),
-        (
-            '{"recipe": {}}',
-            "is no record of a trained model (no classes, image_shape, checksums, curve, accuracies).",
-        ),
-    ],
-)
-def test_a_record_that_is_none(stored, content, reason):
-    stored.path.write_text(content, encoding="utf-8")
-    with pytest.raises(DamagedArtifact, match=re.escape(f"{stored.path} {reason}")):
-        stored_model(stored.name)
-    with pytest.raises(DamagedArtifact, match=re.escape(str(stored.path))):
-        find(stored.recipe)
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -370,7 +242,7 @@ def test_a_record_that_is_none(stored, content, reason):
 )
 def test_a_record_of_no_possible_recipe(stored, change):
     rewrite(stored, recipe={**stored.record["recipe"], **change})
-    message = f"{stored.path} is no record of a trained model ("
+    message = f"{stored.path} is damaged or was altered (no record of trained models: "
     with pytest.raises(DamagedArtifact, match=re.escape(message)):
         stored_model(stored.name)
 
@@ -539,6 +411,7 @@ def test_a_record_from_before_there_were_other_attacks_is_of_pgd(stored, tiny_da
     attack = Attack(0.1, steps=2)
     found = measure(stored, tiny_data, [attack])
     record = json.loads(stored.path.read_text(encoding="utf-8"))
+    del record["record_checksum"]
     for row in record["accuracies"]:
         del row["attack"]
     stored.path.write_text(json.dumps(record), encoding="utf-8")

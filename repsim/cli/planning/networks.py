@@ -16,11 +16,11 @@ from repsim.models import is_architecture
 from repsim.models.checkpoints import read_checkpoint
 from repsim.models.checkpoints.contents import from_name
 from repsim.studies.comparison import ground_truth
-from repsim.support import artifacts, paths
+from repsim.support import artifacts
 from repsim.support.options import read_options
 from repsim.training import Recipe, zoo
 from repsim.training.loading import ELSEWHERE, Checkpoints, ImportOptions, is_foreign
-from repsim.training.model_store import TrainedModel, find_whole, stored_model
+from repsim.training.model_store import MODELS, TrainedModel, find_whole, stored_model
 
 ATTACKED_TOGETHER = 500  # test images
 FEATURE_SEEDS = 3  # of the networks of which it is known what they can have used
@@ -209,10 +209,5 @@ def _named(name: str) -> str:
 def _imported(path: Path, options: Mapping[str, object], data: Dataset) -> TrainedModel | None:
     """The stored network that this file has become."""
     checksum = artifacts.checksum(path)
-    for store in paths.models():
-        for record in sorted((store / data.slug).glob("*.json")):
-            if artifacts.read_json(record).get("source", {}).get("sha256") == checksum:
-                model = stored_model(record, "cpu")
-                if options.get("epsilon", model.recipe.epsilon) == model.recipe.epsilon:
-                    return model
-    return None
+    made_from = (m for m in MODELS.listed(data.slug) if m.record.get("source", {}).get("sha256") == checksum)
+    return next((m for m in made_from if options.get("epsilon", m.recipe.epsilon) == m.recipe.epsilon), None)

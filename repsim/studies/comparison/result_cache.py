@@ -5,12 +5,65 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import TracebackType
 
-from repsim.support import artifacts, paths
+from repsim.store import Artifact, Store, StoredRecipe
+from repsim.support import paths
+from repsim.support.artifacts import DamagedArtifact
 
 VERSION = 2  # one more whenever a value would come out differently from the same images and weights
 SAVE_EVERY = 5.0  # seconds: what a kill can lose
+
+
+@dataclass(frozen=True)
+class InputIdentity(StoredRecipe):
+    """Images and labels by plain values that decide them."""
+
+    values: Mapping[str, object]
+
+    group = "."  # whatever the data set: the same images have the same values
+
+    @property
+    def version(self) -> int:
+        return VERSION
+
+    @property
+    def identity(self) -> dict[str, object]:
+        return {**self.values, "version": self.version}
+
+    def recorded(self) -> dict[str, object]:
+        return {"identity": self.identity}
+
+    @classmethod
+    def restored(cls, record: Mapping) -> InputIdentity:
+        return cls({key: value for key, value in record["identity"].items() if key != "version"})
+
+
+@dataclass(frozen=True)
+class KeptValues(Artifact):
+    """Rows of an input set in the store, all of them in the record."""
+
+    recipe: InputIdentity
+
+    @classmethod
+    def upgraded(cls, record: dict) -> dict:
+        if not all(isinstance(row, dict) for row in dict(record["values"]).values()):
+            raise TypeError("its values are no rows")
+        return record
+
+    @property
+    def checksums(self) -> dict[str, str]:
+        return {}
+
+    @property
+    def rows(self) -> dict[str, dict]:
+        return {key: _with_nan(row) for key, row in self.record["values"].items()}
+
+
+VALUES = Store(
+    "values of comparisons", lambda: [paths.comparisons()], InputIdentity, KeptValues, ("identity", "values")
+)
 
 
 class ResultCache:
@@ -25,10 +78,15 @@ class ResultCache:
     """
 
     def __init__(self, identity: Mapping[str, object], recompute: bool = False):
-        self.identity = {"version": VERSION, **identity}
-        self.path = paths.comparisons() / f"{artifacts.address(self.identity)}.json"
-        self.recompute = recompute
-        self._rows: dict[str, dict] = {} if recompute else self._read()
+        self.recipe = InputIdentity(identity)
+        self._rows: dict[str, dict] = {}
+        try:
+            if (stored := VALUES.find(self.recipe)) and not recompute:
+                self._rows = stored.rows
+        except DamagedArtifact:
+            if not recompute:
+                raise
+            VALUES.path(self.recipe).unlink(missing_ok=True)  # nothing of it is wanted
         self._new: dict[str, dict] = {}
         self._saved = time.monotonic()
 
@@ -52,31 +110,16 @@ class ResultCache:
         if time.monotonic() - self._saved > SAVE_EVERY:
             self._save()
 
-    def _read(self) -> dict[str, dict]:
-        if not self.path.exists():
-            return {}
-        rows = artifacts.read_json(self.path).get("values")
-        if not isinstance(rows, dict):
-            raise artifacts.DamagedArtifact(f"{self.path} holds no values: remove it to compute them again.")
-        return {key: _with_nan(row) for key, row in rows.items()}
-
-    def _others(self) -> dict[str, dict]:
-        """What is kept now; of a damaged file nothing, where all was to be computed again."""
-        try:
-            return self._read()
-        except artifacts.DamagedArtifact:
-            if not self.recompute:
-                raise
-            return {}
-
     def _save(self) -> None:
         if self._new:
-            with artifacts.locked(self.path):  # another process may have added some meanwhile
-                rows = {**self._others(), **self._new}
-                plain = {key: _without_nan(row) for key, row in rows.items()}
-                artifacts.write_json(self.path, {"identity": self.identity, "values": plain})
+            VALUES.add(self.recipe, self._with_new)
             self._new = {}
         self._saved = time.monotonic()
+
+    def _with_new(self, stored: KeptValues | None) -> dict[str, object]:
+        """The record with the new rows: another process may have added some meanwhile."""
+        rows = {**(stored.rows if stored else {}), **self._new}
+        return {"values": {key: _without_nan(row) for key, row in rows.items()}}
 
 
 def _without_nan(row: Mapping[str, object]) -> dict[str, object]:

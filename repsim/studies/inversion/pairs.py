@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from repsim.data import Dataset, Split, to_bytes
+from repsim.store.records import check_beside, write_beside
 from repsim.support import artifacts, paths
 from repsim.support.labels import check_one_class
 
@@ -105,6 +106,7 @@ class Pairs:
         for folder in paths.inverted():
             path = folder / dataset.slug / name
             if path.exists():
+                check_beside(path)
                 pairs = cls.read(path, dataset)
                 if len(pairs.target_index.unique()) != count:
                     raise artifacts.DamagedArtifact(
@@ -119,7 +121,9 @@ class Pairs:
             start[same] = torch.randint(len(split), (int(same.sum()),), generator=generator)
         pairs = cls.of(dataset, start, target)
         if keep:
-            pairs.write(paths.inverted()[0] / dataset.slug / name, dataset)
+            path = paths.inverted()[0] / dataset.slug / name
+            pairs.write(path, dataset)
+            write_beside(path)
         return pairs
 
     @classmethod

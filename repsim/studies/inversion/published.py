@@ -16,12 +16,13 @@ from torch import Tensor
 
 from repsim.attacks import epsilon_text
 from repsim.data import Dataset, to_bytes
+from repsim.store import Draft
 from repsim.studies.inversion.inverting import BATCH, FeatureExtractor
 from repsim.studies.inversion.options import InversionOptions
 from repsim.studies.inversion.pairs import Pairs
 from repsim.studies.inversion.recipe import InversionRecipe
-from repsim.studies.inversion.store import InvertedSet, find_inverted, write_set
-from repsim.support import artifacts, paths
+from repsim.studies.inversion.store import INVERTED, InvertedSet, write_set
+from repsim.support import artifacts
 from repsim.training.model_store import TrainedModel
 
 # How Klabunde et al. made theirs, by their code: half the iterations of Jones et al., for all images.
@@ -60,15 +61,13 @@ def read_inverted(
     images = _read(Path(path).expanduser(), dataset, pairs)
     source = artifacts.digest(images)
     recipe = InversionRecipe.of(model, pairs, layer, options, source=source)
-    target = paths.inverted()[0] / recipe.dataset / f"{recipe.address}.json"
-    with artifacts.locked(target):
-        found = find_inverted(recipe)
-        if found is None:
-            read = FeatureExtractor(model.network, layer, dataset.image_shape)
-            targets = pairs.targets(dataset.test)
-            write_set(recipe, [_part(read, images, targets, options)], pairs, target)
-            found = find_inverted(recipe)
-    return found
+
+    def make(draft: Draft) -> dict[str, object]:
+        read = FeatureExtractor(model.network, layer, dataset.image_shape)
+        part = _part(read, images, pairs.targets(dataset.test), options)
+        return write_set(recipe, [part], pairs, draft)
+
+    return INVERTED.obtain(recipe, make)
 
 
 def read_sets(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
+from repsim.store import StoredRecipe
 from repsim.studies.inversion.options import InversionOptions
 from repsim.studies.inversion.pairs import Pairs
-from repsim.support import artifacts, messages
+from repsim.support import messages
 from repsim.training.model_store import TrainedModel
 
 Start = Literal["seed", "noise"]
@@ -16,7 +16,7 @@ STARTS = ("seed", "noise")
 
 
 @dataclass(frozen=True)
-class InversionRecipe:
+class InversionRecipe(StoredRecipe):
     """All that decides what an inverted set is; equal recipes make equal sets.
 
     Attributes
@@ -74,9 +74,8 @@ class InversionRecipe:
         )
 
     @property
-    def address(self) -> str:
-        """Equal for recipes that make equal sets."""
-        made_by = dataclasses.asdict(self)
+    def identity(self) -> dict[str, object]:
+        made_by = super().identity
         if not self.source:  # sets that are made here have none
             del made_by["source"]
-        return artifacts.address(made_by)
+        return made_by

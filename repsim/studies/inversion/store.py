@@ -1,51 +1,42 @@
 """Inverted images as artifacts: made in parts, each saved as it is ready, and found again by their recipe.
 
 A set is two files under `data/inverted/<dataset>/`: images as rounded bytes with the pair of each,
-`<address>.safetensors`, and its record, `<address>.json`.
+`<address>.safetensors`, and its record, `<address>.json`; see `repsim.store`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import pandas as pd
 import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from repsim.data import Dataset, from_bytes, to_bytes
+from repsim.store import Artifact, Draft, Store, read_unfinished_tensors, write_unfinished_tensors
 from repsim.studies.inversion.inverting import BATCH, FeatureExtractor, invert
 from repsim.studies.inversion.pairs import Pairs
 from repsim.studies.inversion.recipe import InversionRecipe
-from repsim.support import artifacts, paths
+from repsim.support import paths
 from repsim.support.progress import progress_bar
 from repsim.training.model_store import TrainedModel
 
-RECORDED = ("recipe", "checksum", "loss", "converged")  # what is read again
 NOISE = -1  # the seed index of an image that began as random pixels
 
 
 @dataclass(frozen=True)
-class InvertedSet:
+class InvertedSet(Artifact):
     """Stored inverted images: their recipe, their record and where they are."""
 
     recipe: InversionRecipe
-    record: dict
-    file: Path
 
     @cached_property
     def _tensors(self) -> dict[str, Tensor]:
-        if not self.file.exists():
-            record = self.file.with_suffix(".json").name
-            raise artifacts.DamagedArtifact(f"{self.file} is missing: remove {record} to make it again.")
-        return artifacts.read_tensors(self.file, self.record["checksum"])
+        return self.tensors()
 
     @property
     def images(self) -> Float[Tensor, "n c h w"]:
@@ -117,18 +108,18 @@ class InvertedSet:
             )
 
 
+INVERTED = Store(
+    "inverted images",
+    lambda: paths.inverted(),
+    InversionRecipe,
+    InvertedSet,
+    ("recipe", "checksum", "loss", "converged"),
+)
+
+
 def find_inverted(recipe: InversionRecipe) -> InvertedSet | None:
     """The stored set of a recipe, None where there is none."""
-    for folder in paths.inverted():
-        path = folder / recipe.dataset / f"{recipe.address}.json"
-        if path.exists():
-            record = artifacts.read_json(path)
-            if missing := [key for key in RECORDED if key not in record]:
-                raise artifacts.DamagedArtifact(
-                    f"{path} is no record of inverted images (no {', '.join(missing)})."
-                )
-            return InvertedSet(recipe, record, path.with_suffix(".safetensors"))
-    return None
+    return INVERTED.find(recipe)
 
 
 def obtain_inverted(
@@ -170,22 +161,14 @@ def obtain_inverted(
             f"{recipe.dataset} ({recipe.fingerprint}); given are {model.name} (weights {model.weights}…) and "
             f"pairs {pairs.address} of {dataset.slug} ({dataset.fingerprint})."
         )
-    stored = None if recompute else find_inverted(recipe)
-    if stored is not None:
-        return stored
-    path = paths.inverted()[0] / recipe.dataset / f"{recipe.address}.json"
-    with artifacts.locked(path):
-        stored = None if recompute else find_inverted(recipe)  # another process may have made it meanwhile
-        if stored is not None:
-            return stored
-        folder = path.with_suffix(".parts")
-        if recompute:
-            shutil.rmtree(folder, ignore_errors=True)
+
+    def make(draft: Draft) -> dict[str, object]:
         read = FeatureExtractor(model.network, recipe.layer, dataset.image_shape, compiled=compiled)
-        parts = _make_parts(recipe, read, dataset, pairs, folder, batch_size, progress)
-        write_set(recipe, parts, pairs, path)
-        shutil.rmtree(folder)
-        return find_inverted(recipe)
+        return write_set(
+            recipe, _make_parts(recipe, read, dataset, pairs, draft, batch_size, progress), pairs, draft
+        )
+
+    return INVERTED.obtain(recipe, make, again=recompute)
 
 
 def _make_parts(
@@ -193,7 +176,7 @@ def _make_parts(
     read: FeatureExtractor,
     dataset: Dataset,
     pairs: Pairs,
-    folder: Path,
+    draft: Draft,
     batch_size: int,
     progress: bool,
 ) -> list[Mapping[str, Tensor]]:
@@ -206,9 +189,9 @@ def _make_parts(
         range(0, len(pairs), batch_size), f"inverting {recipe.model}", "part", progress
     ):
         rows = slice(start, start + batch_size)
-        file = folder / f"{start:06d}.safetensors"
-        part = _read_part(file, len(targets[rows]))
-        if part is None:
+        file = draft.parts / f"{start:06d}.safetensors"
+        part = read_unfinished_tensors(file)
+        if part is None or len(part["loss"]) != len(targets[rows]):
             found = invert(read, seeds[rows], targets[rows], batch_size=batch_size, progress=False, **options)
             part = {
                 "images": to_bytes(found.images),
@@ -216,36 +199,24 @@ def _make_parts(
                 "iterations": found.iterations,
                 "curve": torch.from_numpy(found.curve[["loss", "converged"]].to_numpy(copy=True)).float(),
             }
-            artifacts.write_tensors(file, part)
+            write_unfinished_tensors(file, part)
         parts.append(part)
     return parts
 
 
 def write_set(
-    recipe: InversionRecipe, parts: Sequence[Mapping[str, Tensor]], pairs: Pairs, path: Path
-) -> None:
-    """Put parts of a set (`images`, `loss`, `iterations` and `curve` of each) into the two files of a set."""
+    recipe: InversionRecipe, parts: Sequence[Mapping[str, Tensor]], pairs: Pairs, draft: Draft
+) -> dict[str, object]:
+    """Put parts of a set (`images`, `loss`, `iterations` and `curve` of each) into its file; the record."""
     tensors = {name: torch.cat([part[name] for part in parts]) for name in ("images", "loss", "iterations")}
     shares = [len(part["loss"]) / len(pairs) for part in parts]
     tensors["curve"] = sum(share * part["curve"] for share, part in zip(shares, parts, strict=True))
     tensors["target_index"] = pairs.target_index
     from_noise = torch.full_like(pairs.seed_index, NOISE)
     tensors["seed_index"] = from_noise if recipe.start == "noise" else pairs.seed_index
-    path.unlink(missing_ok=True)  # of an earlier run, whose images are now replaced
-    record = {
-        "recipe": dataclasses.asdict(recipe),
-        "checksum": artifacts.write_tensors(path.with_suffix(".safetensors"), tensors),
+    return {
+        "checksum": draft.write(tensors),
         "images": len(pairs),
         "loss": round(tensors["loss"].mean().item(), 6),
         "converged": round(tensors["curve"][-1, 1].item(), 6),
     }
-    artifacts.write_json(path, record)
-
-
-def _read_part(file: Path, count: int) -> Mapping[str, Tensor] | None:
-    """A part of so many images that an earlier run has saved; None where there is none, or a damaged one."""
-    try:
-        part = load_file(file)
-    except (FileNotFoundError, SafetensorError):
-        return None
-    return part if len(part["loss"]) == count else None

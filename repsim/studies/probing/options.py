@@ -61,8 +61,8 @@ class ProbeOptions:
 
     @classmethod
     def read(cls, given: Mapping[str, object]) -> dict[str, object]:
-        """Check some of the options, such as `{"penalty": 0.01}`."""
-        return read_options(cls, given)
+        """Check some of the options, such as `{"penalty": 0.01}`; not what tells probes of one set apart."""
+        return read_options(cls, given, but=("kind", "seed"))
 
     @property
     def label(self) -> str:

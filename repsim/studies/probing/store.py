@@ -1,33 +1,33 @@
 """Linear probes as artifacts: found by what they were fitted to and how, fitted where they are missing.
 
-A probe is two files under `data/probes/<dataset>/`: `<address>.safetensors`, and its record, `….json`.
+A probe is two files under `data/probes/<dataset>/`: `<address>.safetensors`, and its record, `….json`; see
+`repsim.store`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from repsim.activations import LayerGraph, Layers, Observer, as_rows
 from repsim.data import Dataset
+from repsim.store import Artifact, Draft, Store, StoredRecipe
 from repsim.studies.probing.fitting import Probe, fit_probe
 from repsim.studies.probing.options import ProbeOptions
-from repsim.support import artifacts, paths
+from repsim.support import paths
 from repsim.support.labels import check_one_class
 from repsim.support.progress import progress_bar
 from repsim.training.model_store import TrainedModel
 
-RECORDED = ("checksum", "penalty")  # what is read again
-
 
 @dataclass(frozen=True)
-class ProbeRecipe:
+class ProbeRecipe(StoredRecipe):
     """All that decides what a probe is; equal recipes make equal probes.
 
     Attributes
@@ -47,24 +47,13 @@ class ProbeRecipe:
     layer: str
     options: ProbeOptions
 
-    @property
-    def address(self) -> str:
-        """Equal for recipes that make equal probes."""
-        return artifacts.address(dataclasses.asdict(self))
-
-    @property
-    def path(self) -> Path:
-        """Of its record."""
-        return paths.probes() / self.dataset / f"{self.address}.json"
-
 
 @dataclass(frozen=True)
-class StoredProbe:
+class StoredProbe(Artifact):
     """A probe in the store, and the network that it belongs to."""
 
     recipe: ProbeRecipe
-    record: dict
-    model: TrainedModel
+    model: TrainedModel | None = None
 
     @cached_property
     def probe(self) -> Probe:
@@ -75,12 +64,7 @@ class StoredProbe:
         DamagedArtifact
             Their file is missing, or not the one that was written.
         """
-        file = self.recipe.path.with_suffix(".safetensors")
-        if not file.exists():
-            raise artifacts.DamagedArtifact(
-                f"{file} is missing: remove {self.recipe.path.name} to fit the probe again."
-            )
-        found = artifacts.read_tensors(file, self.record["checksum"])
+        found = self.tensors()
         return Probe(found["weight"], found["bias"], self.record["penalty"])
 
     def network(self) -> nn.Module:
@@ -88,6 +72,11 @@ class StoredProbe:
         graph, layer = self.model.graph, self.recipe.layer
         axis = graph.channel_axis(layer) if self.recipe.options.pool else None
         return Probed(graph.prefix(layer), self.probe, axis)
+
+
+PROBES = Store(
+    "probes", lambda: [paths.probes()], ProbeRecipe, StoredProbe, ("recipe", "checksum", "penalty")
+)
 
 
 class Probed(nn.Module):
@@ -137,10 +126,11 @@ def obtain_probes(
             for layer in model.graph.select(layers)
             for each in dict.fromkeys(options)
         ]
-        missing = [recipe for recipe in recipes if recompute or not recipe.path.exists()]
+        stored: dict[ProbeRecipe, StoredProbe] = {}
         for pool in (True, False):
-            _fit(model.graph, dataset, [recipe for recipe in missing if recipe.options.pool is pool])
-        found += [StoredProbe(recipe, _read(recipe.path), model) for recipe in recipes]
+            alike = [recipe for recipe in recipes if recipe.options.pool is pool]
+            stored |= _obtain_alike(model.graph, dataset, alike, recompute)
+        found += [dataclasses.replace(stored[recipe], model=model) for recipe in recipes]
     return found
 
 
@@ -165,25 +155,22 @@ def observer_of(graph: LayerGraph, recipes: Sequence[ProbeRecipe]) -> Observer:
     return Observer(graph, list(dict.fromkeys(recipe.layer for recipe in recipes)), pool=pool)
 
 
-def _fit(graph: LayerGraph, dataset: Dataset, recipes: Sequence[ProbeRecipe]) -> None:
-    """Fit and store probes of one network, whose features are made in the same way."""
-    if not recipes:
-        return
-    observer = observer_of(graph, recipes)
-    features = observer.observe(dataset.train.images).values
-    for recipe in recipes:
+def _obtain_alike(
+    graph: LayerGraph, dataset: Dataset, recipes: Sequence[ProbeRecipe], recompute: bool
+) -> dict[ProbeRecipe, StoredProbe]:
+    """Probes of one network, whose features are made in the same way: together, when the first is fitted."""
+    missing = [recipe for recipe in recipes if recompute or PROBES.find(recipe) is None]
+    features: dict[str, Tensor] = {}
+
+    def make(recipe: ProbeRecipe, draft: Draft) -> dict[str, object]:
+        if recipe.layer not in features:
+            wanted = missing if recipe in missing else [recipe]  # one that is there no longer
+            features.update(observer_of(graph, wanted).observe(dataset.train.images).values)
         own = features[recipe.layer]
         probe = fit_probe(own, dataset.train.labels, len(dataset.classes), recipe.options)
-        with artifacts.locked(recipe.path):
-            recipe.path.unlink(missing_ok=True)  # of an earlier fit, whose weights are now replaced
-            tensors = {"weight": probe.weight, "bias": probe.bias}
-            checksum = artifacts.write_tensors(recipe.path.with_suffix(".safetensors"), tensors)
-            record = {"recipe": dataclasses.asdict(recipe), "checksum": checksum, "penalty": probe.penalty}
-            artifacts.write_json(recipe.path, record)
+        checksum = draft.write({"weight": probe.weight, "bias": probe.bias})
+        return {"checksum": checksum, "penalty": probe.penalty}
 
-
-def _read(path: Path) -> dict:
-    record = artifacts.read_json(path)
-    if missing := [key for key in RECORDED if key not in record]:
-        raise artifacts.DamagedArtifact(f"{path} is no record of a probe (no {', '.join(missing)}).")
-    return record
+    return {
+        recipe: PROBES.obtain(recipe, functools.partial(make, recipe), again=recompute) for recipe in recipes
+    }

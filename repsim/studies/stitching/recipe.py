@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 
 from repsim.data import Dataset
+from repsim.store import StoredRecipe
 from repsim.studies.stitching.options import StitchOptions
-from repsim.support import artifacts
 from repsim.training.model_store import TrainedModel
 
 VERSION = 2  # of task losses; 1 was before `l1`, `temperature`, `thirds` and batches meant what they do now
 
 
 @dataclass(frozen=True)
-class StitchRecipe:
+class StitchRecipe(StoredRecipe):
     """All that decides what a stitch is; equal recipes make equal stitches.
 
     Attributes
@@ -69,12 +68,8 @@ class StitchRecipe:
         )
 
     @property
-    def address(self) -> str:
-        """Equal for recipes that make equal stitches."""
-        made_by = dataclasses.asdict(self)
-        if not self.options.is_direct:  # a direct match is what it always was
-            made_by["version"] = VERSION
-        return artifacts.address(made_by)
+    def version(self) -> int:
+        return 1 if self.options.is_direct else VERSION  # a direct match is what it always was
 
     @property
     def title(self) -> str:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from repsim.cli import run
+from repsim.cli import run, scheduling
 from repsim.cli.parameters import Notebook
 from repsim.cli.planning import make_plan, networks, plans, work
 from repsim.data import load_data
@@ -301,7 +301,7 @@ def command(*arguments):
 
 @pytest.fixture
 def _never_run(monkeypatch):
-    monkeypatch.setattr(run, "run", lambda *_: pytest.fail("it ran"))
+    monkeypatch.setattr(scheduling, "run", lambda *_: pytest.fail("it ran"))
 
 
 @pytest.mark.usefixtures("_never_run")

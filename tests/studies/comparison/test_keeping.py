@@ -21,7 +21,6 @@ from repsim.studies.comparison.values import Activations
 from repsim.studies.inversion import InversionOptions, InvertedSet, Pairs
 from repsim.studies.inversion.experiments import obtain_sets
 from repsim.support import paths
-from repsim.support.artifacts import DamagedArtifact
 from repsim.training import predict, zoo
 from repsim.training.model_store import find
 
@@ -370,23 +369,6 @@ def test_accuracies_without_labels_are_kept(images, monkeypatch):
     first = compared(three(), images, "agreement")
     monkeypatch.setattr(Activations, "row", forbidden)
     pd.testing.assert_frame_equal(compared(three(), images, "agreement"), first)
-
-
-def test_a_damaged_file_is_refused(images):
-    compared(three(), images)
-    (path,) = kept_files()
-    whole = path.read_text(encoding="utf-8")
-    path.write_text(whole[: len(whole) // 2], encoding="utf-8")
-    with pytest.raises(DamagedArtifact) as error:
-        compared(three(), images)
-    found = re.fullmatch(r"(.*) is not valid JSON \(.*\): remove it and make it again\.", str(error.value))
-    assert found[1] == str(path)
-    path.write_text('{"values": []}', encoding="utf-8")
-    with pytest.raises(DamagedArtifact) as error:
-        compared(three(), images)
-    assert str(error.value) == f"{path} holds no values: remove it to compute them again."
-    path.unlink()
-    assert len(compared(three(), images)) == 3
 
 
 # -- measures of one's own ----------------------------------------------------------------------------------

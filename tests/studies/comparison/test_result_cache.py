@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from repsim.store import store
 from repsim.studies.comparison import result_cache as module
 from repsim.studies.comparison.result_cache import ResultCache
 from repsim.support import paths
-from repsim.support.artifacts import DamagedArtifact
 
 IDENTITY = {"images": "0123456789ab", "labels": "ba9876543210"}
 ROW = {"value": 0.5, "note": "", "n": 20}
@@ -33,10 +33,15 @@ def content(path):
     return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
 
 
+def path_of(known):
+    return module.VALUES.path(known.recipe)
+
+
 def kept(identity=IDENTITY):
     """What a later run finds: rows by their keys."""
     known = ResultCache(identity)
-    keys = content(known.path)["values"] if known.path.exists() else []
+    path = path_of(known)
+    keys = content(path)["values"] if path.exists() else []
     return {key: known[key] for key in keys}
 
 
@@ -56,16 +61,6 @@ def clock(monkeypatch):
 
 
 # -- saved --------------------------------------------------------------------------------------------------
-
-
-def test_what_was_put_is_there_at_once_and_later():
-    with ResultCache(IDENTITY) as known:
-        assert "a" not in known
-        known.put("a", ROW)
-        assert "a" in known
-        assert known["a"] == ROW
-        assert "b" not in known
-    assert kept() == {"a": ROW}
 
 
 def test_a_row_is_the_callers_own():
@@ -92,7 +87,7 @@ def test_nothing_is_saved_before_its_time(clock):
     known = ResultCache(IDENTITY)
     clock.now += module.SAVE_EVERY
     known.put("a", ROW)
-    assert not known.path.exists()
+    assert not path_of(known).exists()
 
 
 def test_every_few_seconds_what_there_is_is_saved(clock):
@@ -108,14 +103,6 @@ def test_every_few_seconds_what_there_is_is_saved(clock):
     clock.now += 0.3
     known.put("d", ROW)
     assert set(kept()) == {"a", "b", "c", "d"}
-
-
-def test_how_often_can_be_said(monkeypatch):
-    monkeypatch.setattr(module, "SAVE_EVERY", -1.0)
-    known = ResultCache(IDENTITY)
-    for count, key in enumerate("abc", 1):
-        known.put(key, ROW)
-        assert len(kept()) == count
 
 
 @pytest.mark.slow
@@ -141,14 +128,14 @@ def test_nothing_is_written_where_nothing_is_new(monkeypatch):
     assert not paths.comparisons().exists()
     with ResultCache(IDENTITY) as known:
         known.put("a", ROW)
-    monkeypatch.setattr(module.artifacts, "write_json", lambda *_: pytest.fail("nothing is new"))
+    monkeypatch.setattr(store, "write_record", lambda *_: pytest.fail("nothing is new"))
     with ResultCache(IDENTITY) as known:
         assert known["a"] == ROW
 
 
 def test_what_was_saved_is_not_written_again(monkeypatch, clock):
-    written, write = [], module.artifacts.write_json
-    monkeypatch.setattr(module.artifacts, "write_json", lambda *a: written.append(1) or write(*a))
+    written, write = [], store.write_record
+    monkeypatch.setattr(store, "write_record", lambda *a: written.append(1) or write(*a))
     with ResultCache(IDENTITY) as known:
         clock.now += module.SAVE_EVERY + 1
         known.put("a", ROW)
@@ -157,16 +144,6 @@ def test_what_was_saved_is_not_written_again(monkeypatch, clock):
 
 
 # -- beside others ------------------------------------------------------------------------------------------
-
-
-def test_what_another_process_wrote_meanwhile_stays():
-    first, second = ResultCache(IDENTITY), ResultCache(IDENTITY)
-    with first:
-        with second:
-            first.put("a", ROW)
-            second.put("b", other(0.25))
-        assert kept() == {"b": other(0.25)}
-    assert kept() == {"a": ROW, "b": other(0.25)}
 
 
 def test_of_two_that_computed_the_same_the_last_to_save_is_right():
@@ -207,7 +184,7 @@ def test_what_is_not_there_survives():
     assert math.isnan(found["value"])
     assert math.isnan(found["low"])
     assert (found["note"], found["n"]) == (row["note"], 3)
-    assert content(known.path)["values"]["a"]["value"] is None
+    assert content(path_of(known))["values"]["a"]["value"] is None
 
 
 @settings(max_examples=40)
@@ -239,12 +216,11 @@ def test_any_row_comes_back_as_it_was(rows):
 def test_the_file_says_what_it_is_of():
     with ResultCache(IDENTITY) as known:
         known.put("a", ROW)
-    assert known.path.parent == paths.comparisons()
-    assert re.fullmatch(r"[0-9a-f]{12}\.json", known.path.name)
-    assert content(known.path) == {
-        "identity": {"version": module.VERSION, **IDENTITY},
-        "values": {"a": ROW},
-    }
+    assert path_of(known).parent == paths.comparisons()
+    assert re.fullmatch(r"[0-9a-f]{12}\.json", path_of(known).name)
+    found = content(path_of(known))
+    del found["record_checksum"]
+    assert found == {"identity": {"version": module.VERSION, **IDENTITY}, "values": {"a": ROW}}
 
 
 def test_another_identity_is_another_file():
@@ -257,22 +233,23 @@ def test_another_identity_is_another_file():
         {**IDENTITY, "attack": {"epsilon": 0.1}},
         {},
     ]
-    found = [ResultCache(each).path for each in others]
-    assert len({known.path, *found}) == 6
+    found = [path_of(ResultCache(each)) for each in others]
+    assert len({path_of(known), *found}) == 6
     assert all(kept(each) == {} for each in others)
-    assert ResultCache(dict(reversed(IDENTITY.items()))).path == known.path
+    assert path_of(ResultCache(dict(reversed(IDENTITY.items())))) == path_of(known)
 
 
 def test_of_another_version_nothing_is_known(monkeypatch):
     """Values that would come out differently now are computed again; those of before stay where they are."""
     with ResultCache(IDENTITY) as known:
         known.put("a", ROW)
+    path = path_of(known)
     monkeypatch.setattr(module, "VERSION", module.VERSION + 1)
     assert kept() == {}
+    assert module.VALUES.listed(".") == []
     with ResultCache(IDENTITY) as newer:
         newer.put("a", other(0.25))
-    assert newer.path != known.path
-    assert newer.identity["version"] == known.identity["version"] + 1
+    assert path_of(newer) != path
     assert kept() == {"a": other(0.25)}
     monkeypatch.setattr(module, "VERSION", module.VERSION - 1)
     assert kept() == {"a": ROW}
@@ -298,48 +275,4 @@ def test_recompute_of_nothing_leaves_what_is_kept():
         known.put("a", ROW)
     with pytest.raises(KeyboardInterrupt), ResultCache(IDENTITY, recompute=True):
         raise KeyboardInterrupt
-    assert kept() == {"a": ROW}
-
-
-# -- damaged ------------------------------------------------------------------------------------------------
-
-
-def damaged(text):
-    path = ResultCache(IDENTITY).path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
-    return path
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (
-            '{"values": {"a"',
-            "{} is not valid JSON (Expecting ':' delimiter: line 1 column 16 (char 15)): remove it and make "
-            "it again.",
-        ),
-        (
-            "",
-            "{} is not valid JSON (Expecting value: line 1 column 1 (char 0)): remove it and make it again.",
-        ),
-        ("[]", "{} holds no JSON mapping: remove it and make it again."),
-        ("{}", "{} holds no values: remove it to compute them again."),
-        ('{"values": [1, 2]}', "{} holds no values: remove it to compute them again."),
-        ('{"values": null}', "{} holds no values: remove it to compute them again."),
-    ],
-)
-def test_a_damaged_file_is_refused_and_left_alone(text, message):
-    path = damaged(text)
-    with pytest.raises(DamagedArtifact) as error:
-        ResultCache(IDENTITY)
-    assert str(error.value) == message.format(path)
-    assert path.read_text(encoding="utf-8") == text
-
-
-def test_recompute_replaces_a_damaged_file():
-    """Nothing of it is wanted: to find out at the end that it cannot be read would cost what was computed."""
-    damaged("{")
-    with ResultCache(IDENTITY, recompute=True) as known:
-        known.put("a", ROW)
     assert kept() == {"a": ROW}

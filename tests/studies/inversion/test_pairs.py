@@ -36,7 +36,7 @@ def alike(one, other):
 
 def kept(dataset):
     """Files of pairs in the test's own folder."""
-    return sorted((paths.data() / "inverted" / dataset.slug).glob("*"))
+    return sorted((paths.data() / "inverted" / dataset.slug).glob("*.csv"))
 
 
 def edited(path, **columns):
@@ -48,6 +48,7 @@ def edited(path, **columns):
         else:
             table[name] = values
     table.to_csv(path, index=False)
+    path.with_suffix(".sha256").unlink()  # as tables had none at first
 
 
 @pytest.fixture
@@ -202,15 +203,31 @@ def test_a_damaged_table(tiny_data, text):
     Pairs.draw(tiny_data, COUNT)
     (path,) = kept(tiny_data)
     path.write_bytes(text)
+    path.with_suffix(".sha256").unlink()
     message = f"{path} is no table of pairs (columns seed_index and target_index): "
     with pytest.raises(artifacts.DamagedArtifact, match=f"^{re.escape(message)}"):
         Pairs.draw(tiny_data, COUNT)
 
 
-def test_a_kept_file_that_has_lost_its_last_lines_is_damaged(tiny_data):
+def test_a_kept_file_that_was_altered_is_refused(tiny_data):
+    pairs = Pairs.draw(tiny_data, COUNT)
+    (path,) = kept(tiny_data)
+    whole = path.read_bytes()
+    for damaged in (whole[:-20], whole[:40] + bytes([whole[40] ^ 1]) + whole[41:]):
+        path.write_bytes(damaged)
+        message = f"{path} is damaged or was altered (its SHA-256 is not that of {path.stem}.sha256): remove "
+        with pytest.raises(artifacts.DamagedArtifact, match=f"^{re.escape(message)}{path.name} to make it"):
+            Pairs.draw(tiny_data, COUNT)
+    path.unlink()
+    assert alike(Pairs.draw(tiny_data, COUNT), pairs)
+    assert path.read_bytes() == whole
+
+
+def test_a_kept_file_without_a_checksum_that_has_lost_its_last_lines_is_damaged(tiny_data):
     Pairs.draw(tiny_data, COUNT)
     (path,) = kept(tiny_data)
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-4]))
+    path.with_suffix(".sha256").unlink()
     with pytest.raises(artifacts.DamagedArtifact):
         Pairs.draw(tiny_data, COUNT)
 

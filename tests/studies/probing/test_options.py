@@ -153,11 +153,9 @@ def test_a_label_says_what_is_not_usual(options, label):
 
 
 def test_some_options_from_a_mapping():
-    found = ProbeOptions.read({"kind": "logistic", "penalty": 1, "pool": False})
-    assert found == {"kind": "logistic", "penalty": 1.0, "pool": False}
-    assert ProbeOptions(**found) == ProbeOptions("logistic", penalty=1.0, pool=False)
-    with refused(
-        "unknown probe option 'momentum'; known: kind, penalty, pool, epochs, learning_rate, batch_size, "
-        "seed."
-    ):
-        ProbeOptions.read({"momentum": 3})
+    assert ProbeOptions.read({"penalty": 1, "pool": False}) == {"penalty": 1.0, "pool": False}
+    for name in ("momentum", "kind", "seed"):  # notebooks set the last two by parameters of their own
+        with refused(
+            f"unknown probe option '{name}'; known: penalty, pool, epochs, learning_rate, batch_size."
+        ):
+            ProbeOptions.read({name: 3})
