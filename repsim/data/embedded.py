@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
@@ -36,13 +39,19 @@ def _digits(request: Request) -> Source:
     )
 
 
+@functools.lru_cache(maxsize=4)
+def _drawn(draw: Callable, count: int, seed: int, *options: object) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels of a drawn data set, drawn once in a process: a notebook asks for them repeatedly."""
+    return draw(count, seed, *options)
+
+
 @register("shapes")
 def _shapes(request: Request) -> Source:
     """Ten drawn outlines with nuisance, 1 × 16 × 16: harder than digits, so that models disagree."""
     return Source(
         classes=synthetic.SHAPE_CLASSES,
-        train=as_split(*synthetic.shapes(6000, seed=0)),
-        test=as_split(*synthetic.shapes(4000, seed=1)),
+        train=as_split(*_drawn(synthetic.shapes, 6000, 0)),
+        test=as_split(*_drawn(synthetic.shapes, 4000, 1)),
         title="shapes",
     )
 
@@ -52,8 +61,8 @@ def _register_two_features(name: str, informative: synthetic.Informative, title:
     def _two_features(request: Request) -> Source:
         return Source(
             classes=synthetic.TWO_FEATURES,
-            train=as_split(*synthetic.two_features(6000, seed=0, informative=informative)),
-            test=as_split(*synthetic.two_features(2000, seed=1, informative=informative)),
+            train=as_split(*_drawn(synthetic.two_features, 6000, 0, informative)),
+            test=as_split(*_drawn(synthetic.two_features, 2000, 1, informative)),
             title=title,
         )
 

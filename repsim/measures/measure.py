@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from numbers import Integral, Real
 from types import MappingProxyType
 from typing import Literal
@@ -80,6 +82,11 @@ class Measure:
     def name(self) -> str:
         """As in `MEASURES`."""
         return self.function.__name__
+
+    @cached_property
+    def written_options(self) -> str:
+        """The options as JSON, which tells 1, 1.0 and True apart."""
+        return json.dumps(dict(self.options), sort_keys=True)
 
     @property
     def label(self) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import combinations
 
 import numpy as np
@@ -59,6 +61,11 @@ class PredictionMeasure:
     def name(self) -> str:
         """As in `PREDICTION_MEASURES`."""
         return self.function.__name__
+
+    @cached_property
+    def written_options(self) -> str:
+        """The options as JSON, which tells 1, 1.0 and True apart."""
+        return json.dumps(dict(self.options), sort_keys=True)
 
     @property
     def label(self) -> str:

@@ -13,6 +13,7 @@ from repsim.support import artifacts
 from repsim.support.artifacts import DamagedArtifact
 
 CHECKSUM = "record_checksum"
+READABLE = 2**17  # characters up to which a record is written line by line, which takes ten times as long
 KIND = "sha256:"  # its values begin so, and nothing else in a record does
 
 
@@ -34,9 +35,11 @@ def _checksum(content: Mapping) -> str:
 
 
 def write_record(path: Path, content: Mapping) -> None:
-    """Write a mapping and its checksum as readable JSON, atomically."""
-    plain = json.loads(json.dumps(content, allow_nan=False))  # as it will be read
-    text = json.dumps({**plain, CHECKSUM: _checksum(plain)}, indent=1, sort_keys=True) + "\n"
+    """Write a mapping and its checksum as JSON, readable unless it is long, atomically."""
+    written = json.dumps(content, allow_nan=False)
+    plain = json.loads(written)  # as it will be read
+    indent = 1 if len(written) <= READABLE else None
+    text = json.dumps({**plain, CHECKSUM: _checksum(plain)}, indent=indent, sort_keys=True) + "\n"
     with artifacts.atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from repsim.activations import LayerGraph, trace
+from repsim.activations import LayerGraph, Observer, trace
 from repsim.attacks import AnyAttack, Attack, make_attack
 from repsim.data import Dataset
 from repsim.models import build_model
@@ -96,6 +96,16 @@ class TrainedModel(Artifact):
     def graph(self) -> LayerGraph:
         """The network by its layers."""
         return trace(self.network, self.record["image_shape"])
+
+    def observer(self, *layers: str) -> Observer:
+        """An observer of these layers and the logits: cut out of the network once for each choice of them."""
+        if layers not in self._observers:
+            self._observers[layers] = Observer(self.graph, list(layers))
+        return self._observers[layers]
+
+    @cached_property
+    def _observers(self) -> dict[tuple[str, ...], Observer]:
+        return {}
 
     def at_epoch(self, epoch: int) -> nn.Module:
         """The network as it was after `epoch` epochs, in evaluation mode.

@@ -61,9 +61,9 @@ class Observers:
     def observe(self, name: str, images: Float[Tensor, "n c h w"]) -> Observation:
         """What the model of that name makes of images: its values by what tables call the layers."""
         if name not in self._observers:
-            graph = self.models[name].graph
-            chosen = [layer for each in self.layers for layer in graph.select(each)]
-            self._observers[name] = Observer(graph, chosen)
+            model = self.models[name]
+            chosen = [layer for each in self.layers for layer in model.graph.select(each)]
+            self._observers[name] = model.observer(*chosen)
         found = self._observers[name].observe(images)
         return Observation(dict(zip(self.layers, found.values.values(), strict=True)), found.logits)
 

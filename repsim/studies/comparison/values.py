@@ -88,9 +88,8 @@ class Value:
         if own is None or own.function is not self.measure.function:
             return None
         parts = [models[name].weights for name in (self.model_a, self.model_b)]
-        options = json.dumps(dict(self.measure.options), sort_keys=True)
         beside = f"permutations={query.permutations} intervals={query.intervals}"
-        return " ".join([*parts, self.layer, self.measure.name, options, beside])
+        return " ".join([*parts, self.layer, self.measure.name, self.measure.written_options, beside])
 
 
 @dataclass(frozen=True, eq=False)

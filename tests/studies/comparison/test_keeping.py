@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import math
 import re
 from functools import cache
@@ -15,6 +16,7 @@ from repsim.attacks import Attack
 from repsim.data import Split, load_data
 from repsim.measures import PredictionMeasure
 from repsim.measures.measure import measure as make_measure
+from repsim.store.records import write_record
 from repsim.studies.comparison import compare_models, values
 from repsim.studies.comparison import input_sets as view_module
 from repsim.studies.comparison.values import Activations
@@ -229,7 +231,9 @@ def test_recompute_replaces_what_is_kept(images):
     expected_table = compared(three(), images)
     (path,) = kept_files()
     whole = path.read_text(encoding="utf-8")
-    path.write_text(re.sub(r'"value": [\d.]+', '"value": 0.5', whole), encoding="utf-8")
+    changed = json.loads(re.sub(r'"value": [\d.]+', '"value": 0.5', whole))
+    del changed["record_checksum"]
+    write_record(path, changed)
     assert compared(three(), images)["value"].tolist() == [0.5] * 3  # it is read, so that this can be seen
     pd.testing.assert_frame_equal(compared(three(), images, recompute=True), expected_table)
     assert path.read_text(encoding="utf-8") == whole

@@ -9,7 +9,6 @@ import torch
 
 from repsim.activations import Observer, capture
 from repsim.data import load_data
-from repsim.studies.comparison import observing
 from repsim.studies.comparison.observing import Observers
 from repsim.training import model_store, predict, zoo
 from repsim.training.model_store import TrainedModel, find
@@ -65,7 +64,7 @@ def cut(monkeypatch):
             found.append((graph.network, list(layers)))
             super().__init__(graph, layers)
 
-    monkeypatch.setattr(observing, "Observer", Noted)
+    monkeypatch.setattr(model_store, "Observer", Noted)
     return found
 
 
