@@ -346,6 +346,7 @@ def test_what_is_asked_after_the_end_is_not_answered(latest):
     assert answer.seen == []
 
 
+@pytest.mark.slow
 def test_a_process_ends_while_work_is_done():
     program = """
 import threading, time
