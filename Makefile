@@ -5,7 +5,7 @@ READY := .venv/.ready
 PEERS := $(patsubst tests/peers/%.txt,.peers/%/.ready,$(wildcard tests/peers/*.txt))
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 
-.PHONY: figures test test-all test-architectures test-browser test-peers gpu lab app bench refresh lint zoo
+.PHONY: help figures test test-all test-architectures test-browser test-peers gpu lab app bench docs refresh lint zoo
 
 figures: $(READY)  ## run every notebook headless; figures and tables go to figures/digits/
 	$(BIN)/repsim run --jobs $(JOBS)
@@ -42,11 +42,17 @@ lab: $(READY)  ## open JupyterLab on the notebooks
 app: $(READY)  ## serve the explorer as a web page
 	$(BIN)/voila notebooks/07_explorer.ipynb
 
-bench: $(READY)  ## measure speed against peers and physical bounds
+bench: $(READY)  ## measure speed against peers and physical bounds, for the page on speed
 	$(BIN)/python tests/benchmarks
+	$(BIN)/python docs/generate.py
 
-refresh: $(READY)  ## execute the committed notebooks again and store their outputs
+docs: $(READY)  ## build the pages, the notebooks and the API as a web site: build/docs/docs/index.html
+	$(BIN)/python docs/generate.py
+	$(BIN)/python -m sphinx -c docs -b html -W --keep-going -q . build/docs
+
+refresh: $(READY)  ## execute the committed notebooks again, store their outputs, and write all generated tables anew
 	$(BIN)/repsim run --refresh --jobs $(JOBS)
+	$(BIN)/python docs/generate.py
 
 lint: $(READY)  ## check style and types
 	$(BIN)/ruff format --check .
@@ -55,6 +61,9 @@ lint: $(READY)  ## check style and types
 
 zoo: $(READY)  ## train whatever is missing of the committed networks
 	$(BIN)/repsim zoo digits shapes two_features two_features_outline two_features_texture
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*  ## /\1|/p' Makefile | column -t -s '|'
 
 $(READY): requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv

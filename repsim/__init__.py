@@ -1,4 +1,4 @@
-"""What does adversarial robustness do to the representations inside neural networks?
+"""Representations inside neural networks, and the effect of adversarial robustness on them.
 
 A first script needs no more than the names here; each is loaded when it is asked for, from the room that has
 the rest of its kind.

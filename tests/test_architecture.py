@@ -64,3 +64,19 @@ def test_a_study_takes_of_another_only_what_it_exports(path):
         if study != own and module.startswith(f"repsim.{study}.")
     ]
     assert inner == []
+
+
+FRAGMENTS = re.compile(
+    r"(And|As|Behind|But|By|For|From|How|If|In|Inside|Not|Of|On|Than|To|Under|Until|What|When|Where|Which|Who|"
+    r"Whose|Why|With|Without)\b"
+)
+
+
+@pytest.mark.parametrize("path", FILES, ids=dotted)
+def test_docstrings_begin_with_a_verb_or_a_noun(path):
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    nodes = [
+        node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, documented)
+    ]
+    first = [(ast.get_docstring(node) or "").split("\n")[0] for node in nodes]
+    assert [line for line in first if FRAGMENTS.match(line)] == []

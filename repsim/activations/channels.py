@@ -1,4 +1,4 @@
-"""Which axis of a value holds the channels: what the operations that made it say of it.
+"""The axis of a value that holds the channels, as the operations that made it tell.
 
 Convolutions, BatchNorm and pooling have channels first, linear layers and LayerNorm last; permutations and
 views move them; all else keeps them where they are. So one look at a network's operations, while it runs on
@@ -25,7 +25,7 @@ ACTIVATIONS = ("relu", "relu_", "gelu", "silu", "hardswish", "leaky_relu", "elu"
 
 
 class Axis:
-    """Which axis holds the channels; None as long as nothing has told. Values of one shape share it."""
+    """The axis that holds the channels; None as long as nothing has told. Values of one shape share it."""
 
     _numbers = itertools.count()
 
@@ -35,7 +35,7 @@ class Axis:
 
 
 class ChannelAxes(TorchDispatchMode):
-    """Inside the block, follows the channels of all that is computed, and which values are sums of two."""
+    """Follows, inside the block, the channels of all that is computed, and which values are sums of two."""
 
     def __init__(self):
         super().__init__()
@@ -115,7 +115,7 @@ class ChannelAxes(TorchDispatchMode):
             known.value = axis
 
     def _shared(self, values: list[Tensor]) -> Axis:
-        """Of values that are put together element by element: the oldest tells, as what goes around does."""
+        """The axis of values that are put together element by element: the oldest tells."""
         axes = sorted((self.of(value) for value in values), key=lambda axis: axis.age)
         known = next((axis for axis in axes if axis.value is not None), axes[0])
         for axis in axes:
@@ -155,7 +155,7 @@ class ChannelAxes(TorchDispatchMode):
 
 
 def _seen_again(axis: int | None, before: torch.Size, after: torch.Size) -> int | None:
-    """Where an axis is after a view: with as many values before it and behind it as it had."""
+    """The place of an axis after a view: with as many values before it and behind it as it had."""
     if axis is None:
         return None
     place = before[axis], math.prod(before[:axis]), math.prod(before[axis + 1 :])

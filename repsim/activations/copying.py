@@ -52,12 +52,12 @@ def restored(network: nn.Module) -> Iterator[None]:
 
 
 def _own_attributes(module: nn.Module) -> dict[str, object]:
-    """What a module has beyond what every module has."""
+    """The attributes of a module beyond those that every module has."""
     return {name: value for name, value in vars(module).items() if name not in OF_EVERY_MODULE}
 
 
 def _identities(held: list | dict | set) -> list[tuple]:
-    """Which objects are held; they are not compared, since tensors give no single answer to that."""
+    """The objects that are held; they are not compared, since tensors give no single answer to that."""
     pairs = held.items() if isinstance(held, dict) else enumerate(held)
     return [(key, id(each)) for key, each in pairs]
 

@@ -38,7 +38,7 @@ INPUT = ".input"  # behind the name of a call: what it takes rather than what it
 
 @dataclass(frozen=True)
 class Call:
-    """Which call of which module, and whether what it takes is meant rather than what it puts out."""
+    """A call of a module, and whether its input is meant rather than its output."""
 
     path: str
     number: int
@@ -164,7 +164,7 @@ class HookedGraph(LayerGraph):
         return _Replaced(network, self.calls[layer], self.values[layer], self.key, self.dtype)
 
     def _copy(self) -> nn.Module:
-        """In-place operations stay: a network that runs as it is may rely on them."""
+        """Copy a network; in-place operations stay, since a network that runs as it is may rely on them."""
         if not self._is_copied_truly:
             raise ValueError(
                 "a copy of the network does not compute what the network does (does something in it hold "
@@ -349,7 +349,7 @@ def watched(network: nn.Module, see: Callable[[Call, object, bool], object]) -> 
 
 
 def first_key(output: object) -> int | str | None:
-    """Where the first tensor is in a tuple or mapping that a module puts out; None for anything else."""
+    """The key of the first tensor in a tuple or mapping that a module puts out; None for anything else."""
     if not isinstance(output, list | tuple | Mapping):
         return None
     pairs = output.items() if isinstance(output, Mapping) else enumerate(output)
@@ -357,7 +357,7 @@ def first_key(output: object) -> int | str | None:
 
 
 def first_tensor(output: object) -> object:
-    """What a module puts out: the first tensor of a tuple, or of a mapping; anything else as it is."""
+    """The first tensor of a tuple, or of a mapping, that a module puts out; anything else as it is."""
     key = first_key(output)
     return output if key is None else output[key]
 

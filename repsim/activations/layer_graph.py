@@ -1,4 +1,4 @@
-"""What every layer graph can do: name layers, select them, run up to them, and be cut in two at one."""
+"""Layer graphs: they name layers, select them, run up to them, and are cut in two at one."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ class LayerGraph(ABC):
 
     @property
     def device(self) -> torch.device:
-        """Of the network's weights."""
+        """The device of the network's weights."""
         return device_of(self.network)
 
     def _describe(self, name: str, few: Seen, more: Seen | None, parameters: int) -> None:
@@ -230,7 +230,7 @@ class LayerGraph(ABC):
 
     @abstractmethod
     def _operation(self, name: str) -> str | None:
-        """What `name` is called in tables, None where it is no layer (a view, a size, the input)."""
+        """The operation of `name` in tables, None where it is no layer (a view, a size, the input)."""
 
     @abstractmethod
     def _is_head(self, name: str) -> bool:
@@ -302,7 +302,7 @@ class LayerGraph(ABC):
             )
 
     def channel_axis(self, layer: str) -> int:
-        """Which axis of a layer's value for one image holds the channels.
+        """The axis of a layer's value for one image that holds the channels.
 
         Raises
         ------
@@ -459,7 +459,7 @@ class LayerGraph(ABC):
 
     @property
     def notes(self) -> list[str]:
-        """What a reader of its values should know, one sentence each."""
+        """Notes for a reader of its values, one sentence each."""
         found = []
         if self.reason:
             found.append(f"Layers are read by hooks, and residual sums have no names: {self.reason}.")

@@ -1,4 +1,4 @@
-"""What a network makes of images: the values of some layers and its output, in one pass."""
+"""Observing a network: the values of some layers and its output for images, in one pass."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ BATCH = 250  # images at a time
 
 @dataclass(frozen=True, eq=False)
 class Observation:
-    """What one network makes of images: by layer, one row per image; and logits."""
+    """The values of one network for images: by layer, one row per image; and logits."""
 
     values: dict[str, Float[Tensor, "n d"]]
     logits: Float[Tensor, "n classes"]
 
     def part(self, rows: Int[Tensor, " m"]) -> Observation:
-        """Of some of the images."""
+        """The observation of some of the images."""
         return Observation({layer: each[rows] for layer, each in self.values.items()}, self.logits[rows])
 
 
@@ -60,7 +60,7 @@ class Observer:
         self._part = fold_batchnorm(graph.with_activations(self.layers), graph.trial_images(FEW))
 
     def observe(self, images: Float[Tensor, "n c h w"]) -> Observation:
-        """What the network makes of images, on their device."""
+        """Observe the network on images, on their device."""
         self._graph.check_images(images)
         batches = []
         with torch.no_grad():

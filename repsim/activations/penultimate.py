@@ -1,4 +1,4 @@
-"""Which value a network's answer is an affine map of: told by exchanging and averaging it between images."""
+"""The value of which a network's answer is an affine map: found by exchanging and averaging it."""
 
 from __future__ import annotations
 

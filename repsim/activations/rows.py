@@ -1,4 +1,4 @@
-"""Which part of a layer's value belongs to which image."""
+"""The part of a layer's value that belongs to each image."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Rows:
-    """Where the images are in a value as a network computes it.
+    """The place of the images in a value as a network computes it.
 
     Attributes
     ----------
@@ -37,7 +37,7 @@ class Rows:
         return value.movedim(self.axis, 0) if self.axis else value
 
     def undo(self, value: Tensor) -> Tensor:
-        """From (n, …) back to how the network has it."""
+        """Undo it: (n, …) becomes what the network has."""
         if self.interleaved:
             return value.transpose(0, 1).flatten(0, 1)
         if self.parts > 1:
@@ -45,11 +45,11 @@ class Rows:
         return value.movedim(0, self.axis) if self.axis else value
 
     def shape_of(self, shape: torch.Size) -> tuple[int, ...]:
-        """Of the value for one image, from that of a value as the network computes it."""
+        """The shape of the value for one image, from that of a value as the network computes it."""
         return tuple(self.of(torch.empty(shape, device="meta")).shape[1:])
 
     def axis_of(self, axis: int | None, dimensions: int) -> int | None:
-        """Where an axis of a value as the network computes it is in the value for one image."""
+        """The place, in the value for one image, of an axis of a value as the network computes it."""
         if axis is None or axis == self.axis:
             return None
         if self.parts > 1:
@@ -76,7 +76,7 @@ def alike(a: Tensor, b: Tensor) -> bool:
 
 
 def scale_of(values: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """How large values are, to measure differences by: of rows (n, d), in each column.
+    """The size of values, to measure differences by: of rows (n, d), in each column.
 
     A column that is masked with a huge number must not hide differences in others; one of small values is as
     large as the median one, since it is made of sums as large.

@@ -78,7 +78,7 @@ class TracedGraph(LayerGraph):
         super().__init__(network, image_shape, dtype, "", layout)
 
     def difference(self, *, of_sizes: bool = False) -> str:
-        """How the graph differs from the network, as tried out on a few images; empty where it does not.
+        """The graph's difference from the network, as tried out on a few images; empty where there is none.
 
         Parameters
         ----------
@@ -171,7 +171,7 @@ class TracedGraph(LayerGraph):
         return name in self._last_taken
 
     def _mapped(self, node: fx.Node) -> list[fx.Node]:
-        """What a node takes, if it may be an affine map of it: a linear layer, or a product with weights."""
+        """The input of a node that may be an affine map of it: a linear layer, or a product with weights."""
         if node.op == "call_module":
             is_affine = isinstance(self.module.get_submodule(node.target), AFFINE)
             return node.all_input_nodes[:1] if is_affine else []
@@ -201,7 +201,7 @@ class TracedGraph(LayerGraph):
         return self.network.get_submodule(self.nodes[name].target.rpartition(".")[0])
 
     def _activated(self, name: str) -> str:
-        """Where a ReLU is all that takes a layer's value: that ReLU."""
+        """The ReLU that a layer's value goes into, where that is all that takes it."""
         after = [self.names[user] for user in self.nodes[name].users if user in self.names]
         is_relu = len(after) == 1 and after[0] in self.layers and isinstance(self._module(after[0]), nn.ReLU)
         return after[0] if is_relu else name
@@ -318,7 +318,7 @@ class TracedGraph(LayerGraph):
         return HookedGraph(self.network, self.image_shape, self.dtype, reason, self.layout)
 
     def _hooked_name(self, layer: str) -> str:
-        """What hooks call a layer of the graph.
+        """The name that hooks give a layer of the graph.
 
         Raises
         ------
@@ -444,7 +444,7 @@ def _module_at(network: nn.Module, path: str) -> nn.Module | None:
 
 
 def _as_rows(node: fx.Node, rows: Rows, *, undo: bool = False) -> fx.Node:
-    """Behind a node, what `rows.of` (or `rows.undo`) does to its value."""
+    """Add, behind a node, what `rows.of` (or `rows.undo`) does to its value."""
     call = node.graph.call_method
     if rows.interleaved:
         if undo:
@@ -506,5 +506,5 @@ class _Visitor(fx.Interpreter):
 
 
 def _structure(value: object) -> list[object]:
-    """What a network puts out but for the tensors: their shapes, and everything else."""
+    """The output of a network but for the tensors: their shapes, and everything else."""
     return [leaf.shape if isinstance(leaf, Tensor) else leaf for leaf in tree_leaves(value)]

@@ -60,7 +60,7 @@ class NetworkTracer(fx.Tracer):
         self._thread = threading.get_ident()
 
     def obstacle(self) -> str:
-        """Why the network's operations are not all that it does; empty where they may be."""
+        """The reason why the network's operations are not all that it does; empty where they may be."""
         if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
             return "there are hooks on all modules"
         for path, module in self.network.named_modules():
@@ -77,7 +77,7 @@ class NetworkTracer(fx.Tracer):
         return graph
 
     def names(self) -> dict[fx.Node, str]:
-        """What nodes are called: calls of modules as the modules, functions by the module that calls them."""
+        """The names of nodes: calls of modules as the modules, functions by the module that calls them."""
         found: dict[fx.Node, str] = {}
         calls: dict[str, int] = {}
         taken = {*self._paths, *self.blocks}
@@ -151,7 +151,7 @@ class NetworkTracer(fx.Tracer):
         return _Known(node, self) if self._examples else super().proxy(node)
 
     def known(self, obj: fx.Proxy) -> object:
-        """What something traced is for the examples, if it is the same for all images of their shape.
+        """The value of something traced for the examples, if it is the same for all images of their shape.
 
         Raises
         ------

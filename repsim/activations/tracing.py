@@ -1,4 +1,4 @@
-"""From a network to its layer graph, and from images to the values of its layers."""
+"""A network becomes its layer graph, and images the values of its layers."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def _first_line(error: Exception) -> str:
 
 @contextmanager
 def _unchecked() -> Iterator[None]:
-    """Where shape annotations are checked, let pass what stands for a tensor while a network is traced."""
+    """Let pass, where shape annotations are checked, what stands for a tensor while a network is traced."""
     before = jaxtyping.config.jaxtyping_disable
     jaxtyping.config.update("jaxtyping_disable", True)
     try:

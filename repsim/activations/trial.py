@@ -1,4 +1,4 @@
-"""What is seen of a network when it is run once on a few random images."""
+"""A trial: observations of a network that is run once on a few random images."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def trial_images(count: int, shape: Sequence[int], device: torch.device, dtype: 
 
 @dataclass
 class Seen:
-    """What a trial notes of one value."""
+    """Notes of a trial on one value."""
 
     shape: torch.Size
     dtype: torch.dtype
@@ -80,7 +80,7 @@ class Trial:
 
 
 def mark_of(value: Tensor) -> Tensor:
-    """What tells a value from another, but for rounding: its sum and its length."""
+    """A mark that tells a value from another, but for rounding: its sum and its length."""
     own = value.detach()
     own = own.abs() if own.is_complex() else own
     own = own if own.is_floating_point() else own.double()
@@ -133,7 +133,7 @@ def try_out(
 
 
 def rows_of(few: Seen, more: Seen) -> Rows | None:
-    """Where the images are, from the values of 2 images and of 3 that begin with them; None: nowhere."""
+    """The place of the images, from the values of 2 images and of 3 that begin with them; None: nowhere."""
     if len(few.shape) != len(more.shape) or len(few.shape) < 2:
         return None
     differing = [i for i, (a, b) in enumerate(zip(few.shape, more.shape, strict=True)) if a != b]

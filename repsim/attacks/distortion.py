@@ -46,7 +46,7 @@ class Distortion(GradientAttack):
 
     @abstractmethod
     def draws(self, shape: tuple[int, int, int]) -> int:
-        """How many random numbers an image of this shape (c, h, w) takes."""
+        """The count of random numbers that an image of this shape (c, h, w) takes."""
 
     @abstractmethod
     def prepare(

@@ -35,7 +35,7 @@ class Published(AnyAttack):
     @property
     @abstractmethod
     def classes(self) -> int:
-        """Of how many classes a model has to be."""
+        """The number of classes that a model needs."""
 
     @abstractmethod
     def find(
@@ -202,7 +202,7 @@ def _logger() -> logging.Logger:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what the package prints and logs; it also takes a debugger's trace function away."""
+    """Silence what the package prints and logs; it also takes a debugger's trace function away."""
     logger, trace = _logger(), sys.gettrace()
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -216,7 +216,7 @@ def _quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _own_random_numbers(seed: int, device: torch.device) -> Iterator[None]:
-    """As `seeded`; the package seeds the current CUDA device as well, also where it works on the CPU."""
+    """Seed as `seeded` does, and the current CUDA device as well, which the package seeds also on the CPU."""
     cuda = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with seeded(seed, device), torch.random.fork_rng(cuda):
         yield

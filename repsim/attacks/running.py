@@ -1,4 +1,4 @@
-"""What every attack is, and running one on a model that is left as it was."""
+"""The interface of every attack, and running one on a model that is left as it was."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ class AnyAttack(ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """By which `make_attack` makes it."""
+        """The name by which `make_attack` makes it."""
 
     @property
     def title(self) -> str:
-        """What figures call it, such as `PGD-20 linf 0.1`."""
+        """The name in figures, such as `PGD-20 linf 0.1`."""
         return f"{self.name.upper()}-{self.steps} {self.norm} {epsilon_text(self.epsilon)}"
 
     @abstractmethod
@@ -73,7 +73,7 @@ class AnyAttack(ABC):
         seed: int,
         loss: Loss,
     ) -> Float[Tensor, "n c h w"]:
-        """What `run_attack` does, once it has checked the images and put the model into evaluation mode."""
+        """Do the work of `run_attack`, with checked images and the model in evaluation mode."""
 
 
 class GradientAttack(AnyAttack):

@@ -1,4 +1,4 @@
-"""Which notebooks run, with which values, and where their executed copies go; nothing runs here."""
+"""Jobs: notebooks to run, their values, and where their executed copies go; nothing runs here."""
 
 from __future__ import annotations
 

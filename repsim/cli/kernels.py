@@ -48,7 +48,7 @@ WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended: `status` is "ok", "failed" or "interrupted"; `error` says where and why it failed."""
+    """The outcome of a job: `status` is "ok", "failed" or "interrupted"; `error` says where and why."""
 
     job: Job
     status: str
@@ -171,7 +171,7 @@ def _prepared(job: Job) -> NotebookNode:
 
 
 def _describe(node: NotebookNode, index: int | None, error: Exception) -> str:
-    """Which cell failed and why; a dead kernel is also told in the output of the cell that it died in."""
+    """Describe which cell failed and why; a dead kernel is also told in the output of its last cell."""
     name, message = type(error).__name__, str(error)
     if isinstance(error, CellExecutionError):
         name, message = error.ename, error.evalue

@@ -1,4 +1,4 @@
-"""What a notebook declares in its parameter cell, and the typed texts that set it.
+"""The parameters that a notebook declares in its parameter cell, and the typed texts that set them.
 
 A cell tagged `parameters` holds lines `name: type = value  # help`, whose types are Python's own or of
 `repsim.cli.kinds`. A text from the command line or from a
@@ -36,7 +36,7 @@ EXPECTED = {
 
 
 class RequestError(ValueError):
-    """What was asked for cannot be run as it stands."""
+    """The error of a request that cannot be run as it stands."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Parameter:
         return value
 
     def parts(self, value: object) -> list[tuple[Kind, object]]:
-        """What there is in a value of the types of `repsim.cli.kinds`, each with its own."""
+        """The parts of a value of the types of `repsim.cli.kinds`, each with its own."""
         found: list[tuple[Kind, object]] = []
         for kind in self.kinds:
             of_items = kind in get_args(self._base)

@@ -38,7 +38,7 @@ def run(jobs: list[Job], workers: int = 1) -> list[Outcome]:
 
 
 def cores() -> int:
-    """How many processor cores this process may use."""
+    """The number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -1,4 +1,4 @@
-"""What the rest of the package knows of a data set, and how a loader of one becomes known."""
+"""Data sets, as the rest of the package knows them, and how a loader of one becomes known."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ PHOTOGRAPHS = Augmentation(flip=True, resized_crop=True)
 
 
 def shift_and_flip(width: int) -> Augmentation:
-    """By up to an eighth of the width, as 4 pixels are of CIFAR's 32."""
+    """Shifts by up to an eighth of the width, as 4 pixels are of CIFAR's 32, and mirroring."""
     return Augmentation(crop=max(1, width // 8), flip=True)
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """What the rest of the package knows of a data set.
+    """A data set, as the rest of the package knows it.
 
     Attributes
     ----------
@@ -81,7 +81,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Source:
-    """What a loader returns: `Dataset` without what follows from the images.
+    """A loader's answer: `Dataset` without what follows from the images.
 
     Attributes
     ----------
@@ -105,7 +105,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked of a loader: where files are, how large images should be, whether to fetch them."""
+    """A request to a loader: where files are, how large images should be, whether to fetch them."""
 
     root: Path
     image_size: int | None

@@ -29,7 +29,7 @@ Files = Mapping[str, str | None]
 def obtain(
     title: str, root: Path, files: Files, make: Callable[[], Any], archives: Files | None = None
 ) -> Any:
-    """What `make` gives, with an error that says which files are wanted where, if it fails.
+    """Call `make`; if it fails, the error says which files are wanted where.
 
     Parameters
     ----------
@@ -65,6 +65,7 @@ def obtain(
 def _register_cifar(name: str, title: str, kind: type) -> None:
     @register(name)
     def _cifar(request: Request) -> Source:
+        """Small photographs of ten (CIFAR-10) or a hundred classes, 3 × 32 × 32."""
         files = {f"{kind.base_folder}/{file}": md5 for file, md5 in kind.train_list + kind.test_list}
         files[f"{kind.base_folder}/{kind.meta['filename']}"] = kind.meta["md5"]
         train, test = obtain(
@@ -92,6 +93,7 @@ def _register_mnist(
 ) -> None:
     @register(name)
     def _mnist(request: Request) -> Source:
+        """Grey images of ten classes, 1 × 28 × 28: digits, or garments (Fashion-MNIST)."""
         archives = {f"{kind.__name__}/raw/{file}": md5 for file, md5 in kind.resources}
         train, test = obtain(
             title,

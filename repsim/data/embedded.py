@@ -59,6 +59,7 @@ def _shapes(request: Request) -> Source:
 def _register_two_features(name: str, informative: synthetic.Informative, title: str) -> None:
     @register(name)
     def _two_features(request: Request) -> Source:
+        """Outlines on textures, 1 × 16 × 16; with `_outline` or `_texture`, only that tells the class."""
         return Source(
             classes=synthetic.TWO_FEATURES,
             train=as_split(*_drawn(synthetic.two_features, 6000, 0, informative)),

@@ -125,6 +125,7 @@ def _imagenet(request: Request) -> Source:
 def _register_part(name: str, count: int) -> None:
     @register(name)
     def _part(request: Request) -> Source:
+        """A part of ImageNet: the hundred classes of Tian et al. (2020), or fifty of your own list."""
         root = _imagenet_folder(request.root, name)
         classes = _listed_classes(name, count, request.root)
         missing = sorted(set(classes) - set(_class_folders(root / "train")))

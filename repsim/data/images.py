@@ -209,7 +209,7 @@ def _checked(images: object, argument: str) -> Tensor:
 
 
 def as_images_in_order(images: ImageSource, argument: str = "images") -> Float[Tensor, "n c h w"]:
-    """As `as_images`, where rows are to be matched with others.
+    """The images as `as_images` has them, where rows are to be matched with others.
 
     Raises
     ------

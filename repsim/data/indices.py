@@ -1,4 +1,4 @@
-"""Which rows of a split to keep, from a file."""
+"""Rows of a split to keep, from a file."""
 
 from __future__ import annotations
 

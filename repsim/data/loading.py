@@ -25,7 +25,7 @@ ESTIMATED = 2000  # images from which mean and deviation of a streamed split are
 
 
 def find_loader(name: str, root: Path) -> tuple[Path, Callable[[Request], Source]]:
-    """Where the files of a named data set are, and what loads it.
+    """The place of the files of a named data set, and its loader.
 
     Raises
     ------
@@ -151,7 +151,7 @@ def load_data(
 
 
 def data_root(root: str | Path | None) -> Path:
-    """Where downloaded data sets are, or go: see `load_data`."""
+    """The folder where downloaded data sets are, or go: see `load_data`."""
     return Path(root or os.environ.get("REPSIM_DATA") or paths.data() / "downloads").expanduser()
 
 
@@ -166,7 +166,7 @@ def _rows(
 
 
 def _rows_digest(*chosen: Rows | None) -> str:
-    """Which rows were chosen: of test images too, for what is measured on some is not true of others."""
+    """A digest of the chosen rows: of test images too, as what is measured on some is not true of others."""
     if all(rows is None for rows in chosen):
         return ""
     found = hashlib.sha256()

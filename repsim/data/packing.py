@@ -277,7 +277,7 @@ def _open(path: Path, inode: int, changed: int) -> Any:
 
 
 def load_pack(request: Request) -> Source:
-    """What `pack_images` wrote.
+    """Load what `pack_images` wrote.
 
     Images that are all of one size are taken as they are, others as ImageNet's, 224 × 224, unless
     `image_size` is given.

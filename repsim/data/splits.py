@@ -16,7 +16,7 @@ Rows = Int[Tensor, " m"]
 
 
 class Choosable:
-    """What splits in memory and splits that are read as they are needed have in common."""
+    """Splits, in memory or read as they are needed, of which rows can be chosen."""
 
     labels: Tensor
 
@@ -44,7 +44,7 @@ class Split(Choosable):
 
     @property
     def held_bytes(self) -> int:
-        """Of memory that the images take."""
+        """Bytes of memory that the images take."""
         return self.images.nbytes
 
     def part(self, rows: Rows) -> Split:

@@ -56,7 +56,7 @@ def frame_photo(size: int) -> Frame:
 
 @runtime_checkable
 class Images(Protocol):
-    """Where images are read from, each by its row."""
+    """A source of images, each read by its row."""
 
     def read(self, row: int) -> Image:
         """One image as RGB bytes.
@@ -68,10 +68,10 @@ class Images(Protocol):
         """
 
     def name(self, row: int) -> str:
-        """What messages call an image."""
+        """The name of an image in messages."""
 
     def mark(self, row: int) -> str:
-        """What tells an image from others, without reading it."""
+        """A mark that tells an image from others, without reading it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,12 +193,12 @@ class StreamedSplit(Choosable):
 
     @property
     def held_bytes(self) -> int:
-        """Of memory that the images take: none, but for the batches of the moment."""
+        """Bytes of memory that the images take: none, but for the batches of the moment."""
         return 0
 
     @property
     def images(self) -> NoReturn:
-        """Not in memory.
+        """Refuse to give all images: they are not in memory.
 
         Raises
         ------
@@ -276,7 +276,7 @@ class StreamedSplit(Choosable):
             return error
 
     def digest(self) -> str:
-        """What tells these images and labels from others, without reading them: 12 hex digits."""
+        """A digest that tells these images and labels from others, without reading them: 12 hex digits."""
         found = hashlib.sha256()
         for row in self.rows.tolist():
             found.update(self.source.mark(row).encode() + b"\n")

@@ -27,7 +27,7 @@ class Backend(CachedInputs):
     """Computes results of settings; whatever several settings have in common is computed once."""
 
     def complete(self, setting: Setting) -> Setting:
-        """With layers that both networks have, and an image that there is."""
+        """The setting with layers that both networks have, and an image that there is."""
         chosen = {}
         for side in ("a", "b"):
             layers = self.layers_of(setting, side)
@@ -142,7 +142,7 @@ class Backend(CachedInputs):
         results.curve = pd.concat(parts, ignore_index=True)[["network", "layer", "depth", "value"]]
 
     def _show_neighbors(self, results: Results, step: Step) -> None:
-        """By the cosine of values about their mean."""
+        """Show the neighbours of the image, by the cosine of values about their mean."""
         setting, found = results.setting, {}
         for side in ("a", "b"):
             step()
@@ -200,7 +200,7 @@ def _joins(stitch: Stitch, front: TrainedModel, end: TrainedModel, setting: Sett
 
 
 def _whole_method(options: StitchOptions) -> str:
-    """As notebook 02 tells ways of stitching apart, and within them by what else it varies."""
+    """Tell fitting methods apart as notebook 02 does, and within them by what else it varies."""
     parts = [fitting_method(options)]
     if options.rank:
         parts.append(f"rank {options.rank}")

@@ -157,7 +157,7 @@ class CachedInputs:
         return self._keep(("natural", dataset), take)
 
     def attack(self, setting: Setting) -> Attack:
-        """Of a setting, with our number of steps."""
+        """The attack of a setting, with our number of steps."""
         attack = make_attack(setting.attack, setting.epsilon, setting.norm)
         if attack.steps == 1:
             return attack
@@ -188,7 +188,7 @@ class CachedInputs:
         return found and self._keep(("inverted", recipe.address), lambda: found)
 
     def looked_at(self, setting: Setting, side: str) -> tuple[tuple, Float[Tensor, "n c h w"]]:
-        """What the network of one side looks at, and what tells these images from others.
+        """The images that the network of one side looks at, and what tells them from others.
 
         Raises
         ------
@@ -250,7 +250,7 @@ class CachedInputs:
 
 
 def _kept(there: OrderedDict[tuple, object], limit: int, key: tuple, make: Callable[[], object]) -> object:
-    """What is there under a key, or is made now; the least recently used beyond the limit are given up."""
+    """The value under a key, made if it is not there; the least recently used beyond the limit go."""
     if key not in there:
         there[key] = make()
         while len(there) > limit:

@@ -79,7 +79,7 @@ class Explorer:
         self._latest.ask(self._values())
 
     def _repr_mimebundle_(self, **options) -> object:
-        """In a notebook it is its view; where that cannot be shown, a line that says so."""
+        """The view, in a notebook; where that cannot be shown, a line that says so."""
         found = self.view._repr_mimebundle_(**options)
         data, *metadata = found if isinstance(found, tuple) else (found,)
         data = {**data, "text/plain": "The explorer: run this cell to see its controls."}
@@ -90,7 +90,7 @@ class Explorer:
     def _make_controls(
         self, datasets: Sequence[str], measures: Sequence[str]
     ) -> dict[str, widgets.ValueWidget]:
-        """As the setting has them; what else there is to choose from is found when it is first shown."""
+        """Make the controls as the setting has them; other choices are found when they are first shown."""
         at = self.setting
         attacks = {pair: text for text, pair in ATTACK_NAMES.items()}
         wide = {"layout": {"width": "302px"}, "style": {"description_width": "72px"}}
@@ -148,7 +148,7 @@ class Explorer:
             self._latest.ask(self._values())
 
     def _clicked(self, change: Mapping[str, object]) -> None:
-        """In the map, a pair of layers was chosen."""
+        """Take over a pair of layers that was chosen in the map."""
         if not self._is_ours and self.map.rows:
             row, column = change["new"]
             self.controls["layer_a"].value = self.map.rows[row]
@@ -183,7 +183,7 @@ class Explorer:
         return [given.epsilon] if (given.dataset, given.norm) == (at["dataset"], norm) else []
 
     def _offer(self, name: str, options: Sequence[object], value: object) -> None:
-        """What there is to choose from. The control is moved only if it must be: someone may hold it."""
+        """Offer what there is to choose from; moved only if it must be, as someone may hold it."""
         control = self.controls[name]
         if list(control.options) != list(options):
             control.options = options
@@ -268,7 +268,7 @@ class Explorer:
         self._say("stopped; move a control to go on")
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Until all that the controls ask for is shown; whether that was in time."""
+        """Wait until all that the controls ask for is shown; whether that was in time."""
         return self._latest.wait(timeout)
 
     def close(self) -> None:

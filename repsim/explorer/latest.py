@@ -65,7 +65,7 @@ class Latest(Generic[Request]):
             self._changed.notify_all()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Until the newest request is answered, not what is done ahead; whether that was in time."""
+        """Wait until the newest request is answered, not what is done ahead; whether that was in time."""
         with self._changed:
             return self._changed.wait_for(lambda: self._answered == self._number, timeout)
 

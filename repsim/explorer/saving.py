@@ -22,7 +22,7 @@ EPSILONS = ("trained_a", "trained_b", "epsilon")  # which notebooks take as text
 
 
 def parameters(setting: Setting) -> dict[str, object]:
-    """Of notebook 07."""
+    """The parameters of notebook 07."""
     found = dataclasses.asdict(setting)
     return {**found, **{name: epsilon_text(found[name]) for name in EPSILONS}}
 

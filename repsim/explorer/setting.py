@@ -1,4 +1,4 @@
-"""Where all controls of an explorer stand, and what is then to be seen."""
+"""The settings of an explorer's controls, and the results that are to be seen at one."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ ATTACK_NAMES = {  # text → attack and norm
 
 
 def network_text(architecture: str, trained: float) -> str:
-    """How a network is told from others of its data set and seed."""
+    """The text that tells a network from others of its data set and seed."""
     return f"{architecture}, {f'ε = {epsilon_text(trained)}' if trained else 'standard'}"
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Where all controls stand.
+    """The positions of all controls.
 
     Attributes
     ----------
@@ -82,7 +82,7 @@ class Setting:
 
 @dataclass
 class Results:
-    """What is to be seen at a setting; views that are not there yet are None.
+    """The results to be seen at a setting; views that are not there yet are None.
 
     Attributes
     ----------

@@ -147,7 +147,7 @@ def stitched(table: pd.DataFrame) -> str:
 
 
 def message(texts: Sequence[str]) -> str:
-    """What could not be shown."""
+    """The message of what could not be shown."""
     lines = "".join(f"<div>⚠ {escape(text)}</div>" for text in texts)
     return f'<div role="alert" style="color:#a50f15;max-width:760px;line-height:1.3">{lines}</div>'
 

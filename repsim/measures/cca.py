@@ -44,14 +44,14 @@ class Basis(NamedTuple):
 
 @kept("n r", "r", "")
 def basis(x: Representation) -> Basis:
-    """Of the centred matrix."""
+    """The basis of the centred matrix."""
     vectors, values, _ = torch.linalg.svd(reduced(x), full_matrices=False)
     rank = _rank(values, x)
     return Basis(vectors[:, :rank], values[:rank], _count_doubtful(values, x))
 
 
 def _rank(values: Float[Tensor, " r"], x: Representation) -> int:
-    """How many singular values are more than what rounding of the data and of the decomposition leaves."""
+    """The number of singular values above what rounding of the data and of the decomposition leaves."""
     return max(1, int((values > least_singular_value(x, values)).sum()))
 
 
@@ -61,7 +61,7 @@ def _count_doubtful(values: Float[Tensor, " r"], x: Representation) -> int:
 
 
 def least_singular_value(x: Representation, values: Float[Tensor, " r"]) -> float:
-    """What singular values have to exceed to be those of a direction that is there."""
+    """The least singular value of a direction that is there."""
     arithmetic = max(x.n, x.width) * torch.finfo(values.dtype).eps
     return max(noise(x), float(values[0]) * arithmetic)
 
@@ -74,7 +74,7 @@ def overlap(x: Representation, y: Representation) -> Float[Tensor, "r s"]:
 
 @kept_pair
 def canonical_correlations(x: Representation, y: Representation) -> Float[Tensor, " c"]:
-    """In falling order, as many as the smaller rank."""
+    """Canonical correlations in falling order, as many as the smaller rank."""
     return torch.linalg.svdvals(overlap(x, y)).clamp(max=1)
 
 
@@ -107,7 +107,7 @@ def warn_if_undecided(name: str, *bases: tuple[Representation, Basis]) -> None:
 
 
 def more_than_units(width_x: int, width_y: int, **_: object) -> int:
-    """With as many inputs, two sets of directions need not meet: with fewer, some correlations are 1."""
+    """The number of inputs at which two sets of directions need not meet: with fewer, correlations are 1."""
     return max(SMALLEST, width_x + width_y + 1)
 
 
@@ -250,7 +250,7 @@ def eigenspace_overlap(x: Representation, y: Representation) -> Tensor:
 
 @kept("n r", "r", "")
 def _column_space(x: Representation) -> Basis:
-    """Of what the units span, not centred; of full rank, the vectors are any orthonormal ones."""
+    """A basis of what the units span, not centred; of full rank, the vectors are any orthonormal ones."""
     vectors, triangle = torch.linalg.qr(reduced_raw(x))
     values = torch.linalg.svdvals(triangle)
     rank = _rank(values, x)

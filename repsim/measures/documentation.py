@@ -1,4 +1,4 @@
-"""What is declared of the measures, for people to read: the table of all of them, and a page for each."""
+"""Documentation from what measures declare: the table of all of them, and a page for each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from repsim.measures.predictions import PREDICTION_MEASURES, PredictionMeasure
 from repsim.measures.registry import MEASURES, find_any
 
 NAMED = {math.pi: "π", math.pi / 2: "π/2", math.sqrt(2): "√2", math.log(2): "ln 2"}
-FAULTY = "† in a faulty or otherwise defined version: see “Where we differ from the reference code”."
+FAULTY = "† in a faulty or otherwise defined version: see “Where we differ from the reference code” in docs/."
 
 
 def table() -> str:
@@ -81,8 +81,28 @@ def explain(name: str) -> str:
     return "\n".join(lines + ([FAULTY] if "†" in measure.elsewhere else []))
 
 
+def section(name: str) -> str:
+    """The page of one measure as a section of a Markdown page; see `explain`."""
+    measure = find_any(name)
+    call = ", ".join([name, *(f"{key}={value!r}" for key, value in measure.options.items())])
+    facts = [f"`{call}`", f"{measure.orientation}, {_range(measure.range)}", measure.reference]
+    if isinstance(measure, PredictionMeasure):
+        facts += ["needs labels"] if measure.needs_labels else []
+        return f"### `{name}`\n\n{' · '.join(facts)}\n\n{measure.description}"
+    facts += ["symmetric" if measure.symmetric else "not symmetric"] + ["a metric"] * measure.metric
+    rows = [("", "unchanged by"), *((f"`{each}`", words) for each, words in _variants(measure).items())]
+    off = measure.half_precision
+    trusted = "not to be trusted" if off == math.inf else f"right to {off:g}"
+    last = (
+        f"Its interval comes from {'jackknife' if measure.leave_one_out else 'subsampling'}. "
+        f"Of features in half precision it is {trusted}."
+    )
+    parts = [f"### `{name}`", " · ".join(facts), measure.description, _markdown(rows), last]
+    return "\n\n".join(parts)
+
+
 def _variants(measure: Measure) -> dict[str, str]:
-    """What leaves the value unchanged, as it is and for each setting of options for which that differs."""
+    """The invariances of the value, as it is and for each setting of options for which they differ."""
     found = {measure.label: _invariances(measure)}
     for example in measure.examples:
         variant = measure.using(**example)
@@ -98,7 +118,7 @@ def _invariances(measure: Measure) -> str:
 
 
 def _words(closure: frozenset[str]) -> str:
-    """Without what another word implies."""
+    """The words of a closure without those that another implies."""
     implied = {weaker for word in closure for weaker in IMPLIED.get(word, ())}
     return ", ".join(sorted(closure - implied))
 

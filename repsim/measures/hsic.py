@@ -63,7 +63,7 @@ def recenter_(gram: Float[Tensor, "n n"], estimator: Estimator) -> Float[Tensor,
 
 
 def hsic_scale(n: int, estimator: Estimator) -> float:
-    """What an inner product of two recentred n × n Grams is multiplied by to be an HSIC."""
+    """The factor from an inner product of two recentred n × n Grams to an HSIC."""
     return 1 / (n * (n - 3)) if estimator == "unbiased" else 1 / (n - 1) ** 2
 
 

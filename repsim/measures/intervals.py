@@ -1,4 +1,4 @@
-"""How sure a value is: intervals over the choice of inputs.
+"""Intervals: how sure a value is over the choice of inputs.
 
 A bootstrap that draws rows with replacement is wrong for measures of representations: the copies of a row are
 each other's neighbours, at distance 0, and look like agreement of the two representations.
@@ -168,7 +168,7 @@ def _check_enough(n: int, least: int) -> None:
 
 
 class _Spread(NamedTuple):
-    """How far values lie below and above their mean, as standard deviations, and how sure that is."""
+    """The spread of values below and above their mean, as standard deviations, and how sure that is."""
 
     below: float
     above: float
@@ -183,7 +183,7 @@ class _Spread(NamedTuple):
 def _reach(
     measure: Measure | PredictionMeasure, spread: _Spread, n: int, level: float
 ) -> tuple[float, float]:
-    """How far the interval reaches below and above the value; a warning where a few inputs decide."""
+    """The reach of the interval below and above the value; a warning where a few inputs decide."""
     if spread.rests_on_fewer_than(FEW):
         warnings.warn(
             f"{measure.label} rests on a few of the {n} inputs here ({spread.freedom:.1f} degrees of "
@@ -196,7 +196,7 @@ def _reach(
 
 
 def _jackknife(without: Sequence[float], sizes: Sequence[int]) -> _Spread:
-    """Of the values without each group in turn, of these sizes."""
+    """The jackknife's spread, of the values without each group in turn, of these sizes."""
     groups, remaining = len(sizes), sum(sizes) - np.array(sizes)
     off = np.array(without) - np.average(without, weights=remaining)
     squares = remaining / sum(sizes) * np.square(off)
@@ -287,7 +287,7 @@ def _spread_of_predictions(
 
 
 def _around_root(measure: PredictionMeasure, value: float, below: float, above: float) -> tuple[float, float]:
-    """On the scale of the root of the distance from complete agreement."""
+    """An interval on the scale of the root of the distance from complete agreement."""
     lowest, highest = map(float, measure.range)
     distance = measure.orientation == "distance"
     root = math.sqrt(value - lowest if distance else highest - value)
@@ -360,7 +360,7 @@ def _agresti_min(only_one: int, only_other: int, n: int, level: float) -> tuple[
 def _kinds(
     right_one: Bool[Tensor, " n"], right_other: Bool[Tensor, " n"], agree: Bool[Tensor, " n"]
 ) -> tuple[int, ...]:
-    """How many inputs both models get right, only one, or only the other; both wrong alike, differently."""
+    """Counts of inputs that both models get right, only one, or only the other; both wrong, alike or not."""
     both_wrong = ~right_one & ~right_other
     kinds = (right_one & right_other, right_one & ~right_other, ~right_one & right_other)
     return tuple(int(kind.sum()) for kind in (*kinds, both_wrong & agree, both_wrong & ~agree))

@@ -64,12 +64,12 @@ def own_product(x: Representation) -> Tensor:
 
 
 def by_features(x: Representation, y: Representation) -> Tensor:
-    """As ‖XᵀY‖²."""
+    """The value as ‖XᵀY‖²."""
     return (cross(x, y) / norm(x) / norm(y)).square().sum()
 
 
 def by_grams(x: Representation, y: Representation) -> Tensor:
-    """As the inner product of the Gram matrices themselves."""
+    """The value as the inner product of the Gram matrices themselves."""
     return product_of(gram, x, y)
 
 

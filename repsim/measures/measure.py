@@ -1,4 +1,4 @@
-"""What a measure is: a function of two representations, with what is known of it declared beside it."""
+"""A measure: a function of two representations, with what is known of it declared beside it."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Measure:
 
     @property
     def name(self) -> str:
-        """As in `MEASURES`."""
+        """The name in `MEASURES`."""
         return self.function.__name__
 
     @cached_property
@@ -172,7 +172,7 @@ class Measure:
         return measure.evaluate(*pair)
 
     def caveats(self, x: Representation, y: Representation) -> list[str]:
-        """What makes a value for these two doubtful, whatever the measure: said once, not at every value."""
+        """Doubts about a value for these two, whatever the measure: said once, not at every value."""
         found = []
         if self.half_precision == math.inf and (x.half or y.half):
             found.append(
@@ -265,7 +265,7 @@ def measure(
 
 @functools.cache
 def default_options(function: Callable) -> Mapping[str, object]:
-    """What a measure may be asked for by keyword alone, with what it does if it is not."""
+    """The options of a measure, which are given by keyword alone, with their defaults."""
     parameters = inspect.signature(function).parameters.values()
     options = {
         parameter.name: parameter.default

@@ -1,4 +1,4 @@
-"""What intervals and tests against chance are given, checked."""
+"""The data that intervals and tests against chance are given, checked."""
 
 from __future__ import annotations
 

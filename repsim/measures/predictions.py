@@ -59,7 +59,7 @@ class PredictionMeasure:
 
     @property
     def name(self) -> str:
-        """As in `PREDICTION_MEASURES`."""
+        """The name in `PREDICTION_MEASURES`."""
         return self.function.__name__
 
     @cached_property
@@ -206,7 +206,7 @@ def normalized_disagreement(
 
 
 def _disagreement_bounds(wrong_a: float, wrong_b: float, n: float, classes: int) -> tuple[float, float]:
-    """On how many of n inputs two models that are wrong this often must differ, and can."""
+    """The least and greatest number of n inputs on which two models that are wrong this often differ."""
     return abs(wrong_a - wrong_b), min(wrong_a + wrong_b, 2 * n - wrong_a - wrong_b if classes == 2 else n)
 
 
@@ -287,7 +287,7 @@ def _classes_of_all(predictions: Sequence[Values]) -> Int[Tensor, "models n"]:
 
 
 def error_overlap(a: Values, b: Values, labels: Labels) -> pd.DataFrame:
-    """On how many inputs both, one or none of two models are right.
+    """Counts of inputs on which both, one or none of two models are right.
 
     Returns
     -------
@@ -332,7 +332,7 @@ def _check_accuracies(accuracy_a: float, accuracy_b: float, classes: int) -> Non
 
 
 def agreement_reference(accuracy_a: float, accuracy_b: float, classes: int) -> pd.DataFrame:
-    """What agreement two accuracies would give under two simple assumptions (Fort et al., 2019); no bounds.
+    """The agreement of two accuracies under two simple assumptions (Fort et al., 2019); no bounds.
 
     Returns
     -------

@@ -45,7 +45,7 @@ def distances(x: Representation) -> Float[Tensor, "n n"]:
 
 @kept("")
 def median_distance(x: Representation) -> float:
-    """Of all pairs of inputs; the mean of the middle two, if they are even."""
+    """The median of the distances of all pairs of inputs; the mean of the middle two, if they are even."""
     lengths = pairs(squared_distances(x)).sqrt_()
     return float(np.median(lengths.cpu().numpy(), overwrite_input=True))
 
@@ -175,7 +175,7 @@ def rdm_ranks(x: Representation, rdm: str, width: float) -> Float[Tensor, " pair
 
 
 def _rounded(values: Float[Tensor, " m"], precision: float) -> Float[Tensor, " m"]:
-    """To three quarters of their digits, counted from the largest; small whole numbers stay what they are."""
+    """Round to three quarters of their digits, from the largest; small whole numbers stay what they are."""
     # sums over many units of half precision have more digits than these
     digits = math.floor(-0.75 * math.log2(min(precision, torch.finfo(torch.float32).eps)))
     largest = float(values.abs().max())
@@ -248,7 +248,7 @@ def _centered_norm(x: Representation) -> Float[Tensor, ""]:
 
 @kept("n n")
 def _double_centered_distances(x: Representation) -> Float[Tensor, "n n"]:
-    """Of distances in units of their mean."""
+    """Double-centred distances in units of their mean."""
     return recenter_(distances(x) / distances(x).mean(), "biased")
 
 

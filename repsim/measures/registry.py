@@ -54,7 +54,7 @@ def find_measure(text: str | Measure) -> Measure:
 
 
 def find_any(text: str | Measure | PredictionMeasure) -> Measure | PredictionMeasure:
-    """As `find_measure`, of prediction measures too."""
+    """The measure as `find_measure` finds it, of prediction measures too."""
     if isinstance(text, Measure | PredictionMeasure):
         return text
     return _find(text, {**MEASURES, **PREDICTION_MEASURES})

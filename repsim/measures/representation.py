@@ -43,7 +43,7 @@ class Memory:
         self._kept: OrderedDict[tuple, object] = OrderedDict()
 
     def recall(self, key: tuple, compute: Callable[[], object]) -> object:
-        """What was kept under `key`, or else is computed now."""
+        """The value that was kept under `key`, or else is computed now."""
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key]
@@ -263,7 +263,7 @@ def product_of(
 
 
 def _exact(options: tuple) -> tuple:
-    """With their types: 1, 1.0 and True are equal, but not all of them are valid."""
+    """Options with their types: 1, 1.0 and True are equal, but not all of them are valid."""
     return tuple((type(option), option) for option in options)
 
 
@@ -310,7 +310,7 @@ def reduced(x: Representation) -> Float[Tensor, "n r"]:
 
 @kept("n r")
 def reduced_raw(x: Representation) -> Float[Tensor, "n r"]:
-    """As `reduced`, not centred."""
+    """The matrix as `reduced` has it, not centred."""
     return narrow(x.values)
 
 
@@ -343,7 +343,7 @@ def count_copies(x: Representation, y: Representation) -> int:
 
 
 def pairs(matrix: Float[Tensor, "n n"]) -> Float[Tensor, " pairs"]:
-    """What a symmetric matrix has above its diagonal, row by row."""
+    """The values of a symmetric matrix above its diagonal, row by row."""
     n = len(matrix)
     row, column = torch.triu_indices(n, n, 1, device=matrix.device)
     return matrix[row, column]

@@ -57,7 +57,7 @@ def _divergence(x: Representation, y: Representation, draw: Int[Tensor, " m"]) -
 
 
 def _scaled_distances(x: Representation, draw: Int[Tensor, " m"]) -> Float[np.ndarray, "m m"]:
-    """Of the inputs drawn, in units of their quantile, if that is more than the root of a rounding."""
+    """Distances of the inputs drawn, in units of their quantile, if that is more than a rounding's root."""
     draw = draw.to(x.values.device)
     values = distances(x)[draw][:, draw].double().cpu().numpy()
     unit = np.quantile(values, QUANTILE)

@@ -88,7 +88,7 @@ def _with_options(model: nn.Module) -> nn.Module:
 
 
 class _Latent:
-    """Inside the block, keeps what a network's last linear layer takes in."""
+    """Keeps, inside the block, what a network's last linear layer takes in."""
 
     def __init__(self, network: nn.Module):
         self.layers = [module for module in network.modules() if isinstance(module, nn.Linear)]
@@ -107,7 +107,7 @@ class _Latent:
 
 
 class _ReLUs(TorchFunctionMode):
-    """Inside the block, counts the ReLUs that are computed; the `last` of them is `replacement` instead."""
+    """Counts, inside the block, the ReLUs that are computed; the `last` of them is `replacement` instead."""
 
     CALLS = (F.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_)
 
@@ -124,7 +124,7 @@ class _ReLUs(TorchFunctionMode):
 
 
 def _count_relus(network: nn.Module, plain: Callable[[Tensor], Tensor], images: Tensor) -> int:
-    """How many ReLUs a network computes on its way to the logits.
+    """Count the ReLUs that a network computes on its way to the logits.
 
     Raises
     ------

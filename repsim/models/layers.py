@@ -58,7 +58,7 @@ def _normalized(kind: type[nn.Module]) -> type[nn.Module]:
 
 
 def _new_normalized(kind: type[nn.Module]) -> nn.Module:
-    """What pickles of such networks begin with."""
+    """An object such as pickles of these networks begin with."""
     normalized = _normalized(kind)
     return normalized.__new__(normalized)
 
@@ -72,6 +72,6 @@ def without_inplace(network: nn.Module) -> nn.Module:
 
 
 def operation_of(module: nn.Module) -> str:
-    """What a module does, by the name of its class; a parametrised one does what it did before."""
+    """The operation of a module, by the name of its class; a parametrised one does what it did before."""
     kind = type(module)
     return (kind.__mro__[1] if is_parametrized(module) else kind).__name__

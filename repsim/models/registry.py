@@ -20,7 +20,7 @@ from repsim.support.devices import seeded
 
 @dataclass(frozen=True)
 class Architecture:
-    """How to make one family of networks.
+    """A family of networks, and how to make one.
 
     Attributes
     ----------
@@ -119,26 +119,31 @@ def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
 
 @_register("resnet_tiny_deep")
 def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """A 20-layer CIFAR ResNet 8 channels wide."""
     return cifar_resnet(20, 8, shape[0], classes)
 
 
 @_register("wrn_tiny")
 def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """A 10-layer wide ResNet, 8 channels wide at its first block."""
     return wide_resnet(10, 1, shape[0], classes, base=8)
 
 
 @_register("vgg_tiny")
 def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """A VGG of three stages with 8, 16 and 32 channels."""
     return VGG([[8, 8], [16, 16], [32, 32]], shape[0], classes)
 
 
 @_register("mlp")
 def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """A perceptron with three hidden layers of 64 units."""
     return MLP([64, 64, 64], shape[0] * shape[1] * shape[2], classes)
 
 
 @_register("vit_tiny")
 def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """A vision transformer: patches of 4 × 4 pixels, 32 channels, 4 blocks of 4 heads."""
     channels, height, width = shape
     if height != width or height % 4:
         raise ValueError(f"vit_tiny needs square images whose side 4 divides, not {height} × {width}.")
@@ -147,21 +152,25 @@ def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
 
 @_register("wrn_D_K", pattern=r"wrn_(?P<depth>\d+)_(?P<factor>\d+)")
 def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """The wide ResNet of D layers, K times as wide (Zagoruyko & Komodakis, 2016)."""
     return wide_resnet(int(match["depth"]), int(match["factor"]), shape[0], classes)
 
 
 @_register("preactresnet18")
 def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """The 18-layer ResNet with activations before its convolutions."""
     return preact_resnet18(shape[0], classes)
 
 
 @_register("lenet")
 def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """LeNet-5 with ReLU and max pooling."""
     return LeNet(shape, classes)
 
 
 @_register("tiny10")
 def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """Eight unpadded convolutions, then the mean (Kornblith et al., 2019)."""
     return Tiny10(shape, classes)
 
 

@@ -66,7 +66,7 @@ def bare(network: nn.Module) -> nn.Module:
 
 
 def logits_key(output: object) -> str | int | None:
-    """Where logits are in what a network puts out: None for the output itself, else a key or a place.
+    """The place of the logits in what a network puts out: None for the output itself, else a key or a place.
 
     Raises
     ------
@@ -137,7 +137,7 @@ def warn_of_batch_statistics(network: Classifier) -> None:
 
 
 def image_dtype(network: nn.Module, image_shape: Sequence[int]) -> torch.dtype:
-    """In which precision a network takes images: float32, where it can, else that of its weights.
+    """The precision in which a network takes images: float32, where it can, else that of its weights.
 
     One that holds several precisions may change them itself: it is tried out.
     """

@@ -54,7 +54,7 @@ class Test(NamedTuple):
 
     @property
     def lacking(self) -> str:
-        """What to know where no difference, however large, is significant at 5 %; else empty."""
+        """A note where no difference, however large, is significant at 5 %; else empty."""
         if self.least_p_value <= ALPHA:
             return ""
         least = f"with {self.units} networks the least p-value is {self.least_p_value:.2g}"

@@ -25,7 +25,7 @@ Values: TypeAlias = Sequence[float] | np.ndarray | pd.Series  # one number per m
 
 @dataclass(frozen=True)
 class Claim:
-    """What a paper says, and the number that decides it: the claim is that `effect` > 0, or that it is not 0.
+    """A paper's claim, and the number that decides it: the claim is that `effect` > 0, or that it is not 0.
 
     Attributes
     ----------

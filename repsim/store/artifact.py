@@ -83,7 +83,7 @@ class Artifact:
 
 @functools.lru_cache(maxsize=8)
 def _checksum_of_pack(file: Path, changed: int) -> str:
-    """Of a file that many artifacts share; `changed` is when it was, so that a new one is read again."""
+    """The checksum of a shared file; `changed` is when it was, so that a new one is read again."""
     return artifacts.checksum(file)
 
 

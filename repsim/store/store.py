@@ -51,7 +51,7 @@ class Store(Generic[A]):
     packed: str = ""
 
     def path(self, recipe: StoredRecipe, folder: Path | None = None) -> Path:
-        """Of the record of an artifact in a folder, by default that in which new ones are written."""
+        """The path of an artifact's record in a folder, by default that in which new ones are written."""
         return (folder or self.folders()[0]) / recipe.group / f"{recipe.name}.json"
 
     # -- find ----------------------------------------------------------------------------------------------

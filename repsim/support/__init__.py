@@ -1,1 +1,1 @@
-"""What every room needs: files, paths, labels, messages, progress, devices, versions of other packages."""
+"""Foundations of every room: files, paths, labels, messages, progress, devices, versions of packages."""

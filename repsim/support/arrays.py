@@ -60,7 +60,7 @@ def _told_apart(values: Tensor, name: str) -> Tensor:
 
 
 def _advice_on_tensor(values: Tensor, name: str) -> str:
-    """What to do about a tensor that does not hold its real numbers one by one; empty where it does."""
+    """Advice on a tensor that does not hold its real numbers one by one; empty where it does."""
     if hasattr(values, "get_mask"):
         return f": leave out the rows with masked values, and give {name}.get_data() of the others"
     if values.is_nested:
@@ -77,7 +77,7 @@ def _advice_on_tensor(values: Tensor, name: str) -> str:
 
 
 def _advice(values: object, name: str) -> str:
-    """What makes an array of real numbers of something else; empty where nothing is known to."""
+    """Advice on making an array of real numbers of something else; empty where nothing is known to."""
     if isinstance(values, np.ndarray):
         if values.dtype.kind == "c":
             return f": give {name}.real, {name}.imag or abs({name})"

@@ -1,4 +1,4 @@
-"""Where networks compute and in which state: device, dtype, memory format, evaluation mode, random numbers.
+"""The place and state in which networks compute: device, dtype, memory format, mode, random numbers.
 
 Modes of networks and torch's random state belong to the whole process. Several threads may ask for them at
 once, so that both are guarded here, for all of repsim.
@@ -69,7 +69,7 @@ def tf32(allowed: bool) -> Iterator[None]:
 
 
 def training_format(device: torch.device) -> torch.memory_format:
-    """How weights and images lie in memory while a network is trained, by this thread.
+    """Choose the memory format of weights and images while a network is trained, by this thread.
 
     Convolutions of small networks take up to half the time when channels lie side by side. On a CPU this is
     for one thread only: with several, torch 2.13 can corrupt memory while it computes gradients of weights,

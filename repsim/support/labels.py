@@ -1,4 +1,4 @@
-"""What labels say of images: one class each, or a 0 or 1 for each of several attributes (multi-label)."""
+"""Labels of images: one class each, or a 0 or 1 for each of several attributes (multi-label)."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def right(logits: Float[Tensor, "n k"], labels: LabelSource) -> Float[Tensor, " 
 
 
 def right_in_batch(logits: Float[Tensor, "n k"], labels: Labels) -> Float[Tensor, " n"]:
-    """As `right`, of some of the labels that `as_labels` has given, which are taken as they are."""
+    """The answers of `right` for some of the labels that `as_labels` has given, taken as they are."""
     if not is_multilabel(labels):
         return (logits.argmax(1) == labels).float()
     return ((logits > 0) == (labels > 0.5)).float().mean(1)

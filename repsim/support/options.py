@@ -99,7 +99,7 @@ def read_options(kind: type, given: Mapping[str, object], but: Collection[str] =
 
 @cache
 def _partial(kind: type, but: tuple[str, ...]) -> TypeAdapter:
-    """What checks mappings of any of a class's fields."""
+    """The checker of mappings of any of a class's fields."""
     types = {
         name: hint for name, hint in get_type_hints(kind, include_extras=True).items() if name not in but
     }

@@ -1,4 +1,4 @@
-"""Where data and figures live: below the repository root or `REPSIM_HOME`, never the working directory."""
+"""Places of data and figures: below the repository root or `REPSIM_HOME`, never the working directory."""
 
 from __future__ import annotations
 

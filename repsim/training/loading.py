@@ -40,7 +40,7 @@ TOLERANCE = 0.02  # between the accuracy that a file records and what its networ
 
 @options("checkpoint option")
 class ImportOptions:
-    """What a file may not say of its network, or say wrongly.
+    """Options of importing: facts that a file may not say of its network, or say wrongly.
 
     Attributes
     ----------
@@ -136,7 +136,7 @@ def load_models(
 
 
 def describe(models: Iterable[TrainedModel]) -> str:
-    """What was found in the files of imported networks, a line for each and one for what is to be known."""
+    """Describe what was found in files of imported networks: a line for each, and one for notes."""
     lines = []
     for model in models:
         recipe, source = model.recipe, model.record.get("source", {})

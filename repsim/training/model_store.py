@@ -63,7 +63,7 @@ class TrainedModel(Artifact):
 
     @property
     def labels(self) -> dict[str, object]:
-        """What tells a model from others in a table of several."""
+        """The columns that tell a model from others in a table of several."""
         recipe = self.recipe
         return {
             "architecture": recipe.architecture,
@@ -173,7 +173,7 @@ def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
 
 
 def _suffix(recipe: Recipe, epoch: int) -> str:
-    """What the file of an epoch's weights has behind the model's name."""
+    """The suffix of an epoch's weights, behind the model's name."""
     return "" if epoch == recipe.epochs else f"-epoch{epoch:03d}"
 
 

@@ -1,4 +1,4 @@
-"""What training minimises (a loss of clean images, of attacked ones, or of both), and by which steps."""
+"""Losses that training minimises (of clean images, attacked ones, or both), and the steps that do it."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def make_schedule(
 
 
 def batches_of(settings: Settings, count: int) -> int:
-    """How many batches `count` images make."""
+    """The number of batches that `count` images make."""
     batches = math.ceil(count / settings.batch_size)
     if count % settings.batch_size == 1 and batches > 1:
         batches -= 1  # BatchNorm cannot learn from the one image that would be left over

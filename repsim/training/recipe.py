@@ -143,5 +143,5 @@ class Recipe(StoredRecipe):
 
     @property
     def name(self) -> str:
-        """What the files of the network are called, without their suffix."""
+        """The name of the network's files, without their suffix."""
         return f"{re.sub('[^A-Za-z0-9_]+', '_', self.architecture)}-{self.address}"

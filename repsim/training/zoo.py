@@ -103,7 +103,7 @@ def networks(
     device: str = "auto",
     **options,
 ) -> list[TrainedModel]:
-    """What a notebook is about: networks by `recipes`, trained where they are missing; or checkpoints.
+    """The networks of a notebook: by `recipes`, trained where they are missing; or checkpoints.
 
     Parameters
     ----------

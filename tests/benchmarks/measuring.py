@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import platform
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 import torch
 
 THREADS = 2
+COLUMNS = ("title", "quantity", "amount", "ratio", "target", "met", "notes", "machine")
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,21 @@ def show(title: str, rows: Sequence[Row], notes: Sequence[str] = ()) -> None:
     for line in cells:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
     print("".join(f"\n{note}" for note in notes))
+    if table := os.environ.get("REPSIM_SPEED"):
+        record(Path(table), title, rows, notes)
+
+
+def record(table: Path, title: str, rows: Sequence[Row], notes: Sequence[str]) -> None:
+    """Put what was measured into a CSV table, in place of what it has under this title."""
+    kept: list[dict[str, str]] = []
+    if table.exists():
+        with table.open(encoding="utf-8", newline="") as file:
+            kept = [row for row in csv.DictReader(file) if row["title"] != title]
+    own = [dict(zip(COLUMNS, [title, *row.cells(), " ".join(notes), machine()], strict=True)) for row in rows]
+    with table.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(sorted(kept + own, key=lambda row: row["title"]))
 
 
 def machine() -> str:
@@ -53,7 +70,8 @@ def machine() -> str:
         names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")] or names
     load = f" (load {os.getloadavg()[0]:.1f})" if hasattr(os, "getloadavg") else ""
     threads = torch.get_num_threads()
-    return f"{names[0]}, {os.cpu_count()} cores{load}; torch {torch.__version__} with {threads} threads"
+    versions = f"torch {torch.__version__} with {threads} threads, Python {platform.python_version()}"
+    return f"{names[0]}, {os.cpu_count()} cores{load}; {versions}"
 
 
 def best_times(functions: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:

@@ -1,17 +1,8 @@
-"""The table and the pages say what is declared, and the README has the table."""
-
-from pathlib import Path
+"""The table and the pages say what is declared."""
 
 import pytest
 
 from repsim.measures import MEASURES, PREDICTION_MEASURES, documentation
-
-README = (Path(__file__).parents[2] / "README.md").read_text()
-
-
-def test_the_readme_has_the_tables():
-    assert documentation.table() in README
-    assert documentation.prediction_table() in README
 
 
 def test_the_table_has_a_row_for_every_measure():

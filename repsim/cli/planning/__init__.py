@@ -1,4 +1,4 @@
-"""What notebooks would compute, before anything starts: the dry run `repsim run --plan`.
+"""The dry run `repsim run --plan`: what notebooks would compute, before anything starts.
 
 A plan goes by the names of a notebook's parameters, and looks for what they ask for where the notebook would:
 networks, inverted images and stitches by their recipes. It starts nothing and writes nothing.

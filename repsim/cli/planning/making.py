@@ -1,4 +1,4 @@
-"""Which inverted images and stitches a notebook's parameters ask for, and which of them there are."""
+"""The inverted images and stitches that a notebook's parameters ask for, and which of them there are."""
 
 from __future__ import annotations
 

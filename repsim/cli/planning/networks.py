@@ -1,4 +1,4 @@
-"""Which networks a notebook's parameters ask for: as they are stored, or what stands in for them."""
+"""The networks that a notebook's parameters ask for: as they are stored, or what stands in for them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class PendingModel(TrainedModel):
 
     @classmethod
     def of(cls, recipe: Recipe, dataset: Dataset) -> PendingModel:
-        """By its recipe; nothing is trained.
+        """The network of a recipe; nothing is trained.
 
         Raises
         ------
@@ -71,7 +71,7 @@ def others(values: Values) -> list[str]:
 
 
 def _recipes(values: Values, data: Dataset, architectures: Sequence[str], epsilons, seeds) -> list[Recipe]:
-    """By all that a notebook says of training."""
+    """Recipes by all that a notebook says of training."""
     told = () if is_explorer(values) else ("method", "norm")  # an explorer's norm is that of its attack
     options = {name: values[name] for name in told if name in values}
     return zoo.recipes(data, architectures, epsilons, seeds, **options, **Recipe.options(values["training"]))
@@ -105,7 +105,7 @@ def networks(values: Values, data: Mapping[str, Dataset], name: str, remarks: Re
 
 
 def networks_beside(values: Values, data: Mapping[str, Dataset]) -> list[tuple[str, list[TrainedModel]]]:
-    """Of sweeps, of other tasks, and of known features: name of the data set → networks."""
+    """Networks of sweeps, of other tasks, and of known features: name of the data set → networks."""
     own, found = data[values["dataset"]], []
     few = range(values.get("sweep_seeds", 0))
     for sweep in ("width", "depth"):

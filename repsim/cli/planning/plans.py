@@ -1,4 +1,4 @@
-"""What a notebook would do, told before it starts."""
+"""Plans of notebooks, told before they start."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ and leaves out what measures, maps and images under attack keep."""
 
 @dataclass
 class Plan(Remarks):
-    """What a notebook would do, and what it lacks.
+    """The plan of a notebook: what it would do, and what it lacks.
 
     Attributes
     ----------
@@ -50,7 +50,7 @@ class Plan(Remarks):
     images: float = 0.0
 
     def seconds(self, work: Work) -> float:
-        """How long one kind of work takes."""
+        """The seconds that one kind of work takes."""
         return work.passes * cost(work.network, self.device).seconds if work.passes else 0.0
 
     @property
@@ -96,7 +96,7 @@ def show(notebooks: Iterable[tuple[str, Values]]) -> int:
 
 
 def make_plan(notebook: str, values: Values) -> Plan:
-    """What a notebook would do with the values of its parameters."""
+    """Plan what a notebook would do with the values of its parameters."""
     plan = Plan(notebook=notebook, device=str(values.get("device", "auto")))
     for name, value in values.items():
         if name.endswith(PATHS):

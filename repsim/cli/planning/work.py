@@ -1,4 +1,4 @@
-"""How much there is to do of one kind, and how long that takes on a device, and how large it is."""
+"""The amount of work of one kind, how long it takes on a device, and how large it is."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FEW, MANY = 2, 128  # images on which passes are measured
 
 @dataclass
 class Remarks:
-    """What is to be said before a notebook starts.
+    """Remarks to be made before a notebook starts.
 
     Attributes
     ----------
@@ -42,7 +42,7 @@ class Remarks:
 
 @dataclass(frozen=True)
 class Network:
-    """What decides how long a pass takes."""
+    """A network by all that decides how long a pass takes."""
 
     architecture: str
     image_shape: tuple[int, ...]
@@ -50,7 +50,7 @@ class Network:
 
     @classmethod
     def of(cls, model: TrainedModel) -> Network:
-        """Of a network that may be there or not."""
+        """The network of a model that may be there or not."""
         return cls(
             model.recipe.architecture, tuple(model.record["image_shape"]), len(model.record["classes"])
         )
@@ -77,7 +77,7 @@ def check(network: Network) -> None:
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one image forward and backward: seconds, bytes kept in between; and bytes of the weights."""
+    """The cost of one image forward and backward: seconds, bytes kept in between; and bytes of weights."""
 
     seconds: float
     kept: float
@@ -116,7 +116,7 @@ def cost(network: Network, device: str) -> Cost:
 
 @dataclass(frozen=True)
 class Work:
-    """What there is, and what is to be made, of one kind.
+    """The work of one kind: what there is, and what is to be made.
 
     Attributes
     ----------
@@ -161,7 +161,7 @@ def stitch_passes(options: StitchOptions, images: int) -> float:
 
 
 def duration(seconds: float) -> str:
-    """As a person says it: `–`, `40 s`, `5 min`, `3.2 h`, `12 days`."""
+    """A duration as a person says it: `–`, `40 s`, `5 min`, `3.2 h`, `12 days`."""
     if seconds == 0:
         return "–"
     for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):

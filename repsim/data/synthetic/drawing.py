@@ -1,4 +1,4 @@
-"""What drawn data sets share: lines on a grid of pixels, labels in balance, random numbers from a seed."""
+"""Tools of drawn data sets: lines on a grid of pixels, labels in balance, random numbers from a seed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an image of `two_features` shows, read by matched filters: no network, and nothing learned."""
+"""The features that an image of `two_features` shows, read by matched filters: nothing is learned."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CLIP = 0.25  # grey levels from the median: bounds what the outline's bright lin
 
 
 def read_texture(images: np.ndarray) -> np.ndarray:
-    """Which texture each image shows: the one whose wave has the most energy.
+    """The texture that each image shows: the one whose wave has the most energy.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def read_texture(images: np.ndarray) -> np.ndarray:
 
 
 def read_outline(images: np.ndarray) -> np.ndarray:
-    """Which outline each image shows: the one that correlates best with it, over a grid of poses.
+    """The outline that each image shows: the one that correlates best with it, over a grid of poses.
 
     Parameters
     ----------

@@ -16,7 +16,7 @@ _CHUNK = 1024  # images drawn at a time: bounds memory; part of the data set, as
 
 @dataclass(frozen=True)
 class Nuisance:
-    """How much an image varies apart from its class: each pair is the range of a uniform draw.
+    """The variation of an image apart from its class: each pair is the range of a uniform draw.
 
     Lengths are in pixels of the 16 × 16 image, levels in [0, 1].
     """

@@ -34,7 +34,7 @@ TWO_FEATURES: tuple[str, ...] = tuple(f"{name}_{index}" for index, name in enume
 
 
 def wave_vectors() -> np.ndarray:
-    """Of each texture, cycles per pixel (classes, 2), x before y."""
+    """The wave vectors of the textures, cycles per pixel (classes, 2), x before y."""
     angle = np.pi * np.arange(ORIENTATIONS) / ORIENTATIONS
     directions = np.stack([np.cos(angle), np.sin(angle)], 1)
     return np.concatenate([frequency * directions for frequency in FREQUENCIES])

@@ -1,4 +1,4 @@
-"""What was saved in a file → the weights of a network, and what else the file says of it."""
+"""The contents of a file → the weights of a network, and what else the file says of it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SMALLEST_LEVEL = 0.5  # L∞ in names is counted in levels of 255 from here on: 
 
 @dataclass
 class Found:
-    """What is known so far of the network in a file; each note is a sentence."""
+    """The facts known so far of the network in a file; each note is a sentence."""
 
     weights: dict[str, Tensor]
     format: str
@@ -129,7 +129,7 @@ def _take_normalization(found: Found, mean: str, std: str) -> None:
 
 
 def _facts(content: Mapping) -> dict:
-    """What a file says of training: `epoch`, `accuracy`, `epsilon`, `norm`, as far as it does."""
+    """The facts of training in a file: `epoch`, `accuracy`, `epsilon`, `norm`, as far as it has them."""
     facts: dict = {}
     if isinstance(epoch := _number(content.get("epoch")), float):
         facts["epoch"] = int(epoch)

@@ -39,7 +39,7 @@ DAMAGED = (
 
 
 def read_file(path: Path, trust_pickle: bool = False) -> tuple[object, dict[str, str]]:
-    """What a checkpoint file holds, on the CPU, and the texts in a safetensors file's header.
+    """The contents of a checkpoint file, on the CPU, and the texts in a safetensors file's header.
 
     Raises
     ------
@@ -69,7 +69,7 @@ def read_file(path: Path, trust_pickle: bool = False) -> tuple[object, dict[str,
 
 
 def unpickle(path: Path) -> object:
-    """What a file holds, running whatever code it says; stand-ins for classes that are not installed."""
+    """The contents of a file, running whatever code it says; stand-ins for classes that are not installed."""
     import dill
 
     class Lenient(dill.Unpickler):
@@ -90,7 +90,7 @@ def unpickle(path: Path) -> object:
 
 
 class StandIn:
-    """In place of a class that is not installed: keeps what was saved of its object, and does nothing."""
+    """A stand-in for a class that is not installed: keeps what was saved of its object, and does nothing."""
 
     def __init__(self, *arguments, **options):
         pass
@@ -139,7 +139,7 @@ def _missing(path: Path) -> str:
 
 
 def _needed(path: Path, message: str) -> list[str]:
-    """What the safe loader found in a file that it does not load; nothing where it is no pickle at all."""
+    """The names that the safe loader refuses in a file that it does not load; none where it is no pickle."""
     found = re.findall(r"GLOBAL ([\w.]+) was not an allowed global", message)
     found += re.findall(
         r"(?:instantiate|unrecognized function|BUILD on|class) [`<]*(?:class ')?([A-Za-z_][\w.]+)", message

@@ -128,7 +128,7 @@ def _has_depth(name: str, shapes: Shapes) -> bool:
 
 
 def _alike(name: str) -> list[str]:
-    """What goes by the same name in other packages."""
+    """Names of the same architecture in other packages."""
     bare = re.split("[:/]", name)[-1]
     found = [f"robustness:{data}/{bare}" for data in ("imagenet", "cifar")]
     return [
@@ -211,7 +211,7 @@ def _shapes(weights: Mapping[str, Tensor]) -> Shapes:
 def _match(
     name: str, weights: dict[str, Tensor], notes: list[str], size: tuple[int, int] | None
 ) -> Match | None:
-    """How an architecture fits some weights; None where it does not."""
+    """The match of an architecture with some weights; None where it does not fit."""
     shapes = _shapes(weights)
     usual = _usual_shape(name)
     expected = _outline_or_none(name, usual, 10)
@@ -261,14 +261,14 @@ def _counters(expected: Shapes, shapes: Shapes) -> list[str]:
 
 
 def _classes(name: str, image_shape: ImageShape, shapes: Shapes) -> int:
-    """How many classes the weights tell apart: the length of what depends on it in an architecture."""
+    """The number of classes that weights tell apart: the length of what depends on it in an architecture."""
     ten, eleven = (outline(name, image_shape, count) for count in (10, 11))
     key = next(key for key in ten if ten[key] != eleven[key])
     return shapes[key][0] if shapes[key] else 0
 
 
 def _channels(expected: Shapes, shapes: Shapes) -> tuple[int, ...]:
-    """How many channels images may have: the input of the first convolution, where there is one."""
+    """The number of channels images may have: the input of the first convolution, where there is one."""
     stem = next((key for key, shape in expected.items() if len(shape) == 4), None)
     if stem is None:
         return (3, 1)

@@ -27,7 +27,7 @@ THREATS = {
 
 
 def named(name: str) -> Callable[[Size], dict] | None:
-    """What reads the network of a name such as `timm:resnet18`, as fields of `Checkpoint`; None for files."""
+    """The reader of a network by a name such as `timm:resnet18`, as fields of `Checkpoint`, or None."""
     library, _, theirs = name.partition(":")
     reader = {"torchvision": _torchvision, "timm": _timm, "robustbench": _robustbench}.get(library)
     return partial(reader, theirs) if reader else None

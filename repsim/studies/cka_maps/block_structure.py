@@ -82,7 +82,7 @@ def block_structure(
     progress: bool = True,
     **options,
 ) -> pd.DataFrame:
-    """How much block structure each model has, from its map of every layer with every layer.
+    """The block structure of each model, from its map of every layer with every layer.
 
     Parameters
     ----------
@@ -153,7 +153,7 @@ def by_attack(
 
 
 def parting(table: pd.DataFrame) -> pd.DataFrame:
-    """How far natural and adversarial inputs part ways on their way through each model.
+    """The parting of natural and adversarial inputs on their way through each model.
 
     Parameters
     ----------

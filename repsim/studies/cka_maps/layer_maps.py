@@ -174,7 +174,7 @@ def matched_cka(
 
 
 def last_minus_first_third(table: pd.DataFrame, labels: list[str]) -> pd.Series:
-    """How much more of a quantity there is in the last third of the layers than in the first.
+    """The difference of a quantity between the last third of the layers and the first.
 
     Parameters
     ----------
@@ -189,7 +189,7 @@ def last_minus_first_third(table: pd.DataFrame, labels: list[str]) -> pd.Series:
 
 
 def block_strength(matrix: pd.DataFrame | Float[np.ndarray, "l l"]) -> float:
-    """How much a map of a model with itself looks like one block of alike layers and a rest.
+    """The degree to which a map of a model with itself looks like one block of alike layers and a rest.
 
     The maximum over contiguous intervals of ¼ to ¾ of the layers of the mean CKA inside the interval (off
     the diagonal) minus the mean CKA between inside and outside. NaN if any value is.

@@ -196,7 +196,7 @@ def work_of(
 
 
 def comparable(models: Sequence[TrainedModel]) -> list[str]:
-    """What models are compared `within`: their ε where some two share it, else nothing, so that all are."""
+    """The columns `within` which models are compared: ε where some two share it; else none."""
     epsilons = [model.recipe.epsilon for model in models]
     return ["epsilon"] if len(set(epsilons)) < len(epsilons) else []
 

@@ -1,6 +1,6 @@
-"""What the published code would have given: faults that this project does not have, to show what they change.
+"""Faults of the published code that this project does not have, to show what they change.
 
-Nothing else uses these numbers. See "Where we differ from the reference code" in the README.
+Nothing else uses these numbers. See docs/differences.md.
 """
 
 from __future__ import annotations

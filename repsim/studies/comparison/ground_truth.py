@@ -18,7 +18,7 @@ ORACLES = {"outline": read_outline, "texture": read_texture}
 
 
 def network_recipes(seeds: int) -> list[tuple[Dataset, list[Recipe]]]:
-    """Of standard and robust networks that can have used the outline, the texture, or both."""
+    """Recipes of standard and robust networks that can have used the outline, the texture, or both."""
     datasets = [load_data(name) for name in zoo.TWO_FEATURES.values()]
     return [(data, zoo.recipes(data, [zoo.MAIN], [0.0, EPSILON], range(seeds))) for data in datasets]
 
@@ -32,7 +32,7 @@ def obtain_networks(seeds: int, device: str = "auto") -> list[TrainedModel]:
 
 
 def used(model: TrainedModel) -> str:
-    """What a network can have used: `outline`, `texture` or `both`.
+    """The feature that a network can have used: `outline`, `texture` or `both`.
 
     Raises
     ------
@@ -51,7 +51,7 @@ def used(model: TrainedModel) -> str:
 def features_shown(
     models: Iterable[TrainedModel], sets: Mapping[str, InvertedSet], pairs: Pairs, dataset: Dataset
 ) -> pd.DataFrame:
-    """Whose outline and whose texture inverted images show, as the oracles read them.
+    """Shares of inverted images that show target's and seed's outline and texture, as the oracles read them.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def features_shown(
 
 
 def told_apart(natural: pd.DataFrame, inverted: pd.DataFrame, used: Mapping[str, str]) -> list[float]:
-    """How much less alike robust outline and texture networks are on inverted images than on natural ones.
+    """The drop of similarity of robust outline and texture networks from natural images to inverted ones.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ def told_apart(natural: pd.DataFrame, inverted: pd.DataFrame, used: Mapping[str,
 
 
 def carried(shown: pd.DataFrame, feature: str) -> list[float]:
-    """How much more the images of each robust network show the target's feature that it used than the other.
+    """The share of each robust network's images that show the target's feature that it used, less the other.
 
     Parameters
     ----------

@@ -69,13 +69,13 @@ def _by_class(a: Probabilities, b: Probabilities, labels: Tensor | None, quantil
 
 
 def _by_margin(a: Probabilities, b: Probabilities, labels: Tensor | None, quantiles: int) -> Tensor:
-    """By the mean over both models of an image's rank: their margins are not on one scale."""
+    """Rank images by the mean over both models of an image's rank: their margins are not on one scale."""
     ranks = sum(_ranks(_margin(table)) for table in (a, b))
     return _ranks(ranks) * quantiles // len(a)
 
 
 def _margin(table: Probabilities) -> Float[Tensor, " n"]:
-    """How far the greatest log-probability is ahead of the next: the difference of the two logits."""
+    """The distance of the greatest log-probability from the next: the difference of the two logits."""
     first, second = table.clamp_min(torch.finfo(table.dtype).tiny).log().topk(2, dim=1).values.T
     return first - second
 
@@ -101,7 +101,7 @@ GROUPINGS: dict[str, Grouping] = {
 
 @dataclass(frozen=True)
 class Sampling:
-    """Which images are a group, and which of them are compared; see `compare_groups`."""
+    """The images that are a group, and the groups that are compared; see `compare_groups`."""
 
     by: str
     size: int | None
@@ -159,7 +159,7 @@ class Sampling:
 
 
 def _of_same_classes(members: Members, labels: Tensor, size: int | None) -> Members:
-    """As many images of each class from every group, in proportion to what the scarcest group has of it."""
+    """Draw as many images of each class from every group, in proportion to what the scarcest group has."""
     classes = int(labels.max()) + 1
     there = torch.stack([labels[rows].bincount(minlength=classes) for rows in members.values()]).amin(0)
     wanted = there if size is None or size >= int(there.sum()) else _shared_out(there, size)
@@ -274,7 +274,7 @@ class Groups:
 
     @cached_property
     def captured(self) -> Activations:
-        """What all models make of the images; not made where all is known."""
+        """The activations of all models for the images; not computed where all is known."""
         captured = Activations.of(self.input_set, self.observers, self.observers.models)
         self.sampling.check_labels(captured.labels)
         captured.check_labels(self.query)
@@ -310,7 +310,7 @@ class Groups:
         return None if own is None else f"{own} {self.sampling.key} group={group!r}"
 
     def _row(self, part: Activations, value: Value) -> dict[str, object]:
-        """What is found in a part of the images, or why there is nothing to be found."""
+        """The result for a part of the images, or why there is none."""
         count, wanted = part.count, self.sampling.size or 1
         if count < wanted:
             kind = " of classes that all groups have" if self.sampling.match_classes else ""

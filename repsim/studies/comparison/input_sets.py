@@ -1,4 +1,4 @@
-"""Which images models are compared on: the same for all, or those that were made for one of them."""
+"""The images that models are compared on: the same for all, or those that were made for one of them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class InputSet:
 
 
 def as_data(data: Dataset | Split | ImageSource) -> Dataset | Split | Tensor:
-    """What models are compared on, once it is read: images that have labels are a split."""
+    """The data that models are compared on, once read: images that have labels are a split."""
     if isinstance(data, Dataset):
         return data
     if isinstance(data, Split):
@@ -123,7 +123,7 @@ def _inverted_sets(
     labels: Tensor,
     layer: Layers,
 ) -> list[InputSet]:
-    """What an inverted image shows to its model is its target: that one's label is the image's."""
+    """Input sets of inverted images: what one shows to its model is its target, whose label it has."""
     input_sets = []
     for name in check_sets(models, sets, pairs, layer, "seed"):
         found = sets[name]

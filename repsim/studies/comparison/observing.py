@@ -59,7 +59,7 @@ class Observers:
         return selected
 
     def observe(self, name: str, images: Float[Tensor, "n c h w"]) -> Observation:
-        """What the model of that name makes of images: its values by what tables call the layers."""
+        """The activations of the model of that name for images: its values by what tables call the layers."""
         if name not in self._observers:
             model = self.models[name]
             chosen = [layer for each in self.layers for layer in model.graph.select(each)]

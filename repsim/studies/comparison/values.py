@@ -44,7 +44,7 @@ NULL = ("null_mean", "null_sd", "p_value")  # of a permutation test
 
 @dataclass(frozen=True)
 class Query:
-    """What is wanted of each value of a comparison.
+    """The wish for each value of a comparison.
 
     Attributes
     ----------
@@ -69,7 +69,7 @@ class Query:
 
 @dataclass(frozen=True, eq=False)
 class Value:
-    """Which value: of which layer (of each model), models and measure."""
+    """A value's place: of which layer (of each model), models and measure."""
 
     layer: str
     model_a: str
@@ -78,12 +78,12 @@ class Value:
 
     @property
     def columns(self) -> dict[str, str]:
-        """What a table says of it."""
+        """The columns of a table for it."""
         pair = {"layer": self.layer, "model_a": self.model_a, "model_b": self.model_b}
         return {**pair, "measure": self.measure.label, "orientation": self.measure.orientation}
 
     def key(self, models: Mapping[str, TrainedModel], query: Query) -> str | None:
-        """What it is kept under; None for a measure of the caller's own, which may have changed."""
+        """The key under which it is kept; None for a measure of the caller's own, which may have changed."""
         own = EVERY.get(self.measure.name)
         if own is None or own.function is not self.measure.function:
             return None
@@ -94,7 +94,7 @@ class Value:
 
 @dataclass(frozen=True, eq=False)
 class Activations:
-    """What models have made of the same images, once each, ready to be compared.
+    """The activations of models for the same images, once each, ready to be compared.
 
     Attributes
     ----------
@@ -109,7 +109,7 @@ class Activations:
 
     @classmethod
     def of(cls, input_set: InputSet, observers: Observers, names: Iterable[str]) -> Activations:
-        """Of the images of an input set, by the models of these names."""
+        """The activations for the images of an input set, of the models of these names."""
         identity = json.dumps(input_set.identity, sort_keys=True)
         images, labels = ACTIVATION_CACHE.recall((identity,), input_set.load)
         observations = {}
@@ -122,7 +122,7 @@ class Activations:
         return cls(observations, labels)
 
     def part(self, names: Iterable[str], rows: Int[Tensor, " m"]) -> Activations:
-        """Of some of the images, by some of the models."""
+        """The activations for some of the images, of some of the models."""
         labels = None if self.labels is None else self.labels[rows]
         return Activations({name: self.observations[name].part(rows) for name in names}, labels)
 
@@ -146,7 +146,7 @@ class Activations:
 
     @property
     def count(self) -> int:
-        """How many images there are."""
+        """The number of images."""
         return len(next(iter(self.observations.values())).logits)
 
     @cached_property
@@ -154,7 +154,7 @@ class Activations:
         return {}
 
     def representation(self, layer: str, name: str) -> Representation:
-        """What the model of that name makes of the images; those of one layer share what they derive.
+        """The values of the model of that name for the images; those of one layer share what they derive.
 
         Raises
         ------
@@ -169,7 +169,7 @@ class Activations:
 
     @cached_property
     def probabilities(self) -> dict[str, Tensor]:
-        """By the names of the models; what they give are logits, whatever it looks like."""
+        """Probabilities by the names of the models; what they give are logits, whatever it looks like."""
         return {
             name: as_probabilities(each.logits.double().softmax(1), name)
             for name, each in self.observations.items()
@@ -209,7 +209,7 @@ class Activations:
 
 
 def _parts(seen: Observation) -> tuple[Tensor, ...]:
-    """As a memory that counts bytes can hold it."""
+    """The parts as a memory that counts bytes can hold them."""
     return seen.logits, *seen.values.values()
 
 

@@ -73,12 +73,12 @@ def obtain_sets(
 
 
 def _make(make: Callable[..., InvertedSet], device: str, recipe: InversionRecipe) -> None:
-    """In a process of its own: networks that have been loaded do not travel, so that it loads its own."""
+    """Make a set in a process of its own: loaded networks do not travel, so that it loads its own."""
     make(recipe, stored_model(recipe.model, device), progress=False)
 
 
 def curves(models: Iterable[TrainedModel], sets: Mapping[str, InvertedSet]) -> pd.DataFrame:
-    """How sets were made: the models' labels, `iteration`, `loss`, `converged`."""
+    """Curves of how sets were made: the models' labels, `iteration`, `loss`, `converged`."""
     tables = [sets[model.name].curve.assign(**model.labels) for model in models]
     table = pd.concat(tables, ignore_index=True)
     return table[[*table.columns[3:], *table.columns[:3]]]

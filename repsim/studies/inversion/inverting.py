@@ -90,7 +90,7 @@ class FeatureExtractor:
 
 @dataclass(frozen=True, eq=False)
 class Inversion:
-    """What came of an inversion.
+    """The result of an inversion.
 
     Attributes
     ----------

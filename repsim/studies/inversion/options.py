@@ -16,7 +16,7 @@ STEP_SIZES = {"momentum": 1 / 8, "adam": 0.01}
 
 @options("inversion option")
 class InversionOptions:
-    """How images are inverted; the defaults are those of Jones et al. (2022), but for `tolerance`.
+    """Options of inverting images; the defaults are those of Jones et al. (2022), but for `tolerance`.
 
     Attributes
     ----------

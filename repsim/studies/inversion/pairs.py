@@ -1,4 +1,4 @@
-"""Which seed goes with which target: drawn once, kept, and shared by all models."""
+"""Pairs of a seed and a target: drawn once, kept, and shared by all models."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ class Pairs:
         return cls.of(dataset, seeds, *(targets or [torch.arange(len(seeds))]))
 
     def write(self, path: Path, dataset: Dataset) -> None:
-        """As a table: `pair`, `seed_index`, `target_index`, `seed_class`, `target_class`."""
+        """Write a table: `pair`, `seed_index`, `target_index`, `seed_class`, `target_class`."""
         with artifacts.atomic(path) as temporary:
             self.table(dataset).to_csv(temporary, index=False)
 

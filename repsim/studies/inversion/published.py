@@ -173,7 +173,7 @@ def _reason(low: float, high: float) -> str:
 def _part(
     read: FeatureExtractor, images: Tensor, targets: Tensor, options: InversionOptions
 ) -> dict[str, Tensor]:
-    """What is stored of a set, with the distances as they are found now."""
+    """The stored part of a set, with the distances as they are found now."""
     losses = []
     with torch.no_grad():
         for some, wanted in zip(images.split(BATCH), targets.split(BATCH), strict=True):

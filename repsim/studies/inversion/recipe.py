@@ -1,4 +1,4 @@
-"""Which inverted images: through which network and layer, from which seeds to which targets, and how."""
+"""Recipes of inverted images: through which network and layer, from which seeds to which targets, and how."""
 
 from __future__ import annotations
 

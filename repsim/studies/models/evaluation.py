@@ -1,4 +1,4 @@
-"""What many trained models do: their accuracy under attack, how they learned, what fools them."""
+"""Evaluation of many trained models: their accuracy under attack, how they learned, what fools them."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def probe_accuracy(
     attacked: int = 500,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """How well the classes can be read from each layer, on the images that probes have seen and on others.
+    """Accuracy of the classes read from each layer, on the images that probes have seen and on others.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def probe_accuracy(
 
 
 def accuracy_drop(table: pd.DataFrame) -> pd.DataFrame:
-    """How much less accurate each probe is on test images than on those that it was fitted to.
+    """The loss of accuracy of each probe from the images that it was fitted to to test images.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ def accuracy_drop(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def overfitting(table: pd.DataFrame) -> pd.DataFrame:
-    """How much more a network's deep layers know of the training images only than its first ones do.
+    """The overfitting of deep layers: what they know of the training images only, beyond the first layers.
 
     Parameters
     ----------
@@ -132,7 +132,7 @@ def overfitting(table: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """What several classifiers of each model's representations answer to the test images of a data set.
+    """Answers of several classifiers of each model's representations to the test images of a data set.
 
     Attributes
     ----------
@@ -186,7 +186,7 @@ class Answers:
         return finished(rows, self.dataset, "natural", self.models)
 
     def within_models(self) -> pd.DataFrame:
-        """How far different classifiers of the same representation agree.
+        """The agreement of different classifiers of the same representation.
 
         Returns
         -------

@@ -46,7 +46,7 @@ class Probe:
     penalty: float | None
 
     def logits(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n classes"]:
-        """Of representations as the probe was fitted to, in float32."""
+        """Logits of representations as the probe was fitted to, in float32."""
         return F.linear(features.float(), self.weight, self.bias)
 
     def accuracy(self, features: Float[Tensor, "n d"], labels: LabelSource) -> float:
@@ -105,7 +105,7 @@ def fit_probe(
 
 
 def _classes(labels: LabelSource, features: Tensor) -> Int[Tensor, " n"]:
-    """Where the features are."""
+    """Labels as classes, where the features are."""
     labels = as_labels(labels)
     check_one_class(labels, "a probe needs")
     return labels.to(features.device)
@@ -123,7 +123,7 @@ class _Principal:
 
 
 def _principal(features: Float[Tensor, "n d"]) -> _Principal:
-    """In float64, from the smaller of the two matrices of inner products."""
+    """Principal directions in float64, from the smaller of the two matrices of inner products."""
     values = features.double()
     mean = values.mean(0)
     centred = values - mean

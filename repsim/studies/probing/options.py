@@ -23,7 +23,7 @@ UNUSED = {
 
 @options("probe option")
 class ProbeOptions:
-    """How a linear probe is fitted.
+    """Options of fitting a linear probe.
 
     Attributes
     ----------

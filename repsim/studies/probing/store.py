@@ -150,7 +150,7 @@ def check_shape(model: TrainedModel, dataset: Dataset) -> None:
 
 
 def observer_of(graph: LayerGraph, recipes: Sequence[ProbeRecipe]) -> Observer:
-    """What makes the features of probes of one network, all pooled or none."""
+    """The observer that makes the features of probes of one network, all pooled or none."""
     pool = any(recipe.options.pool for recipe in recipes)
     return Observer(graph, list(dict.fromkeys(recipe.layer for recipe in recipes)), pool=pool)
 

@@ -1,4 +1,4 @@
-"""What one network can do with another's representation: stitching ([B] Balogh & Jelasity, 2023).
+"""Stitching: one network goes on with another's representation ([B] Balogh & Jelasity, 2023).
 
 `stitch` finds the map between two layers, and gives the stitched network; `splice` puts in a map that is
 there, such as `make_transform` makes. Stored networks are stitched by `obtain_stitch`, many at once by what

@@ -1,4 +1,4 @@
-"""What a frozen network makes of fixed images, computed once and kept: in memory, or on disk."""
+"""The activations of a frozen network for fixed images, computed once and kept: in memory, or on disk."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from repsim.support import paths
 
 @dataclass(frozen=True)
 class Budget:
-    """How many bytes of activations may be kept: up to `memory` there, then up to `disk` in a file."""
+    """The bytes of activations that may be kept: up to `memory` there, then up to `disk` in a file."""
 
     memory: int = 2 * 2**30
     disk: int = 32 * 2**30
@@ -29,7 +29,7 @@ class Budget:
 def cached_activations(
     stitched: StitchedNetwork, images: Float[Tensor, "n c h w"], budget: Budget
 ) -> Iterator[list[Tensor] | None]:
-    """What `stitched.before` gives for all images, while the block lasts; None where the budget is too small.
+    """The values of `stitched.before` for all images, while the block lasts; None if the budget is too small.
 
     Tensors are (n, …), on the device of `images` in memory, and on the CPU from a file, which is removed with
     the block.

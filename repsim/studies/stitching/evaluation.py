@@ -1,4 +1,4 @@
-"""Under which circumstances stitches are measured, and their donors there."""
+"""The circumstances under which stitches are measured, and their donors there."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from repsim.training.model_store import EVALUATED, TrainedModel, stored_model
 
 
 class Evaluation:
-    """On which images and under which attack stitches are measured; keeps what their donors do there.
+    """The images and the attack under which stitches are measured; keeps what their donors do there.
 
     Parameters
     ----------
@@ -42,12 +42,12 @@ class Evaluation:
         self._donors: dict[str, tuple[TrainedModel, Donor]] = {}
 
     def __getstate__(self) -> dict:
-        """What another process needs: it makes donors of its own."""
+        """The state that another process needs: it makes donors of its own."""
         return {**self.__dict__, "_donors": {}}
 
     @property
     def key(self) -> dict[str, object]:
-        """What tells measurements under different circumstances apart."""
+        """The key that tells measurements under different circumstances apart."""
         return {
             "evaluated_on": self.dataset.slug,
             "evaluated_fingerprint": self.dataset.fingerprint,

@@ -280,20 +280,20 @@ def _alpha(options: StitchOptions) -> float | None:
 
 
 def fitting_method(options: StitchOptions) -> str:
-    """How a transform was found, as figures call it."""
+    """The fitting method of a transform, as figures call it."""
     if options.is_direct:
         return f"direct, {options.method.replace('_', ' ')}"
     return "task loss, TRADES" if options.method == "trades" else f"task loss, α = {_alpha(options):g}"
 
 
 def depth(table: pd.DataFrame) -> pd.Series:
-    """Where each stitch of a table of `same_layer` is: 0 at its first layer, 1 at its last."""
+    """The depth of each stitch of a table of `same_layer`: 0 at its first layer, 1 at its last."""
     order = {layer: i for i, layer in enumerate(table["layer_end"].unique())}
     return table["layer_end"].map(order) / max(1, len(order) - 1)
 
 
 def curves(stitches: Iterable[Stitch]) -> pd.DataFrame:
-    """How stitches were fitted: a row per epoch, with the donors, the layers and the options.
+    """Curves of fitting stitches: a row per epoch, with the donors, the layers and the options.
 
     `learning_rate` is that of the epoch's end, `initial_rate` what fitting began with.
     """
@@ -311,7 +311,7 @@ def curves(stitches: Iterable[Stitch]) -> pd.DataFrame:
 
 
 def singular_values(stitches: Iterable[Stitch]) -> pd.DataFrame:
-    """Of transforms: `front`, `end`, `layer_front`, `layer_end`, `fitting_method`, `index`, `value`."""
+    """Singular values: `front`, `end`, `layer_front`, `layer_end`, `fitting_method`, `index`, `value`."""
     rows = []
     for stitch in stitches:
         recipe = stitch.recipe

@@ -149,7 +149,7 @@ def stitch(
 def _penalty(
     options: StitchOptions, stitched: StitchedNetwork, end: LayerGraph, layer_end: str
 ) -> Callable[..., Tensor | float]:
-    """What is added to the loss of images: the transform's own size, and its likeness to the end's values."""
+    """The addition to the loss of images: the transform's own size, and its likeness to the end's values."""
     own = end.prefix(layer_end) if options.cka_weight else None
 
     def penalty(images: Tensor, value: Tensor | None = None) -> Tensor | float:

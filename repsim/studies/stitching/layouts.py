@@ -1,4 +1,4 @@
-"""How the value of one layer fits the place of another: maps, tokens, vectors, and bridges between them."""
+"""Layouts: fitting the value of one layer to the place of another, by maps, tokens, vectors and bridges."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ USUAL_AXIS = {1: 0, 2: 1, 3: 0}  # of channels, by the dimensions
 
 @dataclass(frozen=True)
 class Layout:
-    """How the value of a front layer is brought into the layout of an end layer, channels still its own.
+    """The way of a front layer's value to the layout of an end layer, channels still its own.
 
     * map (channels, height, width) → map: as it is, or resized;
     * tokens (tokens, width) → tokens: as they are;
@@ -105,7 +105,7 @@ class Layout:
 
     @property
     def description(self) -> str:
-        """What users of the field call such a stitching layer."""
+        """The name of such a stitching layer among users of the field."""
         names = {"map": "1×1 convolution", "vector": "linear"}
         name = "flattened linear" if self.flatten else names.get(self.kinds[1], "per-token linear")
         bridge = "" if self.flatten or len(set(self.kinds)) == 1 else f" ({self.kinds[0]} → {self.kinds[1]})"
@@ -113,7 +113,7 @@ class Layout:
 
     @property
     def channels(self) -> tuple[int, int]:
-        """How many channels the map takes and gives."""
+        """The numbers of channels that the map takes and gives."""
         if self.flatten:
             return math.prod(self.front), math.prod(self.end)
         return self.front[self.front_axis], self.end[self.end_axis]

@@ -1,4 +1,4 @@
-"""What a stitched network can do, beside its donors, on test images and under attack."""
+"""The abilities of a stitched network, beside its donors, on test images and under attack."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Donor:
 
     @cached_property
     def logits(self) -> Float[Tensor, "n classes"]:
-        """Of the test images."""
+        """The logits of the test images."""
         return predict(self.graph.network, self.split.images)
 
     @cached_property

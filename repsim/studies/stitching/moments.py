@@ -144,7 +144,7 @@ class Moments:
         return ridge * self.xx.diagonal().mean()
 
     def correlation(self) -> Float[Tensor, "d2 d1"]:
-        """Of each y with each x; 0 where one of them is constant."""
+        """The correlation of each y with each x; 0 where one of them is constant."""
         variance_x = self.xx.diagonal().clamp(min=0)
         scale = torch.outer(self.variance_y, variance_x).sqrt()
         return torch.where(scale > 0, self.xy.T / scale, 0.0)

@@ -51,7 +51,7 @@ class StitchedNetwork(nn.Module):
         return self.rest(self._given(value), *context)
 
     def _given(self, value: Tensor) -> Tensor:
-        """What the end gets for the front's value: each in its own precision."""
+        """The value that the end gets for the front's: each in its own precision."""
         return self.transform(value.to(self.transform.bias.dtype)).to(self.dtype)
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
@@ -90,7 +90,7 @@ class StitchedNetwork(nn.Module):
         }
 
     def learned(self, *, with_batchnorm: bool) -> dict[str, Tensor]:
-        """What fitting has changed: the transform, and the BatchNorm statistics if they were updated."""
+        """The changes by fitting: the transform, and the BatchNorm statistics if they were updated."""
         state = {f"transform.{name}": value for name, value in self.transform.state_dict().items()}
         if with_batchnorm:
             for module, layer in self.batchnorms().items():
@@ -123,7 +123,7 @@ def layout_between(
     flatten: bool = False,
     resize: bool = False,
 ) -> Layout:
-    """How the values of two layers fit each other.
+    """The layout by which the values of two layers fit each other.
 
     Raises
     ------
@@ -143,7 +143,7 @@ def layout_between(
 
 
 def kind_of_stitch(graph: LayerGraph, layer: str) -> str:
-    """What kind of transform a layer takes, or that there is none."""
+    """The kind of transform that a layer takes, or that there is none."""
     shape, axis = graph.values[layer].shape, graph.values[layer].channel_axis
     if not graph.reaches_output(layer):
         return "no: the output does not depend on it"

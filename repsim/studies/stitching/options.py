@@ -22,7 +22,7 @@ ATTACKING = ("norm", "epsilon", "attack_steps", "step_size", "attack_ratio", "at
 
 @options("stitching option")
 class StitchOptions:
-    """How the transform between two layers is found; the defaults are those of Balogh & Jelasity (2023).
+    """Options of finding the transform between two layers; defaults are those of Balogh & Jelasity (2023).
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Which stitch: of which networks, between which layers, found on which images, and how."""
+"""Recipes of stitches: of which networks, between which layers, found on which images, and how."""
 
 from __future__ import annotations
 

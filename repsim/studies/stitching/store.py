@@ -34,7 +34,7 @@ class Stitch(Artifact):
 
     @property
     def learned(self) -> dict[str, Tensor]:
-        """What fitting has found: see `StitchedNetwork.learned`."""
+        """The changes by fitting: see `StitchedNetwork.learned`."""
         return self.tensors()
 
     @property
@@ -75,7 +75,7 @@ class Stitch(Artifact):
         return found.eval()
 
     def measured(self, evaluation: Evaluation, truncated_to: int = 0) -> dict | None:
-        """What has been measured under these circumstances, None if nothing has.
+        """The measurements under these circumstances, None if there are none.
 
         Parameters
         ----------

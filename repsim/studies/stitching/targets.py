@@ -1,4 +1,4 @@
-"""What a stitched network is trained to answer: labels, or what its donors answer."""
+"""Targets that a stitched network is trained to answer: labels, or what its donors answer."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ class Transform(nn.Module):
         return F.linear(x.movedim(axis, -1), self.weight, self.bias).movedim(-1, axis)
 
     def singular_values(self) -> Float[Tensor, " values"]:
-        """Of the weight, largest first."""
+        """Singular values of the weight, largest first."""
         return torch.linalg.svdvals(self.weight.detach().double())
 
     @torch.no_grad()
