@@ -10,13 +10,17 @@ JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 figures: $(READY)  ## run every notebook headless; figures and tables go to figures/runs/
 	$(BIN)/repsim run --jobs $(JOBS)
 
-test: $(READY) lint  ## run the tests, then every notebook against its stored outputs
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) tests
-	REPSIM_HOME=$$(mktemp -d) TQDM_DISABLE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -p no:cacheprovider \
-		-n $(JOBS) --dist loadfile --nbval-lax --nbval-current-env notebooks
+# Annotations are checked in test-all: with the checks, tests take twice as long.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS)
 
-test-all: test  ## the same, and then the tests that take long
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n $(JOBS) tests
+test: $(READY) lint  ## run the quick tests, then every notebook against its stored outputs; five minutes
+	REPSIM_ANNOTATIONS=off $(PYTEST) tests
+	REPSIM_HOME=$$(mktemp -d) TQDM_DISABLE=1 $(PYTEST) -p no:cacheprovider --dist loadfile \
+		--nbval-lax --nbval-current-env notebooks
+
+test-all: $(READY) $(PEERS)  ## run the quick tests with annotations checked, then all others; fifteen minutes
+	$(PYTEST) tests
+	REPSIM_ANNOTATIONS=off $(PYTEST) -m "(slow or browser or peers) and not gpu" tests
 
 test-architectures: $(READY)  ## check the package on the field's architectures; takes half an hour
 	$(BIN)/python tests/architectures --jobs $(JOBS)

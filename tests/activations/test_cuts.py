@@ -129,6 +129,7 @@ def calls(part, run):
 # -- exactness ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.matrix("resnet_tiny", "vit_tiny", "Inplace", "Branching", "Overwriting:module:branching")
 @pytest.mark.parametrize(
     "name", ["resnet_tiny", "wrn_tiny", "vgg_tiny", "mlp", "vit_tiny", "small_densenet", *OWN]
 )
@@ -156,6 +157,7 @@ def test_what_a_hooked_network_computes_in_place_only_is_cut_exactly_or_refused(
         assert torch.equal(found, network(images))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["torchvision:resnet18", "densenet121"])
 def test_the_parts_make_up_large_networks_exactly_at_every_kind_of_layer(name):
     network, graph = graph_of(name)
@@ -169,6 +171,7 @@ def test_the_parts_make_up_large_networks_exactly_at_every_kind_of_layer(name):
     assert wrong == []
 
 
+@pytest.mark.matrix("resnet_tiny", "Branching")
 @pytest.mark.parametrize("name", ["resnet_tiny", "vit_tiny", "small_densenet", "Inplace", "Branching"])
 def test_a_beginning_gives_the_value_that_capture_gives(name):
     _network, graph = graph_of(name)
@@ -178,6 +181,7 @@ def test_a_beginning_gives_the_value_that_capture_gives(name):
         assert torch.equal(graph.prefix(layer)(images), captured[layer]), layer
 
 
+@pytest.mark.matrix("resnet_tiny", "Branching")
 @pytest.mark.parametrize("name", ["resnet_tiny", "vit_tiny", "Branching"])
 def test_parts_take_any_number_of_images(name):
     """No size of a batch is part of a part, five (that of tracing) no more than any other."""
@@ -266,6 +270,7 @@ FEW = {
 EACH = [(name, layer) for name, layers in FEW.items() for layer in layers]
 
 
+@pytest.mark.matrix("conv1", "relu")
 @pytest.mark.parametrize(("name", "layer"), EACH)
 def test_no_part_shares_memory_with_the_network_or_takes_a_gradient(name, layer):
     network, graph = graph_of(name)
@@ -287,6 +292,7 @@ def test_no_part_shares_memory_with_the_network_or_takes_a_gradient(name, layer)
     assert all(weight.grad is None for weight in network.parameters())
 
 
+@pytest.mark.matrix("layer2.0.bn1", "relu")
 @pytest.mark.parametrize(("name", "layer"), EACH)
 def test_parts_are_in_evaluation_mode_and_the_network_stays_as_it_is(name, layer):
     network = build(name).train()
@@ -326,17 +332,10 @@ def test_what_becomes_of_a_network_does_not_reach_its_parts_nor_the_other_way_ro
     assert not any(weight.any() for weight in network.parameters())
 
 
-def test_in_place_operations_are_off_in_the_parts_and_on_in_the_network():
-    network = randomized(torchvision.models.resnet18(num_classes=10))
-    graph = trace(network, (3, 32, 32))
-    for part in parts_of(graph, "layer4.1.bn1").values():
-        assert not any(getattr(module, "inplace", False) for module in part.modules())
-    assert network.layer4[1].relu.inplace
-
-
 # -- only what is needed ------------------------------------------------------------------------------------
 
 
+@pytest.mark.matrix("layer2.0.relu2", "features.6")
 @pytest.mark.parametrize(
     ("name", "layer"),
     [
@@ -390,6 +389,7 @@ def test_inside_a_branch_only_what_goes_around_the_layer_runs_before_it(name, la
     assert calls(parts["rest"], lambda: parts["rest"](value, *context)) == [p for p in order if p in rest]
 
 
+@pytest.mark.matrix("resnet_tiny")
 @pytest.mark.parametrize(
     "name", ["resnet_tiny", "wrn_tiny", "vgg_tiny", "mlp", "vit_tiny", "torchvision:resnet18"]
 )
@@ -485,6 +485,7 @@ def test_a_hooked_end_goes_on_with_what_it_is_given(layer):
         assert torch.equal(suffix.rest(given, *suffix.context(images)), expected)
 
 
+@pytest.mark.slow
 def test_a_traced_network_and_its_hooked_twin_are_cut_alike():
     class Untraceable(type(build("resnet_tiny"))):
         def forward(self, images):
@@ -509,6 +510,7 @@ def test_a_traced_network_and_its_hooked_twin_are_cut_alike():
 # -- gradients ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.matrix("conv1", "relu", "bn2")
 @pytest.mark.parametrize(("name", "layer"), [*EACH, ("vgg_tiny", "features.6"), ("Inplace", "bn2")])
 def test_gradients_flow_through_both_parts_to_the_images(name, layer):
     network, graph = graph_of(name)
@@ -525,6 +527,7 @@ def test_gradients_flow_through_both_parts_to_the_images(name, layer):
     torch.testing.assert_close(slope(lambda x: recombined(graph, layer, x)), expected)
 
 
+@pytest.mark.matrix("conv1", "relu", "bn2")
 @pytest.mark.parametrize(
     ("name", "layer"),
     [*EACH, ("Inplace", "bn2"), ("Inplace", "add"), ("Overwriting:function:branching", "fc1")],
@@ -555,12 +558,6 @@ def test_an_unknown_layer_is_refused_and_the_nearest_named(cut):
         ValueError, match=re.escape("unknown layer 'relu_2'; did you mean 'relu_1' or 'relu'?")
     ):
         getattr(hooked, cut)("relu_2")
-
-
-def test_a_group_of_layers_is_no_layer():
-    _, graph = graph_of("mlp")
-    with pytest.raises(ValueError, match=r"^unknown layer 'blocks'; known: hidden\.0,"):
-        graph.prefix("blocks")
 
 
 @pytest.mark.parametrize("branching", [False, True])

@@ -513,6 +513,7 @@ def test_a_row_is_an_image_wherever_the_network_has_it(by_window):
 # -- layouts ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "layer", "other", "channels"),
     [
@@ -900,21 +901,6 @@ def test_a_network_that_has_changed_is_read_as_it_is_or_refused():
 
 def branch(network, x):
     return network.body(-x if x.sum() < -1 else x)
-
-
-def test_parts_of_torchs_own_encoders_are_layers():
-    class Vision(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.patches, self.head = nn.Conv2d(3, 16, 4, 4), nn.Linear(16, 5)
-            self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), 2)
-
-        def forward(self, x):
-            return self.head(self.encoder(self.patches(x).flatten(2).transpose(1, 2)).mean(1))
-
-    network = make(Vision)
-    value = capture(network, images(), "encoder.layers.1")["encoder.layers.1"]
-    torch.testing.assert_close(value.mean(1) @ network.head.weight.T + network.head.bias, network(images()))
 
 
 def test_stitches_keep_what_goes_around_them_as_it_is():

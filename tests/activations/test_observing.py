@@ -1,7 +1,6 @@
 """One pass gives the values of layers and the logits, and both are those of the network as it is."""
 
 import copy
-import re
 
 import pytest
 import torch
@@ -22,7 +21,11 @@ NETWORKS = {
     "aside": Aside,
     "branching aside": lambda: Aside(branching=True),
 }
-every = pytest.mark.parametrize("name", NETWORKS)
+
+
+def every(test):
+    """Of the quick set, a network that is traced and one that is hooked."""
+    return pytest.mark.matrix("resnet_tiny", "branching")(pytest.mark.parametrize("name", NETWORKS)(test))
 
 
 def make(name):
@@ -65,18 +68,6 @@ def test_all_layers_at_once_and_the_logits(name):
     close(found.logits, logits_of(network, images))
     assert not found.logits.requires_grad
     assert not any(value.requires_grad for value in found.values.values())
-
-
-@every
-def test_each_layer_alone_is_as_among_all(name):
-    network, images = make(name), images_for(3)
-    graph = trace(network, SHAPE)
-    layers = list(graph.layers)[:: max(1, len(graph.layers) // 5)]
-    expected, logits = capture(network, images, layers), logits_of(network, images)
-    for layer in layers:
-        found = Observer(graph, [layer]).observe(images)
-        close(found.values[layer], expected[layer].flatten(1))
-        close(found.logits, logits)
 
 
 @pytest.mark.parametrize("name", ["resnet_tiny", "branching"])
@@ -234,13 +225,6 @@ def test_tokens_are_averaged_over_the_sequence():
     assert as_rows(tokens).tolist() == [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11]]
 
 
-@pytest.mark.parametrize("channel_axis", [0, None])
-def test_rows_stay_as_they_are(channel_axis):
-    rows = torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(as_rows(rows, channel_axis), rows)
-    assert as_rows(rows[:, :, None, None], channel_axis).shape == (5, 7)
-
-
 @pytest.mark.parametrize(
     ("shape", "axis", "pooled", "flat"), [((4, 3, 2, 5), 0, 3, 30), ((4, 3, 5), 1, 5, 15)]
 )
@@ -292,15 +276,6 @@ def test_what_becomes_of_the_network_later_is_not_seen(name):
 
 
 @every
-def test_images_are_left_as_they_are(name):
-    images = images_for()
-    kept = images.clone()
-    graph = trace(make(name), SHAPE)
-    Observer(graph, list(graph.layers)).observe(images)
-    assert torch.equal(images, kept)
-
-
-@every
 def test_no_value_shares_memory_with_another(name):
     network, images = make(name), images_for()
     graph = trace(network, SHAPE)
@@ -312,47 +287,11 @@ def test_no_value_shares_memory_with_another(name):
 # -- the part itself ----------------------------------------------------------------------------------------
 
 
-@every
-def test_a_reading_is_a_tuple_of_values_and_the_output(name):
-    network, images = make(name), images_for()
-    graph = trace(network, SHAPE)
-    layers = list(graph.layers)[1:4]
-    with torch.no_grad():
-        *values, output = graph.with_activations(layers)(images)
-    for value, expected in zip(values, capture(network, images, layers).values(), strict=True):
-        torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(output, logits_of(network, images), rtol=1e-5, atol=1e-6)
-
-
 @pytest.mark.parametrize("name", ["resnet_tiny", "branching"])
 def test_a_reading_is_frozen(name):
     part = trace(make(name).train(), SHAPE).with_activations(["bn1"])
     assert not any(each.training for each in part.modules() if each is not part)
     assert not any(weight.requires_grad for weight in part.parameters())
-
-
-@pytest.mark.parametrize(
-    ("name", "layer", "message"),
-    [
-        (
-            "mlp",
-            "hiden.1",
-            "unknown layer 'hiden.1'; did you mean 'hidden.1' or 'hidden.5' or 'hidden.4'? Known: hidden.0, "
-            "hidden.1, hidden.2, hidden.3, hidden.4, hidden.5, classifier.",
-        ),
-        (
-            "branching",
-            "relu_2",
-            "unknown layer 'relu_2'; did you mean 'relu_1' or 'relu'? Known: conv1, bn1, relu, conv2, "
-            "relu_1, pool, fc.",
-        ),
-    ],
-)
-def test_an_unknown_layer(name, layer, message):
-    graph = trace(make(name), SHAPE)
-    for ask in (graph.with_activations, lambda layers: Observer(graph, layers)):
-        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-            ask([next(iter(graph.layers)), layer])
 
 
 def test_a_layer_that_is_not_called_for_these_images():

@@ -328,6 +328,7 @@ def test_as_a_program_it_ends_with_the_commands_code_and_no_traceback():
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_seen_enough_is_no_error():
     program = f"{sys.executable} -m repsim layers wrn_28_1 | head -n 1; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)

@@ -260,6 +260,7 @@ print(json.dumps({
     assert a["threads"] == [str(max(1, scheduling.cores() // 2)), "7"]
 
 
+@pytest.mark.slow
 def test_progress_bars_may_be_asked_for(home, monkeypatch):
     monkeypatch.setenv("TQDM_DISABLE", "0")
     make(home, "00_one", "import os; print(os.environ['TQDM_DISABLE'])")
@@ -267,6 +268,7 @@ def test_progress_bars_may_be_asked_for(home, monkeypatch):
     assert printed(executed(home, "00_one")) == "0"
 
 
+@pytest.mark.slow
 def test_a_long_temporary_folder_leaves_room_for_the_sockets(home, monkeypatch):
     long = home / ("long" * 20)
     long.mkdir()
@@ -291,6 +293,7 @@ def test_a_failing_cell_is_named_and_the_others_go_on(home, capsys):
     assert printed(executed(home, "01_good")).startswith("('digits', 3")
 
 
+@pytest.mark.slow
 def test_a_dead_kernel_is_a_failure_of_its_cell(home, capsys):
     make(home, "00_bad", "import os; os._exit(9)")
     assert command() == 1
@@ -330,6 +333,7 @@ def test_a_failed_rename_leaves_the_old_file(home, monkeypatch, capsys):
     assert f"00_one failed: cannot write {output}: disk trouble" in capsys.readouterr().out
 
 
+@pytest.mark.matrix("False")
 @pytest.mark.parametrize("stubborn", [False, True])
 def test_an_interrupt_stops_the_kernels(home, monkeypatch, capsys, request, stubborn):
     # a shell's background jobs ignore interrupts, and so would this process
@@ -391,6 +395,7 @@ def test_outputs_never_collide(home, capsys):
     )
 
 
+@pytest.mark.slow
 def test_html_is_a_page_with_the_outputs(home):
     make(home, "00_one", 'print("what came out")')
     assert command("--html") == 0
@@ -469,6 +474,7 @@ def test_options_may_come_before_notebooks():
     assert arguments.given == [["count", "-3"], ["rate", "1"]]
 
 
+@pytest.mark.slow
 def test_plain_papermill_runs_such_a_notebook(home):
     source, output = make(home, "00_one", SHOW), home / "out.ipynb"
     subprocess.run(

@@ -188,12 +188,6 @@ def test_mnist(tmp_path, monkeypatch, rng, name, title, augmentation, compressed
     assert dataset.mean == (pytest.approx(dataset.train.images.mean().item(), abs=1e-4),)
 
 
-def test_mnist_that_is_not_there(tmp_path, monkeypatch):
-    without_network(monkeypatch)
-    with pytest.raises(RuntimeError, match=r"Missing: MNIST/raw/train-images-idx3-ubyte, MNIST/raw/train-"):
-        load_data("mnist", root=tmp_path)
-
-
 # -- SVHN ---------------------------------------------------------------------------------------------------
 
 
@@ -206,14 +200,6 @@ def test_svhn(tmp_path, monkeypatch, rng):
     assert dataset.train.labels.tolist() == [*range(1, 10), 0] * 3  # of a 0 the files say 10
     assert torch.all(levels(dataset.train.images[:, :, 0, 31]) == 51)
     assert torch.all(levels(dataset.train.images[:, 2, 31, 0]) == 255)
-
-
-def test_svhn_that_is_damaged(tmp_path, monkeypatch, rng):
-    write_svhn(tmp_path, monkeypatch, rng)
-    without_network(monkeypatch)
-    (tmp_path / "test_32x32.mat").write_bytes(b"")
-    with pytest.raises(RuntimeError, match=r"no network>\. test_32x32\.mat: damaged"):
-        load_data("svhn", root=tmp_path)
 
 
 # -- CelebA -------------------------------------------------------------------------------------------------

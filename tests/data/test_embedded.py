@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from repsim import data
 from repsim.data import Augmentation, Split, as_images, load_data, stratified
-from repsim.data.synthetic import TWO_FEATURES, read_outline, read_texture, two_features
+from repsim.data.synthetic import TWO_FEATURES, two_features
 
 
 @pytest.fixture(scope="module")
@@ -69,18 +69,6 @@ def test_images_labels_and_what_describes_them(request, name, sizes):
     assert not dataset.augmentation.flip  # neither a digit nor an arrow is what its mirror image is
 
 
-@pytest.mark.parametrize("name", ["digits", "shapes"])
-def test_training_and_test_images_are_apart(request, name):
-    dataset = request.getfixturevalue(name)
-    assert not set(rows(dataset.train)) & set(rows(dataset.test))
-
-
-def test_digits_are_split_by_class(digits):
-    share = torch.tensor(counts(digits.test)) / torch.tensor(counts(digits.train))
-    assert share.max() - share.min() < 0.02
-    assert digits.classes == tuple("0123456789")
-
-
 def test_the_images_of_digits_never_change(digits):
     """Trained models lie in the repository: other images would make every one of them wrong."""
     content = (digits.train.images * 255).round().to(torch.uint8).numpy().tobytes()
@@ -93,13 +81,6 @@ def test_the_images_of_shapes_never_change(shapes):
     content = (shapes.train.images[:1000] * 255).round().to(torch.uint8).numpy().tobytes()
     content += shapes.train.labels.numpy().tobytes() + shapes.test.labels.numpy().tobytes()
     assert hashlib.sha256(content).hexdigest()[:12] == "55eba918de96"
-
-
-def test_loading_again_gives_the_same(digits):
-    again = load_data("digits")
-    for split, same in ((digits.train, again.train), (digits.test, again.test)):
-        assert torch.equal(split.images, same.images)
-        assert torch.equal(split.labels, same.labels)
 
 
 # -- two features -------------------------------------------------------------------------------------------
@@ -124,30 +105,12 @@ def test_images_of_two_features_and_what_describes_them(featured):
     assert featured.augmentation == Augmentation(crop=0, flip=False)  # mirrored, a grating is another one
 
 
-def test_training_and_test_images_of_two_features_are_apart(featured):
-    train, test = set(rows(featured.train)), set(rows(featured.test))
-    assert (len(train), len(test)) == (6000, 2000)
-    assert not train & test
-
-
 def test_images_of_two_features_are_those_of_their_seeds(featured):
     informative = featured.name.removeprefix("two_features").removeprefix("_") or "both"
     for split, count, seed in ((featured.train, 6000, 0), (featured.test, 2000, 1)):
         images, labels = two_features(count, seed, informative)
         np.testing.assert_array_equal(data.to_bytes(split.images).numpy(), images)
         np.testing.assert_array_equal(split.labels.numpy(), labels)
-
-
-def test_labels_of_two_features_are_of_the_feature_in_the_name(featured):
-    for split in (featured.train, featured.test):
-        images, labels = split.images.numpy(), split.labels.numpy()
-        outline, texture = (read(images) == labels for read in (read_outline, read_texture))
-        informative = {"outline": outline.mean(), "texture": texture.mean()}
-        for feature, right in informative.items():
-            if featured.name in ("two_features", f"two_features_{feature}"):
-                assert right > 0.97
-            else:
-                assert 0.07 < right < 0.13
 
 
 # -- fewer images, other sizes ------------------------------------------------------------------------------
@@ -160,19 +123,6 @@ def test_fewer_images_of_every_class(digits, tiny_data):
     assert set(rows(tiny_data.test)) < set(rows(digits.test))
     assert tiny_data.fingerprint == "200x1x16x16"
     assert tiny_data.mean != digits.mean
-
-
-def test_a_small_choice_is_part_of_a_larger_one(digits):
-    few, many = load_data("digits", train_size=33), load_data("digits", train_size=34)
-    assert set(rows(few.train)) < set(rows(many.train)) < set(rows(digits.train))
-    assert len(few.test) == len(digits.test)
-
-
-def test_more_images_than_there_are_is_all_of_them(digits):
-    dataset = load_data("digits", train_size=10**6, test_size=500)
-    assert torch.equal(dataset.train.images, digits.train.images)
-    assert torch.equal(dataset.test.images, digits.test.images)
-    assert dataset.fingerprint == digits.fingerprint
 
 
 def test_a_subset_keeps_images_with_their_labels(digits):

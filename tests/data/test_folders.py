@@ -205,12 +205,6 @@ def test_test_images_have_the_size_of_training_images(refuse, pets):
     assert load_data(f"folder:{pets}", image_size=6).image_shape == (3, 6, 6)
 
 
-def test_a_folder_that_is_none(refuse, tmp_path):
-    refuse(f"{tmp_path / 'gone'} is not a folder.", f"folder:{tmp_path / 'gone'}")
-    (tmp_path / "file").write_text("")
-    refuse(f"{tmp_path / 'file'} is not a folder.", f"folder:{tmp_path / 'file'}")
-
-
 def test_a_folder_without_splits(refuse, tmp_path, pets):
     (tmp_path / "empty").mkdir()
     refuse(
@@ -263,11 +257,6 @@ def test_an_image_that_cannot_be_read_is_named(pets, content):
     assert str(refusal.value).startswith(f"{path} cannot be read as an image: ")
 
 
-def test_a_folder_may_start_with_a_tilde(pets, monkeypatch):
-    monkeypatch.setenv("HOME", str(pets.parent))
-    assert load_data("folder:~/pets").slug == "pets"
-
-
 # -- images that cannot be read -----------------------------------------------------------------------------
 
 BROKEN = {
@@ -313,17 +302,6 @@ def test_unreadable_images_are_skipped_on_request(pets):
     assert torch.equal(dataset.train.images, whole.train.images[kept])
     assert torch.equal(dataset.train.labels, whole.train.labels[kept])
     assert dataset.fingerprint.startswith("4x3x10x12-")
-
-
-def test_many_skipped_images_are_counted(tmp_path):
-    for number in range(13):
-        picture(tmp_path / "train" / "ant" / f"{number:02d}.png")
-    for part, name in (("train", "bee"), ("test", "ant"), ("test", "bee")):
-        picture(tmp_path / part / name / "a.png")
-    for number in range(1, 13):
-        (tmp_path / "train" / "ant" / f"{number:02d}.png").write_bytes(b"")
-    with pytest.warns(UserWarning, match=r"skipped 12 of 14 images, .*10\.png and 2 more\."):
-        load_data(f"folder:{tmp_path}", skip_unreadable=True)
 
 
 def test_nothing_left_to_read(pets):

@@ -185,7 +185,7 @@ def test_colours_of_a_map_go_from_dark_to_light():
 def test_what_is_asked_while_something_is_computed_is_not_computed_if_more_is_asked(explore, monkeypatch):
     found = explore(own_backend=small_backend())
     answered = []
-    original = Backend.views
+    original = Backend.partial_results
 
     def noted(self, setting, step=lambda: None):
         answered.append(setting.epsilon)
@@ -205,7 +205,7 @@ def test_a_slider_in_someones_hand_is_not_moved_back(explore, monkeypatch):
     """While one value is being shown, the control has gone on."""
     monkeypatch.setattr(Backend, "ahead", lambda self, setting, step: None)
     found = explore()
-    original = Backend.views
+    original = Backend.partial_results
 
     def while_it_moves_on(self, setting, step=lambda: None):
         found.controls["epsilon"].value = 0.3  # from this thread, so that it asks for nothing

@@ -101,15 +101,6 @@ def test_requests_are_answered_one_after_the_other(latest):
     assert answer.seen == ["first", "second", "third"]
 
 
-def test_the_same_request_twice_is_answered_twice(latest):
-    answer = Noting()
-    one = latest(answer)
-    for _ in range(2):
-        one.ask("same")
-        assert one.wait(TIMEOUT)
-    assert answer.seen == ["same", "same"]
-
-
 def test_of_requests_that_wait_only_the_newest_is_answered(latest, held):
     one = latest(held)
     one.ask(1)
@@ -142,14 +133,6 @@ def test_a_step_of_the_newest_request_goes_through(latest, held):
     assert one.wait(TIMEOUT)
     assert held.finished == ["only"]
     assert held.given_up == []
-
-
-def test_asking_returns_while_another_request_is_worked_on(latest, held):
-    one = latest(held)
-    for request in range(1000):
-        one.ask(request)
-    assert not held.may_go_on.is_set()
-    assert held.finished == []
 
 
 def test_requests_from_many_threads_end_with_an_answer(latest):
@@ -242,19 +225,6 @@ def test_nothing_is_done_ahead_of_a_request_that_failed(latest):
     assert ahead.seen == ["works"]
 
 
-def test_nothing_is_done_ahead_of_a_request_that_was_superseded(latest, held):
-    ahead = Noting()
-    one = latest(held, ahead)
-    one.ask("old")
-    assert held.begun.wait(TIMEOUT)
-    one.ask("new")
-    held.may_go_on.set()
-    assert ahead.done.wait(TIMEOUT)
-    assert one.wait(TIMEOUT)
-    one.close()
-    assert "old" not in ahead.seen
-
-
 def test_nothing_is_done_ahead_of_a_request_that_was_stopped(latest, held):
     ahead = Noting()
     one = latest(held, ahead)
@@ -294,15 +264,6 @@ def test_what_is_raised_ahead_is_told_and_the_next_request_is_answered(latest):
     assert failed.seen == [error]
     assert answer.seen == ["first", "second"]
     assert one.thread.is_alive()
-
-
-def test_failures_that_nobody_wants_to_know_of_do_no_harm(latest):
-    answer = Noting(error=ValueError("no"))
-    one = latest(answer)
-    for request in (1, 2):
-        one.ask(request)
-        assert one.wait(TIMEOUT)
-    assert answer.seen == [1, 2]
 
 
 # -- stopping -----------------------------------------------------------------------------------------------
@@ -355,10 +316,6 @@ def test_all_is_called_in_its_thread(latest):
     assert one.thread is not threading.current_thread()
 
 
-def test_each_has_its_own_thread(latest):
-    assert latest(Noting()).thread is not latest(Noting()).thread
-
-
 def test_closing_ends_the_thread(latest):
     one = latest(Noting())
     one.ask("only")
@@ -389,13 +346,7 @@ def test_what_is_asked_after_the_end_is_not_answered(latest):
     assert answer.seen == []
 
 
-def test_closing_twice_does_no_harm(latest):
-    one = latest(Noting())
-    one.close()
-    one.close()
-    assert not one.thread.is_alive()
-
-
+@pytest.mark.slow
 def test_a_process_ends_while_work_is_done():
     program = """
 import threading, time

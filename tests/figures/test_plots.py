@@ -76,14 +76,6 @@ def test_the_same_table_gives_the_same_bytes(table):
     assert first == again
 
 
-def test_a_picture_says_neither_when_nor_by_what_it_was_made(table):
-    path = plots.save(plots.curves(table, "depth", "value").figure, table, "digits", "curves")
-    with Image.open(path) as picture:
-        assert set(picture.info) <= {"dpi"}
-    assert b"tEXt" not in path.read_bytes()
-    assert b"tIME" not in path.read_bytes()
-
-
 def test_a_failed_drawing_leaves_the_old_picture(table, monkeypatch):
     axis = plots.curves(table, "depth", "value")
     path = plots.save(axis.figure, table, "digits", "curves")
@@ -146,6 +138,7 @@ NETWORKS = [
 ]
 
 
+@pytest.mark.matrix("resnet_tiny", "vit_tiny")
 @pytest.mark.parametrize(("architecture", "shape"), NETWORKS, ids=[name for name, _ in NETWORKS])
 def test_layer_names_do_not_overlap(architecture, shape):
     network = build_model(architecture, shape, 10, [0.5] * shape[0], [0.2] * shape[0])
@@ -206,12 +199,6 @@ def test_epsilons_are_written_short_and_in_order(table):
     assert legend.get_title().get_text() == "trained at ε"
 
 
-def test_epsilons_in_levels_of_grey_are_written_so(table):
-    grey = table.assign(epsilon=table["epsilon"] * 160 / 255)
-    axis = plots.curves(grey, "depth", "value", "epsilon")
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["0", "8/255", "16/255"]
-
-
 def test_the_legend_stands_beside_the_axes(table):
     axis = plots.curves(table, "depth", "value", "epsilon")
     axis.figure.canvas.draw()
@@ -241,12 +228,6 @@ def test_colours_of_a_quantity_go_from_light_to_dark(table):
     lines = [line for line in axis.get_lines() if len(line.get_xdata()) == 4]
     lightness = [sum(plt.matplotlib.colors.to_rgb(line.get_color())) for line in lines]
     assert lightness == sorted(lightness, reverse=True)
-
-
-def test_curves_leave_the_table_as_it_was(table):
-    before = table.copy()
-    plots.curves(table, "depth", "value", "epsilon", labels={"epsilon": "trained at ε"})
-    pd.testing.assert_frame_equal(table, before)
 
 
 def test_curves_without_hue_go_on_the_given_axes(table):
@@ -340,14 +321,6 @@ def test_a_grid_is_as_wide_as_its_shortest_row():
     figure = plots.image_grid({"many": pictures(5, 1), "few": pictures(2, 1)})
     assert len(figure.axes) == 4
     assert all(axis.get_images() for axis in figure.axes)
-
-
-def test_row_names_do_not_run_into_the_images():
-    figure = plots.image_grid({"trained at ε = 0.05: attacked": pictures(4, 1), "test image": pictures(4, 1)})
-    names = [figure.axes[0].yaxis.label, figure.axes[4].yaxis.label]
-    for box, axis in zip(boxes(figure, names), (figure.axes[0], figure.axes[4]), strict=True):
-        assert box.x0 >= 0
-        assert box.x1 <= axis.get_window_extent().x0 + 1
 
 
 # maps of models, and bars
@@ -562,15 +535,6 @@ def test_panels_of_facets_have_one_colour_for_one_level():
     assert colours[1] == {epsilon: colours[0][epsilon] for epsilon in (0.0, 0.2)}
     (legend,) = [axis.get_legend() for axis in figure.axes if axis.get_legend() is not None]
     assert [text.get_text() for text in legend.get_texts()] == ["0", "0.1", "0.2"]
-
-
-def test_boxes_of_a_level_that_has_no_value_in_a_panel_are_left_out():
-    table = pairs_of_networks(["cka", "rank"])
-    none = (table["measure"] == "rank") & (table["epsilon"] == 0.1)
-    table.loc[none, "value"] = np.nan
-    figure = plots.boxes(table, "where", "value", "measure", "epsilon")
-    counts = [len(axis.patches) for axis in figure.axes[:2]]
-    assert counts[1] == counts[0] - table[none]["where"].nunique()
 
 
 def test_the_name_of_a_column_of_images_does_not_run_into_the_next():

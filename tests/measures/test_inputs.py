@@ -21,6 +21,9 @@ from repsim.studies.cka_maps.layer_maps import layer_cka
 
 X, Y = torch.rand(2, 12, 1, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 NETWORK = nn.Sequential(nn.Flatten(), nn.Linear(16, 3), nn.ReLU()).double().eval()
+with torch.no_grad():  # in which no unit is dead
+    NETWORK[1].weight.copy_(torch.randn(3, 16, generator=torch.Generator().manual_seed(0)) / 8)
+    NETWORK[1].bias.fill_(0.5)
 DRAWN = {"resamples": 20, "progress": False}
 PERMUTED = {"permutations": 4, "progress": False}
 

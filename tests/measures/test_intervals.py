@@ -48,6 +48,7 @@ def read_table(lines):
     }
 
 
+@pytest.mark.slow
 def test_intervals_cover_at_no_great_width():
     table = run_populations("--only", *SHARP)
     assert len(table) == len(SHARP)
@@ -196,6 +197,7 @@ def test_means_over_rows_are_judged_on_the_scale_of_their_root(name):
     assert (found.low, found.high) == pytest.approx(ends, rel=1e-3)  # the freedom has 59 rather than 60 in it
 
 
+@pytest.mark.matrix("jensen_shannon")
 @pytest.mark.parametrize("name", ["cka", "jensen_shannon"])
 def test_where_a_few_inputs_decide_it_is_said(name):
     generator = torch.Generator().manual_seed(0)

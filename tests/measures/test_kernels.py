@@ -7,7 +7,7 @@ from scipy.spatial.distance import pdist, squareform
 from scipy.stats import ortho_group
 
 from repsim.measures import kernels
-from repsim.measures.hsic import cosine_without_each, hsic_scale, recenter_
+from repsim.measures.hsic import cosine_without_each
 from repsim.measures.kernels import cka, cka_angular, cka_debiased, cka_rbf
 from repsim.measures.measure import represent_pair
 from repsim.measures.rdm import distance_correlation_unbiased, distances
@@ -87,14 +87,7 @@ def test_debiased_is_the_cosine_of_u_centered_grams(n, d, e):
     assert cka_debiased(x, y) == pytest.approx(cosine(u_centered(gram(x)), u_centered(gram(y))), rel=1e-10)
 
 
-def test_debiased_is_made_of_the_hsic_of_layer_maps():
-    x, y = related(20, 6, 9)
-    k, l = (recenter_(torch.from_numpy(gram(side)), "unbiased") for side in (x, y))  # noqa: E741
-    scale = np.square(x - x.mean(0)).sum() * np.square(y - y.mean(0)).sum() * hsic_scale(20, "unbiased")
-    ours = float(kernels.unbiased(*represent_pair(x, y))) * scale
-    assert ours == pytest.approx(float((k * l).sum()) * hsic_scale(20, "unbiased"), rel=1e-10)
-
-
+@pytest.mark.slow
 def test_more_units_than_inputs_bias_cka_but_not_the_debiased():
     draws = [independent(20, 500, seed) for seed in range(40)]
     values = np.array([cka_debiased(x, y) for x, y in draws])
@@ -111,21 +104,6 @@ def test_large_means_in_float32(measure, dtype):
     truth = measure(x.astype(np.float64) - 5, y.astype(np.float64) - 5)
     assert measure(x, y, dtype=dtype) == pytest.approx(truth, abs=2e-6)
     assert measure(x, x, dtype=dtype) == pytest.approx(1, abs=1e-6)
-
-
-def test_large_means_in_float32_make_uncentered_hsic_absurd():
-    x = (5 + 0.1 * np.random.default_rng(0).normal(size=(128, 512))).astype(np.float32)
-    exact = gram(x.astype(np.float64))
-    truth = (u_centered(exact) ** 2).sum()
-    k = gram(x)
-    np.fill_diagonal(k, 0)
-    n, one = 128, np.ones(128, dtype=np.float32)
-    middle = (one @ k @ one) ** 2 / ((n - 1) * (n - 2))
-    three_terms = (k * k).sum() + middle - 2 / (n - 2) * (one @ k @ k @ one)
-    assert abs(three_terms - truth) > 10 * truth
-    ours = float(kernels.unbiased(*represent_pair(x, x, dtype=torch.float32)))
-    ours *= np.square(x - x.mean(0, dtype=np.float64)).sum() ** 2
-    assert ours == pytest.approx(truth, rel=1e-4)
 
 
 @pytest.mark.parametrize("scale", [1e-7, 300.0, 1e6])
@@ -152,12 +130,6 @@ def test_rbf(n, d, e, threshold):
     k, l = kernel(x), kernel(y)  # noqa: E741
     expected = hsic(k, l) / np.sqrt(hsic(k, k) * hsic(l, l))
     assert cka_rbf(x, y, threshold=threshold) == pytest.approx(expected, rel=1e-10)
-
-
-@pytest.mark.parametrize("threshold", [0, -1.0, float("nan")])
-def test_rbf_needs_a_width(threshold):
-    with pytest.raises(ValueError, match="threshold must be a number above 0"):
-        cka_rbf(*related(10, 3, 3), threshold=threshold)
 
 
 def test_rbf_of_mostly_equal_inputs_is_undefined():

@@ -1,6 +1,5 @@
 """Matching of single units, against every possible matching."""
 
-import re
 from itertools import permutations
 
 import numpy as np
@@ -112,12 +111,3 @@ def test_constant_units_are_left_out(measure, level):
         assert [str(warning.message) for warning in caught] == [
             f"3 of 7 units of {name} are constant, have no correlation, and are left out."
         ]
-
-
-def test_unequal_widths_cannot_be_matched_one_to_one():
-    message = (
-        "permutation_angular matches units one to one and needs equal widths, got 3 and 6; "
-        "use correlation_match_hard or permutation_procrustes."
-    )
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        permutation_angular(*related(3, 6))

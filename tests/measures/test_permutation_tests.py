@@ -19,6 +19,7 @@ def test_related_representations_are_told_from_chance():
         assert (better > 0) == (MEASURES[name].orientation == "similarity")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cka", "procrustes", "jaccard"])
 def test_under_the_null_p_values_are_uniform(name):
     generator = torch.Generator().manual_seed(0)
@@ -32,6 +33,7 @@ def test_under_the_null_p_values_are_uniform(name):
     assert np.mean(np.array(values) <= 0.1) < 0.2
 
 
+@pytest.mark.slow
 def test_what_leaves_the_value_as_it_is_counts_as_a_tie():
     """Against labels, permutations within a class change nothing but roundings."""
     labels = torch.eye(3, dtype=torch.float64).repeat_interleave(3, 0)
@@ -105,6 +107,7 @@ PERMUTED = ["cka", "cka_debiased", "cka_rbf", "cka_angular", "distance_correlati
 OF_RDMS = [f"rsa(rdm={rdm!r}, compare={by!r})" for rdm in ("euclidean", "correlation") for by in COMPARISONS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("widths", [(5, 4), (90, 80)])
 @pytest.mark.parametrize("name", [*PERMUTED, *OF_RDMS, "distance_correlation_unbiased"])
 def test_what_is_reordered_is_what_would_be_computed(name, widths):

@@ -160,6 +160,7 @@ def check(found, flagged):
     assert sum(said for _, said, _, _ in found) <= flagged * len(found)
 
 
+@pytest.mark.slow
 def test_float32_networks_give_what_they_give_in_float64():
     images = load_data("digits").test.images[:120]
     with warnings.catch_warnings():

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import re
 from itertools import combinations
 
 import numpy as np
@@ -60,11 +61,6 @@ def value(name, a, b, labels=None, **options):
 # -- what is declared ---------------------------------------------------------------------------------------
 
 
-def test_names():
-    assert list(PREDICTION_MEASURES) == NAMES
-    assert [measure.name for measure in PREDICTION_MEASURES.values()] == NAMES
-
-
 @every
 def test_declared(name):
     measure = PREDICTION_MEASURES[name]
@@ -76,11 +72,6 @@ def test_declared(name):
     assert measure.range[1] == {"jensen_shannon": math.log(2), "surrogate_churn": math.inf}.get(name, 1)
     assert measure.reference
     assert measure.description == inspect.cleandoc(measure.function.__doc__)
-
-
-@every
-def test_a_label_is_the_name_unless_an_option_differs(name):
-    assert PREDICTION_MEASURES[name].label == PREDICTION_MEASURES[name].using().label == name
 
 
 @pytest.mark.parametrize(
@@ -148,12 +139,6 @@ def test_of_sure_predictions_by_hand(name, expected):
     assert found == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize(("alpha", "expected"), [(1, 0.625), (2, 0.84375), (0.5, 0.75 - 0.5**1.5)])
-def test_surrogate_churn_by_hand(alpha, expected):
-    a, b = np.array([[0.8, 0.2]]), np.array([[1 / 3, 2 / 3]])  # over their maxima: 1, 1/4 and 1/2, 1
-    assert value("surrogate_churn", a, b, alpha=alpha) == pytest.approx(expected, rel=1e-12)
-
-
 # -- against others -----------------------------------------------------------------------------------------
 
 
@@ -170,10 +155,6 @@ def test_cohen_kappa_of_models_that_know_one_class():
     assert value("cohen_kappa", same, same) == 1
     assert value("cohen_kappa", same, other) == 0
     assert value("cohen_kappa", one_hot([0, 1], 2), one_hot([1, 0], 2)) == -1
-
-
-def test_cohen_kappa_of_independent_models_is_zero():
-    assert value("cohen_kappa", logits(20000, 3), logits(20000, 3, 1)) == pytest.approx(0, abs=0.02)
 
 
 @pytest.mark.parametrize("sharpness", [0.01, 1, 30])
@@ -209,12 +190,6 @@ def test_alpha_must_be_positive(alpha):
         value("surrogate_churn", *two()[:2], alpha=alpha)
 
 
-def test_unknown_option():
-    with pytest.raises(ValueError, match="unknown option of surrogate_churn 'alfa'; did you mean 'alpha'"):
-        value("surrogate_churn", *two()[:2], alfa=2)
-    assert PREDICTION_MEASURES["surrogate_churn"].using(alpha=2).options == {"alpha": 2}
-
-
 @pytest.mark.parametrize("classes", [2, 3, 10])
 def test_counts_are_those_of_a_loop(classes):
     a, b, labels = two(60, classes)
@@ -231,24 +206,6 @@ def test_counts_are_those_of_a_loop(classes):
 
 
 # -- normalised disagreement --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("a", "b", "labels", "classes", "expected"),
-    [
-        pytest.param([0, 0, 1, 1], [0, 0, 1, 1], [0, 0, 1, 1], 3, 0, id="both right"),
-        pytest.param([1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0], 3, 1, id="wrong on others"),
-        pytest.param([1, 0, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0], 3, 0, id="wrong on the same"),
-        pytest.param([1, 1, 1, 1], [2, 2, 2, 2], [0, 0, 0, 0], 3, 1, id="always wrong, never alike"),
-        pytest.param([1, 1, 1, 1], [1, 1, 1, 1], [0, 0, 0, 0], 2, 0, id="always wrong, two classes"),
-        pytest.param([1, 1, 1, 0], [0, 1, 1, 1], [0, 0, 0, 0], 2, 1, id="mostly wrong, two classes"),
-        pytest.param([1, 1, 1, 0], [0, 1, 1, 1], [0, 0, 0, 0], 3, 0.5, id="mostly wrong, three classes"),
-        pytest.param([0, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0], 3, 0, id="one right: only one value can be"),
-    ],
-)
-def test_normalized_disagreement_between_its_bounds(a, b, labels, classes, expected):
-    found = value("normalized_disagreement", one_hot(a, classes), one_hot(b, classes), np.array(labels))
-    assert found == expected
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -297,45 +254,6 @@ def test_bounds_of_agreement_are_those_of_normalized_disagreement(classes, n):
             assert (a == b).mean() == pytest.approx(end)
             found = value("normalized_disagreement", one_hot(a, classes), one_hot(b, classes), labels)
             assert found == (share if high - low > 1e-9 else 0)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "bounds"),
-    [
-        ((1, 1, 10), (1, 1)),
-        ((0.9, 0.9, 10), (0.8, 1)),
-        ((0.9, 0.7, 10), (0.6, 0.8)),
-        ((0.3, 0.4, 10), (0, 0.9)),
-        ((0.3, 0.4, 2), (0.3, 0.9)),  # both wrong on three of ten at least, and then alike
-        ((0, 0, 2), (1, 1)),
-        ((0, 0, 3), (0, 1)),
-        ((1, 0.25, 3), (0.25, 0.25)),
-        ((0.5, 0.5, 2), (0, 1)),
-    ],
-)
-def test_bounds_of_agreement_by_hand(arguments, bounds):
-    assert agreement_bounds(*arguments) == pytest.approx(bounds)
-    a, b, classes = arguments
-    assert agreement_bounds(b, a, classes) == pytest.approx(bounds)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ((1.1, 0.5, 10), "accuracy_a must be a share from 0 to 1, not 1.1."),
-        ((0.5, -0.1, 10), "accuracy_b must be a share from 0 to 1, not -0.1."),
-        ((math.nan, 0.5, 10), "accuracy_a must be a share from 0 to 1, not nan."),
-        ((0.5, "0.5", 10), "accuracy_b must be a share from 0 to 1, not '0.5'."),
-        ((0.5, 0.5, 1), "classes must be a whole number of at least 2, not 1."),
-        ((0.5, 0.5, 2.0), "classes must be a whole number of at least 2, not 2.0."),
-    ],
-    ids=str,
-)
-@pytest.mark.usefixtures("unchecked")
-def test_bounds_of_what_cannot_be(arguments, message):
-    with pytest.raises(ValueError) as caught:  # noqa: PT011
-        agreement_bounds(*arguments)
-    assert str(caught.value) == message
 
 
 # -- what is taken for predictions --------------------------------------------------------------------------
@@ -524,21 +442,6 @@ def test_error_overlap():
     assert table["share"].tolist() == [0.5, 0.25, 0.0, 0.25]
 
 
-def test_error_overlap_adds_up():
-    a, b, labels = two(77)
-    table = error_overlap(a, b, labels)
-    assert table["count"].sum() == 77
-    assert table["share"].sum() == pytest.approx(1)
-    for side, model in (("model_a", a), ("model_b", b)):
-        right = table[table[side] == "right"]["count"].sum()
-        assert right == (model.argmax(1) == labels).sum()
-
-
-def test_error_overlap_needs_labels():
-    with pytest.raises(ValueError, match="labels must hold one class per input"):
-        error_overlap(*two()[:2], np.zeros(3, int))
-
-
 def of(table):
     assert list(table.columns) == ["reference", "agreement"]
     return dict(zip(table["reference"], table["agreement"], strict=True))
@@ -597,6 +500,7 @@ def test_numbers_of_numpy_are_numbers():
         ((0.5, -0.1, 10), "accuracy_b must be a share from 0 to 1, not -0.1."),
         ((0.5, math.nan, 10), "accuracy_b must be a share from 0 to 1, not nan."),
         ((90, 0.5, 10), "accuracy_a must be a share from 0 to 1, not 90."),
+        ((0.5, "0.5", 10), "accuracy_b must be a share from 0 to 1, not '0.5'."),
         ((0.5, 0.5, 1), "classes must be a whole number of at least 2, not 1."),
         ((0.5, 0.5, 2.5), "classes must be a whole number of at least 2, not 2.5."),
         *(
@@ -615,3 +519,6 @@ def test_agreement_reference_of_what_cannot_be(arguments, message):
     with pytest.raises(ValueError) as caught:  # noqa: PT011
         agreement_reference(*arguments)
     assert str(caught.value) == message
+    if "chance" not in message:
+        with pytest.raises(ValueError, match=re.escape(message)):
+            agreement_bounds(*arguments)

@@ -1,7 +1,5 @@
 """Linear prediction against scikit-learn, and GULP against its definition."""
 
-import re
-
 import numpy as np
 import pytest
 import torch
@@ -70,56 +68,10 @@ def test_regression_held_out_from_more_units_than_inputs(d, e, ridge):
     assert linear_regression(x, y, ridge=ridge, folds=4) == pytest.approx(expected, rel=1e-8)
 
 
-def test_regression_finds_nothing_where_there_is_nothing():
-    """In sample it finds what is not there; held out it may do worse than the mean."""
-    x, y = independent(40, 20)
-    assert linear_regression(x, y) > 0.4
-    assert linear_regression(x, y, folds=5) < 0
-
-
 def test_regression_is_of_x_from_y():
     x = independent(40, 6)[0]
     assert linear_regression(x[:, :2], x) == pytest.approx(1)
     assert linear_regression(x, x[:, :2]) < 0.6
-
-
-def test_folds_are_drawn_by_the_seed():
-    x, y = related(40, 5, 5)
-    values = [linear_regression(x, y, folds=5, seed=seed) for seed in (0, 0, 1)]
-    assert values[0] == values[1] != values[2]
-    assert values[2] == pytest.approx(values[0], abs=0.1)
-
-
-@pytest.mark.parametrize("options", [{"ridge": 1.0}, {"folds": 3}, {"ridge": 1.0, "folds": 3}], ids=str)
-def test_with_folds_or_ridge_there_is_nothing_to_warn_of(options):
-    assert linear_regression(*independent(10, 12), **options) < 1  # warnings are errors
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"folds": 1}, "folds must be 0 (in sample) or at least 2, not 1."),
-        (
-            {"folds": -1},
-            "folds must be a whole number of at least 0 and at most 20 (the number of inputs), not -1.",
-        ),
-        (
-            {"folds": 21},
-            "folds must be a whole number of at least 0 and at most 20 (the number of inputs), not 21.",
-        ),
-        ({"ridge": -1.0}, "ridge must be a number of at least 0, not -1.0."),
-        ({"ridge": True}, "ridge must be a number of at least 0, not True."),
-        (
-            {"folds": 2.5},
-            "folds must be a whole number of at least 0 and at most 20 (the number of inputs), not 2.5.",
-        ),
-    ],
-    ids=str,
-)
-@pytest.mark.usefixtures("unchecked")
-def test_regression_options(options, message):
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        linear_regression(*independent(20, 3), **options)
 
 
 # -- gulp ---------------------------------------------------------------------------------------------------
@@ -167,8 +119,3 @@ def test_gulp_is_how_far_ridge_predictions_differ(d, e, lam):
         for side in (x, y)
     )
     assert gulp(x, y, lam=lam) == pytest.approx(((a - b) ** 2).sum(), rel=1e-9)
-
-
-def test_gulp_refuses_a_negative_penalty():
-    with pytest.raises(ValueError, match=r"^lam must be a number of at least 0, not -0.1\.$"):
-        gulp(*related(20, 3, 3), lam=-0.1)

@@ -297,6 +297,7 @@ def test_nested_results_are_all_counted():
     assert x.memory.size == X.nbytes + 8  # centred, and its norm
 
 
+@pytest.mark.matrix("cka", "jaccard", "rsa", "procrustes", "cca_mean")
 @pytest.mark.parametrize("limit", [0, 1000, 100_000])
 @pytest.mark.parametrize("name", MEASURES)
 def test_little_memory_changes_no_value(name, limit):
@@ -396,6 +397,7 @@ def test_permuted_has_a_memory_of_its_own():
 SETTINGS = [found.using(**example) for found in MEASURES.values() for example in found.examples]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("known", [True, False], ids=["known", "unknown"])
 @pytest.mark.parametrize("width", [5, 40])
 @pytest.mark.parametrize(

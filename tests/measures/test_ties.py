@@ -55,6 +55,7 @@ def rejections(name, kind, draws, n=24):
     )
 
 
+@pytest.mark.matrix("few_valued")
 @kinds
 def test_p_values_are_uniform_under_the_null(kind):
     """Broken by row number, 57 % of those of few values came to at most 0.05."""

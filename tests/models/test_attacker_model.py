@@ -1,6 +1,5 @@
 """What is known of a network is known of it inside an `AttackerModel` of the `robustness` package too."""
 
-import copy
 import re
 
 import pytest
@@ -115,11 +114,6 @@ def test_any_other_network_is_returned_as_it_is(left_out):
     assert unwrapped(own) is own
 
 
-def test_what_was_unwrapped_is_not_unwrapped_again():
-    inside = unwrapped(wrapped(network()))
-    assert unwrapped(inside) is inside
-
-
 # its layers
 
 
@@ -190,20 +184,10 @@ def test_a_network_of_robustness():
     torch.testing.assert_close(penultimate(model, images), latent)
 
 
-def test_tracing_leaves_the_wrapper_as_it_was():
-    model = wrapped(network())
-    model.model.bn.train()
-    before, weights = modes(model), {name: value.clone() for name, value in model.state_dict().items()}
-    graph = trace(model, SHAPE)
-    capture(graph, pixels(), "all")
-    assert modes(model) == before
-    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
-    assert all(weight.requires_grad and weight.grad is None for weight in model.parameters())
-
-
 # inverted
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("kind", [Latent, Looking])
 @pytest.mark.parametrize("layer", ["penultimate", "bn"])
 def test_inverting_through_the_wrapper_is_inverting_through_the_network(kind, layer):
@@ -231,20 +215,3 @@ def test_inverting_through_the_wrapper_is_inverting_through_the_network(kind, la
     torch.testing.assert_close(found.loss, expected.loss, rtol=0, atol=1e-5)
     assert torch.equal(graph.images, found.images)
     assert (found.images - pixels()).abs().max() > 0.03
-
-
-def test_inverting_leaves_the_wrapper_as_it_was():
-    model = wrapped(network())
-    before = copy.deepcopy(model.state_dict())
-    invert(model, pixels(), pixels(seed=1), iterations=3, progress=False)
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    assert all(weight.requires_grad and weight.grad is None for weight in model.parameters())
-    assert not any(modes(model))
-
-
-def test_a_wrapper_in_training_mode_is_refused():
-    model = wrapped(network()).train()
-    for each in (model, trace(model, SHAPE)):
-        with pytest.raises(ValueError, match=r"^the model is in training mode, where BatchNorm makes"):
-            invert(each, pixels(), pixels(seed=1), progress=False)
-    assert all(modes(model))

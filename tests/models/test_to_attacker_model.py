@@ -33,6 +33,7 @@ def pixels(count=6, shape=SHAPE, seed=0):
 # the wrapper
 
 
+@pytest.mark.matrix("resnet_tiny", "vit_tiny")
 @pytest.mark.parametrize("name", [*NAMES, "vit_tiny", "torchvision:shufflenet_v2_x0_5"])
 def test_it_answers_as_the_network_does(name):
     shape = (3, 32, 32) if ":" in name else SHAPE
@@ -78,6 +79,7 @@ def test_it_is_in_the_mode_of_the_network(training):
     assert {module.training for module in wrapper.modules()} == {training}
 
 
+@pytest.mark.matrix("mlp")
 @pytest.mark.parametrize("name", NAMES)
 def test_without_its_last_relu(name):
     wrapper = to_attacker_model(network(name))
@@ -89,6 +91,7 @@ def test_without_its_last_relu(name):
         torch.testing.assert_close(before.clamp(min=0), latent)
 
 
+@pytest.mark.matrix("mlp")
 @pytest.mark.parametrize("name", NAMES)
 def test_its_last_relu_passes_gradients_if_asked(name):
     model = network(name)

@@ -83,6 +83,7 @@ def run(path, brought, count, monkeypatch, tmp_path):
     return main(["run", path.stem, *chosen, *options])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("path", "count"), CASES, ids=[f"{path.stem}-{count}" for path, count in CASES])
 def test_it_runs_on_what_somebody_brings(path, count, brought, monkeypatch, tmp_path, capsys):
     code = run(path, brought, count, monkeypatch, tmp_path)

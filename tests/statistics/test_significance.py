@@ -17,7 +17,6 @@ from repsim.statistics.significance import (
     exchange_test,
     of_models,
     paired_test,
-    pseudo_values,
     unordered,
     without_levels,
 )
@@ -60,15 +59,6 @@ def test_both_orders_are_one_pair():
     found = unordered(table)
     assert found.to_dict() == {("a", "b"): pytest.approx(0.4), ("a", "c"): 0.5, ("b", "c"): 0.1}
     assert found.index.names == ["model_a", "model_b"]
-
-
-def test_the_order_of_the_table_makes_no_difference():
-    table = table_of(random_pairs(6))
-    shuffled = table.sample(frac=1, random_state=0)
-    assert unordered(shuffled).to_dict() == unordered(table).to_dict()
-    turned = pd.concat([mirrored(table[:7]), table[7:]])
-    assert unordered(turned).to_dict() == unordered(table).to_dict()
-    assert of_models(shuffled).sort_index().tolist() == pytest.approx(of_models(table).sort_index().tolist())
 
 
 def test_what_is_no_table_of_pairs():
@@ -118,10 +108,6 @@ def test_of_what_models_add_to_a_value_that_is_left_twice(count):
     assert found == pytest.approx(2 * own)
 
 
-def test_of_pairs_that_are_all_alike_models_are_too():
-    assert of_models(table_of(all_pairs(5, lambda i, j: 0.25))).tolist() == pytest.approx([0.25] * 5)
-
-
 def test_a_pair_counts_once_in_however_many_orders_it_stands():
     """Erratum 17: each pair twice, as in a matrix, made differences look surer than they are."""
     table = table_of(random_pairs(7))
@@ -155,18 +141,6 @@ def test_pairs_that_all_share_a_model():
     )
 
 
-def test_pairs_within_groups_of_equal_size_keep_their_mean():
-    """As of models of one architecture each: not all pairs are there."""
-    values = random_pairs(6)
-    within = {
-        (a, b): v for (a, b), v in values.items() if (a in ("m0", "m1", "m2")) == (b in ("m0", "m1", "m2"))
-    }
-    assert len(within) == 6
-    found = pseudo_values(unordered(table_of(within)))
-    assert found.mean() == pytest.approx(np.mean(list(within.values())))
-    assert found.to_dict() == pytest.approx(by_hand(within))
-
-
 def test_pairs_of_which_some_are_not_there_keep_their_mean():
     """Pseudo-values say that their mean is the mean over the pairs, whichever these are."""
     values = random_pairs(6)
@@ -193,15 +167,6 @@ def test_of_few_units_all_signs_are_tried(values):
     assert found.p_value == share_of_signs(values)
     assert found.value == pytest.approx(np.mean(values))
     assert (found.units, found.permutations) == (len(values), 2 ** len(values) - 1)
-
-
-@pytest.mark.parametrize(
-    ("values", "p_value"),
-    [([1.0], 1.0), ([1.0, 1.0], 0.5), ([3.0, 2.0, 1.0], 0.25), ([1.0] * 10, 2 / 1024), ([1.0, -1.0], 1.0)],
-)
-def test_exact_p_values(values, p_value):
-    assert paired_test(values).p_value == p_value
-    assert paired_test([-value for value in values]).p_value == p_value
 
 
 @pytest.mark.parametrize("whole", [[1, 2, -3, 7], [-1, -2, 3, 7, 6], [1, 5, -6, 2, 3, -5]])
@@ -244,13 +209,6 @@ def test_no_p_value_is_zero():
     assert paired_test([1.0] * 40).p_value == 1 / (significance.PERMUTATIONS + 1)
 
 
-def test_series_and_lists_are_the_same():
-    values = [0.3, 0.1, -0.2, 0.5]
-    assert paired_test(pd.Series(values, index=list("abcd"))) == paired_test(values)
-    other = [0.9, 1.1, 0.4]
-    assert exchange_test(pd.Series(values), pd.Series(other, index=[4, 4, 4])) == exchange_test(values, other)
-
-
 # -- exchange -----------------------------------------------------------------------------------------------
 
 
@@ -271,15 +229,6 @@ def test_exchanging_is_a_permutation_test_of_welchs_t(sizes, shift):
     assert found.p_value == pytest.approx(expected.pvalue)
     assert found.value == pytest.approx(a.mean() - b.mean())
     assert (found.units, found.permutations) == (sum(sizes), math.comb(sum(sizes), sizes[0]) - 1)
-
-
-@pytest.mark.parametrize("sizes", [(5, 5), (3, 6)])
-def test_which_group_comes_first_makes_no_difference_but_for_the_sign(sizes):
-    draws = np.random.default_rng(3)
-    a, b = (list(draws.normal(size=size)) for size in sizes)
-    there, back = exchange_test(a, b), exchange_test(b, a)
-    assert back.value == -there.value
-    assert back.p_value == there.p_value
 
 
 @pytest.mark.parametrize(("sizes", "all_ways"), [((7, 8), True), ((8, 8), False), ((2, 141), False)])
@@ -380,6 +329,7 @@ def test_signs_reject_as_often_as_they_should_where_signs_of_pairs_do_not():
     assert np.mean(np.array(naive) < 0.05) > 0.25
 
 
+@pytest.mark.slow
 def test_exchanging_rejects_as_often_as_it_should_where_exchanging_pairs_does_not(monkeypatch):
     monkeypatch.setattr(significance, "PERMUTATIONS", 199)
     draws, ours, naive = np.random.default_rng(0), [], []
@@ -392,6 +342,7 @@ def test_exchanging_rejects_as_often_as_it_should_where_exchanging_pairs_does_no
     assert np.mean(np.array(naive) < 0.05) > 0.2
 
 
+@pytest.mark.slow
 def test_groups_of_different_spread_do_no_harm(monkeypatch):
     """Few of a large spread against many of a small one: by the means alone, it would reject too often."""
     monkeypatch.setattr(significance, "PERMUTATIONS", 199)
@@ -405,14 +356,6 @@ def test_groups_of_different_spread_do_no_harm(monkeypatch):
         means.append((1 + (null >= abs(a.mean() - b.mean())).sum()) / 200)
     assert np.mean(np.array(ours) < 0.05) <= 0.11
     assert np.mean(np.array(means) < 0.05) > 0.15
-
-
-def test_differences_are_found():
-    draws = np.random.default_rng(0)
-    values = dependent(draws, 12)
-    far = table_of({pair: value + 6 for pair, value in values.items()})
-    assert paired_test(of_models(far)).p_value < 0.01
-    assert exchange_test(of_models(far), of_models(table_of(dependent(draws, 12)))).p_value < 0.01
 
 
 # -- refused ------------------------------------------------------------------------------------------------
@@ -473,6 +416,7 @@ def test_what_is_between_levels_hides_no_difference():
     assert exchange_test(pd.concat(one), pd.concat(other)).p_value > 0.2
 
 
+@pytest.mark.slow
 def test_without_levels_chance_is_chance():
     """At 5 % in 200 simulations, with few units at each level."""
     draws, rejected = np.random.default_rng(1), 0

@@ -60,6 +60,7 @@ def complaint():
     return complaint
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("before", ["", TRY], ids=["at once", "after a failed import"])
 def test_a_torchvision_that_cannot_load_its_operators_is_usable(complaint, before):
     assert python(before + USE) == (complaint if before else "")
@@ -167,6 +168,7 @@ def test_model_utils_that_exist_are_left_alone(other_torchvision):
     assert importlib.import_module("torchvision.models.utils").load_state_dict_from_url("") == "its own"
 
 
+@pytest.mark.slow
 def test_robustness_imports_without_a_warning(tmp_path):
     """Compiled anew, because Python only warns of an escape sequence when it compiles."""
     code = f"""

@@ -170,22 +170,6 @@ def test_a_copy_that_is_made_meanwhile_is_one_of_its_own(network):
 # random numbers
 
 
-def test_threads_that_attack_copies_at_once_get_what_one_alone_gets(network, images):
-    labels = torch.zeros(len(images)).long()
-
-    def attack(network):
-        return lambda: run_attack(network, images, labels, ATTACK, batch_size=10)
-
-    alone = attack(network)()
-    torch.manual_seed(5)
-    before = torch.get_rng_state()
-    copies = [copy.deepcopy(network) for _ in range(4)]
-    for found in at_once(*map(attack, copies)):
-        assert torch.equal(found, alone)
-    assert torch.equal(torch.get_rng_state(), before)
-    assert all(modes(copied) == modes(network) for copied in copies)
-
-
 def test_threads_that_attack_one_network_at_once_leave_it_as_it_was(network, images):
     labels = torch.zeros(len(images)).long()
     before = modes(network)

@@ -111,6 +111,7 @@ STEPS = {
 }
 
 
+@pytest.mark.matrix("standard")
 @pytest.mark.parametrize("kind", ["standard", "pgd", "trades", "other"])
 def test_two_threads_end_no_process(kind):
     """The last line is of what was begun last."""

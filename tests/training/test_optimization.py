@@ -42,27 +42,6 @@ def test_recipes_and_stitching_options_are_settings(settings):
 # the loss of a batch
 
 
-def test_without_an_attack_it_is_the_cross_entropy(tiny_data):
-    model = build_model("mlp", tiny_data.image_shape, 10, tiny_data.mean, tiny_data.std)
-    x, y = tiny_data.train.images[:20], tiny_data.train.labels[:20]
-    loss, logits = objective(recipe(), None, model, x, y)
-    assert torch.equal(logits, model(x))
-    assert torch.equal(loss, F.cross_entropy(model(x), y))
-
-
-def test_trades_loss_by_hand(tiny_data, monkeypatch):
-    recipe = Recipe.on(tiny_data, "mlp", **TRADES, beta=3.0)
-    model = build_model("mlp", tiny_data.image_shape, 10, tiny_data.mean, tiny_data.std)
-    x, y = tiny_data.train.images[:20], tiny_data.train.labels[:20]
-    shifted = (x + 0.1).clamp(0, 1)
-    monkeypatch.setattr(optimization, "perturb", lambda *_, **__: shifted)
-    loss, logits = objective(recipe, recipe.attack(), model, x, y)
-    p, q = model(x).softmax(1), model(shifted).softmax(1)
-    by_hand = F.cross_entropy(model(x), y) + 3 * (p * (p / q).log()).sum(1).mean()
-    torch.testing.assert_close(loss, by_hand)
-    torch.testing.assert_close(logits, model(shifted))
-
-
 @pytest.mark.parametrize("epsilon", [0.002, 0.1])
 def test_trades_attack_starts_beside_the_image_and_stays_in_the_ball(tiny_data, monkeypatch, epsilon):
     recipe = Recipe.on(tiny_data, "mlp", method="trades", epsilon=epsilon)
@@ -195,16 +174,6 @@ def test_trades_minimises_the_task_and_attacks_the_divergence(regression):
 # optimizers
 
 
-def test_optimizers_are_what_they_say(tiny_data):
-    weights = list(nn.Linear(2, 2).parameters())
-    sgd = make_optimizer(Recipe.on(tiny_data, "mlp", learning_rate=0.3, weight_decay=0.1), weights)
-    group = sgd.param_groups[0]
-    assert type(sgd) is torch.optim.SGD
-    assert (group["lr"], group["weight_decay"], group["momentum"], group["nesterov"]) == (0.3, 0.1, 0.9, True)
-    adam = make_optimizer(Recipe.on(tiny_data, "mlp", optimizer="adam"), weights)
-    assert type(adam) is torch.optim.Adam
-
-
 @pytest.mark.parametrize("kind", ["sgd", "adam"])
 def test_three_steps_by_hand(kind):
     """On one weight whose gradient is the weight itself."""
@@ -253,18 +222,13 @@ def published_rates(epochs):
     return found
 
 
+@pytest.mark.matrix("4-5-sgd", "sgd-5-4", "7-1-adam", "adam-1-7")
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize("batches", [1, 5])
 @pytest.mark.parametrize("epochs", [1, 2, 3, 4, 5, 6, 7, 20, 30, 301])
 def test_thirds_divide_the_rate_before_the_epochs_of_the_published_code(epochs, batches, optimizer):
     expected = [rate for rate in published_rates(epochs) for _ in range(batches)]
     assert rates("thirds", epochs, batches, optimizer=optimizer) == pytest.approx(expected)
-
-
-def test_thirds_never_divide_the_rate_within_an_epoch():
-    assert rates("thirds", 4, 2) == pytest.approx([0.1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
-    assert rates("thirds", 2, 2) == pytest.approx([0.1, 0.1, 0.01, 0.01])
-    assert rates("thirds", 1, 12) == pytest.approx([0.1] * 12)
 
 
 @pytest.mark.parametrize("options", [{}, {"schedule": "thirds", "epochs": 30}, {"schedule": "constant"}])
@@ -323,8 +287,3 @@ def test_a_loss_that_is_no_number_is_said_with_epoch_and_rate(loss, name, settin
     )
     with pytest.raises(Diverged, match=f"^{re.escape(message)}$"):
         check_finite(loss, 3, 0.0080051, settings)
-
-
-@pytest.mark.parametrize("loss", [0.0, -1.0, 1e300])
-def test_any_number_is_let_pass(loss):
-    check_finite(loss, 1, 0.1, recipe())

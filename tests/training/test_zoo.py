@@ -74,22 +74,11 @@ def test_networks_without_batchnorm_are_trained_gently(digits, architecture):
     assert (recipe.learning_rate, recipe.epsilon_warmup, recipe.epochs) == (0.05, 0.4, 30)
 
 
-def test_what_is_given_goes_first(digits):
-    (recipe,) = recipes(digits, ["mlp"], [0.1], [0], epochs=2, learning_rate=0.5, save_every=1)
-    assert (recipe.epochs, recipe.learning_rate, recipe.save_every) == (2, 0.5, 1)
-    assert (recipe.epsilon_warmup, recipe.attack_steps) == (0.4, 5)
-
-
 def test_options_of_a_mapping_reach_the_recipe(digits):
     given = {"epochs": 2, "step_size": "2/255", "augment": False, "schedule": "thirds"}
     (recipe,) = recipes(digits, ["vgg_tiny"], [0.1], [0], **Recipe.options(given))
     assert (recipe.epochs, recipe.step_size, recipe.augment) == (2, 2 / 255, False)
     assert recipe.schedule == "thirds"
-
-
-def test_unknown_option(digits):
-    with pytest.raises(ValueError, match=r"^unknown training option 'epoch'; did you mean 'epochs'"):
-        recipes(digits, ["mlp"], [0.0], [0], epoch=3)
 
 
 def test_an_unknown_architecture_is_told_when_it_is_to_be_built(digits):
@@ -243,6 +232,7 @@ def zoo_recipes(name):
     return [recipe for group in zoo.ZOOS[name](load_data(name)).values() for recipe in group]
 
 
+@pytest.mark.matrix("two_features")
 @pytest.mark.parametrize("name", zoo.ZOOS)
 def test_every_network_of_a_zoo_is_committed_whole(name):
     """Its weights fit its architecture and match their checksums, and its accuracies are measured."""
@@ -306,6 +296,7 @@ def right(model, kind):
     return {feature: (named == labels).mean() for feature, labels in shown.items()}
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("informative", zoo.TWO_FEATURES)
 def test_recorded_accuracies_on_two_features_are_those_of_the_networks(informative):
     test = load_data(zoo.TWO_FEATURES[informative]).test
@@ -315,6 +306,7 @@ def test_recorded_accuracies_on_two_features_are_those_of_the_networks(informati
         assert accuracy(model.network, test.images, test.labels) == pytest.approx(clean, abs=0.002)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("informative", zoo.TWO_FEATURES)
 def test_no_network_has_lost_a_class_of_two_features(informative):
     test = load_data(zoo.TWO_FEATURES[informative]).test
@@ -324,6 +316,7 @@ def test_no_network_has_lost_a_class_of_two_features(informative):
         assert min(by_class) > 0.7, (model.name, by_class)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("informative", zoo.TWO_FEATURES)
 def test_attacks_fool_standard_networks_on_two_features_and_not_robust_ones(informative):
     test = load_data(zoo.TWO_FEATURES[informative]).test.subset(100)
@@ -380,6 +373,7 @@ def test_networks_of_one_feature_are_at_chance_on_the_data_of_the_other(used, ot
         assert 0.07 < accuracy(model.network, test.images, test.labels) < 0.13
 
 
+@pytest.mark.slow
 def test_a_committed_model_can_be_made_again(digits):
     """About ten seconds: one training of the digits zoo, whole, into an empty store."""
     recipe = zoo.digits_recipes(digits)["main"][0]

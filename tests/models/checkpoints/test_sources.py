@@ -101,6 +101,7 @@ def test_wrong_names_of_torchvision(published):
 # timm
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", ["test_resnet.r160_in1k", "test_vit.r160_in1k"])
 def test_timm(tmp_path, monkeypatch, rebuilt, pixels, name):
     timm = pytest.importorskip("timm")
@@ -125,6 +126,7 @@ def test_timm(tmp_path, monkeypatch, rebuilt, pixels, name):
     assert read_checkpoint(f"timm:{name}").checksum == read.checksum
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("shape", [(1, 32, 32), (3, 64, 64)])
 @pytest.mark.parametrize("name", ["timm:test_resnet", "timm:test_vit"])
 def test_networks_of_timm_take_the_images_that_they_are_built_for(name, shape, pixels):
@@ -207,6 +209,7 @@ def hub(tmp_path, monkeypatch):
 NAME = "hf:madrylab/robust-imagenet-models/resnet18_l2_eps3.ckpt"
 
 
+@pytest.mark.matrix("sha256")
 @pytest.mark.parametrize("hashed", ["sha256", "git"])
 @pytest.mark.parametrize("revision", ["", "@main", f"@{COMMIT}"])
 def test_the_hub(hub, small, tmp_path, hashed, revision):

@@ -35,6 +35,7 @@ WRAPPINGS = {
 }
 
 
+@pytest.mark.matrix("DataParallel", "state_dict")
 @pytest.mark.parametrize("wrapping", WRAPPINGS)
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 def test_wrappings(tmp_path, small, rebuilt, pixels, bare, wrapping, zipped):
@@ -63,6 +64,7 @@ def test_safetensors_in_whatever_order_and_by_whatever_name(tmp_path, small, reb
 # architectures
 
 
+@pytest.mark.matrix("resnet_tiny", "mlp", "lenet", "wrn_16_1")
 @pytest.mark.parametrize(
     ("name", "shape", "classes", "known"),
     [

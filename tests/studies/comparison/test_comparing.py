@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from repsim.activations import Observation, capture, trace
+from repsim.activations import Observation, capture
 from repsim.attacks import Attack, run_attack
 from repsim.data import Split, load_data
 from repsim.measures import MEASURES, PREDICTION_MEASURES, compare, interval, permutation_test
@@ -133,18 +133,6 @@ def test_of_a_measure_that_is_not_symmetric_both_orders_are_there(measure):
     assert abs(values[*there] - values[*back]) > 1e-6
 
 
-def test_one_measure_is_cka_unless_said(images):
-    usual = compared(three(), images)
-    assert set(usual["measure"]) == {"cka"}
-    pd.testing.assert_frame_equal(usual, compared(three(), images, "cka"))
-
-
-def test_models_may_come_from_anywhere_and_twice(images):
-    usual = compared(three(), images)
-    again = compared(iter([*three(), trained()]), images, recompute=True)
-    pd.testing.assert_frame_equal(again, usual)
-
-
 def test_a_data_set_stands_for_its_test_images(tiny_data):
     whole, split, images = (
         compared(three()[:2], data) for data in (tiny_data, tiny_data.test, tiny_data.test.images)
@@ -208,14 +196,7 @@ def test_what_the_package_offers_is_there():
 # -- layers -------------------------------------------------------------------------------------------------
 
 
-def test_the_layer_decides(images):
-    models = [trained(), trained(0.2)]
-    late, early = compared(models, images), compared(models, images, layers="hidden.1")
-    assert early["layer"].item() == "hidden.1"
-    assert early["value"].item() == expected("cka", *(seen(model, images, "hidden.1") for model in models))
-    assert early["value"].item() != pytest.approx(late["value"].item(), abs=1e-3)
-
-
+@pytest.mark.matrix
 @pytest.mark.parametrize("layers", ["blocks", "all"])
 def test_each_layer_is_compared_with_its_namesake(images, layers):
     models = [trained(epsilon, architecture="resnet_tiny") for epsilon in (0.0, 0.1)]
@@ -225,32 +206,6 @@ def test_each_layer_is_compared_with_its_namesake(images, layers):
     for row in table.itertuples():
         assert row.value == expected(row.measure, *(each[row.layer].flatten(1) for each in captured))
     assert len(set(table["layer"])) == {"blocks": 3, "all": 30}[layers]
-
-
-@pytest.mark.parametrize("layers", [["hidden.3", "hidden.1"], ("hidden.3", "hidden.1")])
-def test_layers_by_their_names_stand_in_the_order_asked_for(images, layers):
-    models = [trained(), trained(0.2)]
-    table = compared(models, images, ["cka", "agreement"], layers=layers)
-    assert table["layer"].tolist() == ["hidden.3", "hidden.1", "output"]
-    for row in table[:2].itertuples():
-        assert row.value == expected("cka", *(seen(model, images, row.layer) for model in models))
-
-
-def test_a_fraction_of_the_layers(images):
-    models = [trained(), trained(0.2)]
-    table = compared(models, images, layers=0.5)
-    assert table["layer"].tolist() == trace(models[0].network, (1, 16, 16)).select(0.5)
-    for row in table.itertuples():
-        assert row.value == expected("cka", *(seen(model, images, row.layer) for model in models))
-
-
-def test_an_asymmetric_measure_takes_both_orders_at_every_layer(images):
-    models = [trained(architecture="resnet_tiny"), trained(0.1, architecture="resnet_tiny")]
-    table = compared(models, images, ["cka", "cknna(k=3)"], layers="blocks")
-    one, other = names(models)
-    per_layer = [(one, other, "cka"), (one, other, "cknna(k=3)"), (other, one, "cknna(k=3)")]
-    found = [(row.model_a, row.model_b, row.measure) for row in table.itertuples()]
-    assert found == per_layer * 3
 
 
 def test_layers_that_differ():
@@ -265,14 +220,6 @@ def test_layers_that_differ():
         "layers are compared with their namesakes, but 'all' are hidden.0, hidden.1, hidden.2, … (7) of "
         f"{mlp.name} and conv1, bn1, relu1, … (30) of {resnet.name}{end}",
         lambda: compared([mlp, resnet], images, layers="all"),
-    )
-
-
-def test_an_unknown_layer(images):
-    known = "hidden.0, hidden.1, hidden.2, hidden.3, hidden.4, hidden.5, classifier, all, blocks, penultimate"
-    refused(
-        f"unknown layer 'hiden.1'; did you mean 'hidden.1' or 'hidden.5' or 'hidden.4'? Known: {known}.",
-        lambda: compared(three()[:2], images, layers="hiden.1"),
     )
 
 
@@ -427,12 +374,6 @@ def test_pairs_may_be_of_models_that_are_alike(images, within, chosen):
     assert ordered(both) == [pair for pair in itertools.permutations(known, 2) if frozenset(pair) in wanted]
 
 
-def test_a_pair_is_the_same_among_few_and_many(images):
-    whole, part = compared(four(), images), compared(four(), images, within=("epsilon",), recompute=True)
-    whole, part = (each.set_index(["model_a", "model_b"])["value"] for each in (whole, part))
-    pd.testing.assert_series_equal(whole[part.index], part)
-
-
 def test_no_pair_is_alike(images):
     start = "there is no pair to compare: no two of the"
     refused(
@@ -484,6 +425,7 @@ def test_intervals_are_around_the_values(noisy):
         assert (table["value"] < table["high"]).all()
 
 
+@pytest.mark.slow
 def test_an_interval_is_that_of_its_pair_and_measure(noisy):
     models = three()[:2]
     table = compared(
@@ -498,6 +440,7 @@ def test_an_interval_is_that_of_its_pair_and_measure(noisy):
         assert row.low < row.value <= row.high
 
 
+@pytest.mark.matrix("cka", "agreement")
 @pytest.mark.parametrize("measure", ["cka", "procrustes", "cknna(k=5)", "agreement", "accuracy_difference"])
 def test_the_null_is_that_of_permuted_images(noisy, measure):
     models = three()[:2]
@@ -516,12 +459,6 @@ def test_the_null_is_that_of_permuted_images(noisy, measure):
         assert row.p_value == found.p_value
         assert row.value == pytest.approx(found.value, abs=1e-5)
     assert len(table) == 2 if measure.startswith("cknna") else len(table) == 1
-
-
-def test_intervals_and_nulls_together(images):
-    table = compared(three()[:2], images, "cka_debiased", permutations=9, intervals=True)
-    assert table.columns.tolist() == [*COLUMNS, "low", "high", *NULL]
-    assert table["p_value"].item() == 0.1
 
 
 # -- measures that are not defined --------------------------------------------------------------------------
@@ -575,6 +512,7 @@ def test_fewer_images_than_any_measure_takes(images, count):
     assert table["value"].item() == pytest.approx((one == other).double().mean().item())
 
 
+@pytest.mark.slow
 def test_of_all_measures_those_that_are_not_defined_have_a_note(images, monkeypatch):
     quick = {name: each for name, each in {**MEASURES, **PREDICTION_MEASURES}.items() if name != "rtd"}
     monkeypatch.setattr("repsim.studies.comparison.values.EVERY", quick)
@@ -611,21 +549,12 @@ def test_what_a_measure_warns_of_is_a_note(noisy):
     assert (table["note"] != "").any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"permutations": 2}, {"intervals": True}])
 def test_what_a_measure_warns_of_is_a_note_whatever_is_beside_it(noisy, options):
     """Warnings are errors here: one that is in the table already is not given a second time."""
     table = compared(three()[:2], noisy, "cca_mean", **options)
     assert (table["note"] != "").any()
-
-
-def test_an_unknown_measure(images):
-    with pytest.raises(ValueError, match=re.escape("unknown measure 'ckaa'; did you mean 'cka'")):
-        compared(three(), images, "ckaa")
-
-
-def test_a_measure_that_is_asked_for_twice_or_not_at_all(images):
-    refused("measures are asked for twice: cka.", lambda: compared(three(), images, ["cka", "cka"]))
-    refused("no measure was asked for; name some, or say 'all'.", lambda: compared(three(), images, []))
 
 
 # -- what has to be given -----------------------------------------------------------------------------------
@@ -716,12 +645,6 @@ def test_labels_beyond_the_classes(noisy, measures):
     )
 
 
-@pytest.mark.parametrize("layers", [["penultimate"], ("penultimate",)])
-def test_a_list_of_one_layer_is_that_layer(images, layers):
-    alone, listed = (compared(three(), images, layers=each) for each in ("penultimate", layers))
-    pd.testing.assert_frame_equal(listed, alone)
-
-
 def test_what_a_network_gives_are_logits_whatever_they_look_like(noisy):
     """Those of least squares often sum to 1 and are not negative."""
     logits = torch.eye(10)[noisy.labels]
@@ -752,11 +675,6 @@ def test_images_of_arrays_and_loaders(images, tiny_data):
     pairs = torch.utils.data.TensorDataset(split.images, torch.nn.functional.one_hot(split.labels, 10))
     found = compared(three(), torch.utils.data.DataLoader(pairs, batch_size=7), ["cka", "agreement"])
     pd.testing.assert_frame_equal(found, compared(three(), split, ["cka", "agreement"]))
-
-
-def test_images_of_half_precision(images):
-    half = images.bfloat16()
-    pd.testing.assert_frame_equal(compared(three(), half), compared(three(), half.float()))
 
 
 def test_a_generator_of_images_is_refused(images):

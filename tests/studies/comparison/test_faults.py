@@ -79,11 +79,6 @@ def test_the_first_group_is_right_and_the_second_is_not():
     assert found == pytest.approx(carried_by_hand(groups))
 
 
-def test_one_group_alone_is_right_whichever_it_is():
-    for group in (related(50), unrelated(50), related(20, seed=3)):
-        assert carried_over_cka([group]) == [pytest.approx(MEASURES["cka_debiased"](*group))]
-
-
 def test_what_comes_first_decides_what_comes_after():
     """Erratum 13: where models disagree, representations are independent here, and are said to agree."""
     agree, disagree = related(900), unrelated(100, seed=5)
@@ -94,12 +89,6 @@ def test_what_comes_first_decides_what_comes_after():
     assert published[0] == pytest.approx(right[0])
     assert published[1] > 0.95 * right[0]
     assert carried_over_cka([disagree, agree])[0] == pytest.approx(right[1])
-
-
-def test_the_fewer_disagree_the_more_they_are_said_to_be_alike():
-    found = [carried_over_cka([related(300), unrelated(count, seed=5)])[1] for count in (20, 100, 300)]
-    assert found == sorted(found, reverse=True)
-    assert found[0] - found[-1] > 0.1
 
 
 def test_sums_are_those_of_double_precision():
@@ -144,29 +133,6 @@ def test_by_distance_every_input_is_its_own_nearest_neighbour():
     assert MEASURES["jaccard"](x, y, k=1, metric="euclidean") < 0.2
 
 
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("k", [2, 5, 10])
-def test_by_distance_unrelated_representations_look_related(k, seed):
-    """All share one neighbour of k, at the least: itself."""
-    x, y = unrelated(100, seed=10 * seed)
-    found, right = self_counting_jaccard(x, y, k=k), MEASURES["jaccard"](x, y, k=k, metric="euclidean")
-    assert found >= 1 / (2 * k - 1) - 1e-12
-    assert found > right + 0.02
-    assert self_counting_jaccard(x, y, k=k, metric="euclidean") == found  # which is what is meant unless said
-
-
-def test_but_for_the_input_itself_the_neighbours_are_the_same():
-    """k with itself are k − 1 without."""
-    x, y = related(50)
-    for k in (3, 8):
-        shared = self_counting_jaccard(x, y, k=k)
-        without = MEASURES["mutual_knn"](x, y, k=k - 1, metric="euclidean")
-        assert shared < 1
-        # of rows that all share as much, |A ∩ B| / |A ∪ B| would be this; it bends a little
-        count = 1 + without * (k - 1)
-        assert shared == pytest.approx(count / (2 * k - count), abs=0.05)
-
-
 def test_by_cosine_an_input_comes_in_only_where_there_are_too_few_positive_ones():
     """Erratum 14: with rows that are all in one cone it never does; with rows all around it may."""
     x, y = normal(60, 5, shift=4.0), normal(60, 5, seed=1, shift=4.0)
@@ -179,23 +145,6 @@ def test_by_cosine_an_input_comes_in_only_where_there_are_too_few_positive_ones(
     right = {k: MEASURES["jaccard"](x, y, k=k) for k in (few, many)}
     assert self_counting_jaccard(x, y, k=few, metric="cosine") == pytest.approx(right[few])
     assert abs(self_counting_jaccard(x, y, k=many, metric="cosine") - right[many]) > 1e-4
-
-
-def test_by_cosine_exactly_the_inputs_with_too_few_positive_ones_are_counted():
-    """One row is opposite to all others, in both representations: it is its own neighbour, and no other."""
-    x, y = normal(30, 5, shift=4.0), normal(30, 5, seed=1, shift=4.0)
-    x[0], y[0] = -x[1:].mean(0), -y[1:].mean(0)
-    assert ((x[0] @ x[1:].T) < 0).all()
-    found, k = self_counting_jaccard(x, y, k=4, metric="cosine"), 4
-    right = MEASURES["jaccard"](x, y, k=k)
-    own = [set((each[1:] @ each[0] / each[1:].norm(dim=1)).topk(k).indices.tolist()) for each in (x, y)]
-    before = len(own[0] & own[1]) / len(own[0] | own[1])
-    least = [
-        {-1, *(each[1:] @ each[0] / each[1:].norm(dim=1)).topk(k - 1).indices.tolist()} for each in (x, y)
-    ]
-    after = len(least[0] & least[1]) / len(least[0] | least[1])
-    assert found - right == pytest.approx((after - before) / 30)
-    assert after > before
 
 
 # -- both, on models ----------------------------------------------------------------------------------------
@@ -227,6 +176,7 @@ def test_a_row_for_each_pair_measure_and_group(noisy):
     assert table["epsilon"].tolist() == [by_name[name].recipe.epsilon for name in table["model_a"]]
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("k", [5, 10])
 def test_as_published_is_with_the_faults_and_the_value_is_without(noisy, k):
     table = agreement_with_faults(three(), noisy, k=k)
@@ -268,16 +218,6 @@ def test_what_is_right_is_what_groups_are_compared_by(noisy):
         assert found[key][1] == count
 
 
-def test_the_first_group_of_cka_is_the_same_either_way(noisy):
-    table = agreement_with_faults(three(), noisy)
-    cka = table[table["measure"] == "cka_debiased"].set_index("group")
-    assert cka.loc["agree", "as_published"].tolist() == pytest.approx(cka.loc["agree", "value"].tolist())
-    gap = (cka.loc["disagree", "as_published"] - cka.loc["disagree", "value"]).abs()
-    assert (gap > 0.01).all()
-    jaccard = table[table["measure"] != "cka_debiased"]
-    assert (jaccard["as_published"] > jaccard["value"]).all()
-
-
 def test_groups_may_be_drawn_to_one_size(noisy):
     whole = agreement_with_faults(three()[:2], noisy)
     least = whole["n"].min()
@@ -290,14 +230,6 @@ def test_groups_may_be_drawn_to_one_size(noisy):
     drawn = compare_groups(three()[:2], noisy, "cka_debiased", size=int(least) - 5, progress=False)
     found = table[table["measure"] == "cka_debiased"]
     assert found["value"].tolist() == pytest.approx(drawn["value"].tolist(), abs=1e-9)
-
-
-def test_pairs_may_be_of_models_that_are_alike(noisy):
-    table = agreement_with_faults(three(), noisy, within=("epsilon",))
-    assert {frozenset(pair) for pair in zip(table["model_a"], table["model_b"], strict=True)} == {
-        frozenset(model.name for model in three()[:2])
-    }
-    assert set(table["epsilon"]) == {0.2}
 
 
 def test_pairs_that_disagree_on_too_few_images_are_left_out(noisy):

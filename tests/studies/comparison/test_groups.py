@@ -204,40 +204,6 @@ def test_margins_come_in_as_many_groups_as_are_asked_for(noisy, quantiles):
         assert row.value == pytest.approx(MEASURES["cka"](*(each[rows] for each in own)), rel=1e-5)
 
 
-def test_the_first_group_by_margin_is_the_least_sure(noisy):
-    """Of two models that are sure of something, the surer of the images are right more often."""
-    table = grouped(three(), noisy, "agreement", "margin", size=None)
-    for _, rows in table.groupby(["model_a", "model_b"]):
-        for column in ("value", "accuracy_a", "accuracy_b"):
-            assert rows[column].iloc[-1] > rows[column].iloc[0] + 0.1
-
-
-def test_models_and_labels_are_named(noisy):
-    table = grouped(three(), noisy)
-    models = {model.name: model for model in three()}
-    for row in table.to_dict("records"):
-        for side in "ab":
-            labels = {label: row[f"{label}_{side}"] for label in LABELS}
-            assert labels == models[row[f"model_{side}"]].labels
-    assert set(table["dataset"]) == {""}
-    assert set(grouped(three(), load_data("digits", test_size=60), size=None)["dataset"]) == {"digits"}
-
-
-def test_pairs_may_be_of_models_that_are_alike(noisy):
-    table = grouped(three(), noisy, "cka", "class", within=("epsilon",), size=None)
-    assert set(zip(table["model_a"], table["model_b"], strict=True)) == {tuple(names()[:2])}
-
-
-def test_another_layer(noisy):
-    table = grouped(three()[:2], noisy, ["cka", "agreement"], size=None, layer="hidden.1")
-    assert table["layer"].tolist() == ["hidden.1"] * 2 + ["output"] * 2
-    logits = logits_of(noisy.images)
-    early = [capture(model.network, noisy.images, "hidden.1")["hidden.1"] for model in three()[:2]]
-    for row in table[:2].itertuples():
-        rows = rows_of("agreement", row, logits, noisy.labels)
-        assert row.value == pytest.approx(MEASURES["cka"](*(each[rows] for each in early)), rel=1e-5)
-
-
 def test_an_asymmetric_measure_takes_both_orders(noisy):
     table = grouped(three(), noisy, ["cka", "cknna(k=5)"], size=30)
     both = table[table["measure"] == "cknna(k=5)"]
@@ -311,6 +277,7 @@ def test_predictions_are_those_of_the_group(noisy, by):
 # -- independent of one another -----------------------------------------------------------------------------
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("size", [None, 25])
 @pytest.mark.parametrize("measure", ["cka_debiased", "jaccard(k=5)", "agreement"])
 def test_what_is_found_in_a_group_is_not_a_matter_of_the_others(noisy, measure, size):
@@ -457,12 +424,6 @@ def test_a_size_that_is_too_small_for_a_measure(noisy, measure, size, needed):
     assert set(other["n"]) == {size}
 
 
-def test_the_least_size_for_a_measure_is_enough(noisy):
-    table = grouped(three()[:2], noisy, ["jaccard", "jaccard(k=5)"], size=21)
-    assert table["value"].notna().all()
-    assert set(table["note"]) == {""}
-
-
 def test_widths_of_both_models_decide_what_is_enough():
     """In as many dimensions as images, a regression fits anything: what it is on has 64 or 32 of them."""
     models = [trained(0.2), trained(architecture="resnet_tiny")]
@@ -493,17 +454,10 @@ def test_images_that_are_all_the_same_to_a_model(few):
     assert table[table["measure"] == "agreement"]["value"].notna().sum() == 1
 
 
-@pytest.mark.parametrize("count", [1, 2, 3])
-def test_fewer_images_than_any_measure_takes(few, count):
-    table = grouped(three()[:2], few, "cka", "class", size=count)
-    note = f"dropped: {count} images, where cka needs 4 to say something of 64 and 64 units"
-    assert table["note"].tolist() == [note] * 10
-    assert table["value"].isna().all()
-
-
 MANY = ["cka_debiased", "cca_mean", "jaccard", "cknna(k=3)", "permutation_angular", "agreement"]
 
 
+@pytest.mark.matrix("agreement-True-5", "5-agreement-True")
 @pytest.mark.parametrize("size", [None, 2, 5, 30])
 @pytest.mark.parametrize(
     ("by", "match_classes"),
@@ -524,6 +478,7 @@ def test_no_value_is_missing_without_a_word(few, by, size, match_classes):
 # -- on other images ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_groups_of_adversarial_images_are_those_of_the_first_model(few):
     models = three()
     table = grouped(
@@ -544,6 +499,7 @@ def test_groups_of_adversarial_images_are_those_of_the_first_model(few):
     assert table["value"].notna().sum() > len(table) / 2
 
 
+@pytest.mark.slow
 def test_groups_of_inverted_images_are_by_the_labels_of_their_targets(tiny_data, pairs, sets):
     """Erratum 15."""
     options = {"size": None, "inputs": "inverted", "pairs": pairs, "sets": sets}
@@ -602,6 +558,7 @@ def test_recompute_computes_again(few, computed):
     assert len(computed) == 2
 
 
+@pytest.mark.matrix("change1", "change4")
 @pytest.mark.parametrize(
     "change",
     [
@@ -708,10 +665,6 @@ def test_what_cannot_be(few, options, message):
     refused(message, lambda: grouped(three()[:2], few, **options))
 
 
-def test_fewer_than_two_models(few):
-    refused("a comparison needs at least 2 models, got 1.", lambda: grouped([trained()], few))
-
-
 @pytest.mark.parametrize(
     ("options", "what"),
     [
@@ -730,15 +683,6 @@ def test_labels_that_groups_need(few, options, what):
 def test_labels_that_a_measure_needs(few, measure):
     """As for `compare_models`, and unlike a group that is too small: no group would have a value."""
     refused(f"{measure} {NEED}", lambda: grouped(three()[:2], few.images, measure, size=None))
-
-
-def test_images_without_labels_are_parted_all_the_same(few):
-    for by in ("agreement", "margin"):
-        with_labels, without = (
-            grouped(three()[:2], data, ["cka", "agreement"], by, size=6) for data in (few, few.images)
-        )
-        assert without["value"].tolist() == pytest.approx(with_labels["value"].tolist(), nan_ok=True)
-        assert without[["accuracy_a", "accuracy_b"]].isna().all(axis=None)
 
 
 def test_models_of_different_classes(few):

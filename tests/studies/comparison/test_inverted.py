@@ -125,17 +125,6 @@ def test_inverted_images_are_those_of_the_first_model(tiny_data, pairs, sets):
     assert values[a, b] != pytest.approx(values[b, a], abs=1e-3)
 
 
-def test_an_asymmetric_measure_of_inverted_images_takes_the_first_model_first(tiny_data, pairs, sets):
-    table = compared(three(), tiny_data, "cknna(k=4)", "inverted", pairs=pairs, sets=sets)
-    models = {model.name: model for model in three()}
-    assert ordered(table) == list(itertools.permutations(names(), 2))
-    for row in table.itertuples():
-        own = sets[row.model_a].images
-        assert row.value == expected(
-            "cknna(k=4)", seen(models[row.model_a], own), seen(models[row.model_b], own)
-        )
-
-
 def test_models_without_inverted_images_are_only_compared_with(tiny_data, pairs, sets):
     whole = compared(three(), tiny_data, inputs="inverted", pairs=pairs, sets=sets)
     one = names()[1]
@@ -216,6 +205,7 @@ def test_stir_compares_what_the_second_sees_in_the_targets_and_in_the_inverted_i
     assert table["value"].nunique() == 9
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("measure", ["pwcca", "linear_regression"])
 def test_stir_of_an_asymmetric_measure_takes_the_targets_first(tiny_data, home, measure):
     """m(b(X), b(X′)), as its documentation says."""
@@ -238,6 +228,7 @@ def test_stir_of_an_asymmetric_measure_takes_the_targets_first(tiny_data, home, 
     assert max(differences) > 1e-3
 
 
+@pytest.mark.slow
 def test_a_model_agrees_with_itself_on_well_inverted_images(tiny_data, pairs, home):
     models = [trained(), trained(0.1)]
     options = InversionOptions(iterations=300, tolerance=0.02)
@@ -247,15 +238,6 @@ def test_a_model_agrees_with_itself_on_well_inverted_images(tiny_data, pairs, ho
     for one, other in itertools.permutations(names(models)):
         assert values[one, one] > 0.98
         assert values[one, one] > values[one, other] + 0.02
-
-
-def test_stir_of_some_models(tiny_data, pairs, from_noise):
-    whole = through(from_noise, pairs, tiny_data.test)
-    one = names()[2]
-    table = through({one: from_noise[one]}, pairs, tiny_data.test)
-    assert ordered(table) == [(one, name) for name in names()]
-    rows = whole[whole["model_a"] == one]
-    assert table["value"].tolist() == pytest.approx(rows["value"].tolist())
 
 
 def test_stir_at_a_layer(tiny_data, pairs, home):
@@ -277,15 +259,6 @@ def test_stir_of_too_few_images_for_a_measure(tiny_data, pairs, from_noise):
         through(from_noise, pairs, tiny_data.test, f"jaccard(k={COUNT})")
     with pytest.raises(ValueError, match=re.escape(f"of 'targets' and {first!r}: k must be a whole number")):
         through(from_noise, pairs, tiny_data.test, f"jaccard(k={COUNT})")
-
-
-def test_several_measures_at_once_are_each_as_alone(tiny_data, pairs, from_noise):
-    query = ["cka", "procrustes"]
-    together = through(from_noise, pairs, tiny_data.test, query)
-    for measure in query:
-        alone = through(from_noise, pairs, tiny_data.test, measure)
-        rows = together[together["measure"] == measure].reset_index(drop=True)
-        pd.testing.assert_frame_equal(rows, alone)
 
 
 def test_fewer_than_two_models(tiny_data, pairs):
@@ -377,6 +350,7 @@ def test_inverted_images_that_began_as_noise(tiny_data, pairs, sets, from_noise)
         )
 
 
+@pytest.mark.slow
 def test_sets_of_another_layer(tiny_data, pairs, home):
     models = [trained(), trained(0.1)]
     message = "the images of {} were inverted at layer {!r}; the comparison is of {!r}."

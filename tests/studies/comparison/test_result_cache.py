@@ -105,6 +105,7 @@ def test_every_few_seconds_what_there_is_is_saved(clock):
     assert set(kept()) == {"a", "b", "c", "d"}
 
 
+@pytest.mark.slow
 def test_a_killed_process_loses_what_was_not_saved_and_no_more(tmp_path):
     program = (
         "import os\n"

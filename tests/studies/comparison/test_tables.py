@@ -156,6 +156,7 @@ def test_what_is_of_one_of_the_two_models_changes_sides():
         assert there[name] == back[name]
 
 
+@pytest.mark.slow
 def test_both_orders_of_a_real_table_are_those_of_asking_the_other_way_round(tiny_data):
     query = ["cka", "cknna(k=4)", "agreement", "accuracy_difference"]
     one, other = (
@@ -168,6 +169,7 @@ def test_both_orders_of_a_real_table_are_those_of_asking_the_other_way_round(tin
     pd.testing.assert_frame_equal(one, other, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_both_orders_of_groups(tiny_data):
     """Each pair comes with all of its groups."""
     table = compare_groups(three(), tiny_data, ["cka", "cknna(k=4)"], "class", size=None, progress=False)

@@ -113,6 +113,7 @@ def test_fewer_than_one_at_the_same_time(tiny_data, pairs, jobs):
         obtain_sets(three(), tiny_data, pairs, QUICK, jobs=jobs, progress=False)
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_same_as_one(tiny_data, pairs, makings, monkeypatch, tmp_path):
     models = three()
     alone = obtain_sets(models, tiny_data, pairs, QUICK, progress=False)
@@ -130,6 +131,7 @@ def test_two_processes_make_the_same_as_one(tiny_data, pairs, makings, monkeypat
         assert torch.equal(found.target_index, alone[name].target_index)
 
 
+@pytest.mark.slow
 def test_several_processes_make_again_what_is_stored_once(tiny_data, pairs, makings):
     models = three()[:2]
     first = obtain_sets(models, tiny_data, pairs, QUICK, progress=False)

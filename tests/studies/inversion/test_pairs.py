@@ -96,13 +96,6 @@ def test_seeds_are_of_every_other_class_about_as_often_as_it_has_images():
     assert ((counts - expected).abs() <= 5 * expected.sqrt()).all()
 
 
-def test_another_seed_draws_other_pairs(tiny_data):
-    one, other = (Pairs.draw(tiny_data, COUNT, seed) for seed in (0, 1))
-    assert not torch.equal(one.seed_index, other.seed_index)
-    assert not torch.equal(one.target_index, other.target_index)
-    assert len(kept(tiny_data)) == 2
-
-
 def test_the_global_random_state_is_neither_used_nor_changed(tiny_data):
     torch.manual_seed(3)
     before = torch.get_rng_state()
@@ -141,15 +134,6 @@ def test_the_draw_is_read_from_its_file_the_second_time(tiny_data):
     assert alike(again, drawn)
     assert again.address == drawn.address
     assert kept(tiny_data) == [path]
-
-
-def test_counts_seeds_and_data_have_a_file_each(tiny_data):
-    other = load_data("digits", train_size=200, test_size=50)
-    for dataset, count, seed in ((tiny_data, 5, 0), (tiny_data, 6, 0), (tiny_data, 5, 1), (other, 5, 0)):
-        Pairs.draw(dataset, count, seed)
-    assert len(kept(tiny_data)) == 4
-    Pairs.draw(tiny_data, 6, 0)
-    assert len(kept(tiny_data)) == 4
 
 
 def test_other_test_images_of_the_same_number_have_pairs_of_their_own(tiny_data):
@@ -279,12 +263,6 @@ def test_an_index_that_is_out_of_range(tiny_data, unlike, name, wrong):
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_more_seeds_than_targets(tiny_data):
-    with refused("each seed needs one target, got 3 seeds and 2 targets."):
-        Pairs.of(tiny_data, indices(0, 1, 2), indices(3, 4))
-
-
-@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("seed_index", "target_index"),
     [
@@ -344,14 +322,6 @@ def test_noise_is_uniform_pixels_one_image_for_each_target(tiny_data):
     share = noise.flatten().histc(10, 0, 1) / noise.numel()
     assert (share - 0.1).abs().max() < 0.01
     assert not torch.equal(noise[0], noise[1])
-
-
-def test_noise_is_the_same_every_time_and_another_with_another_seed(tiny_data):
-    pairs = Pairs.draw(tiny_data, COUNT)
-    first = pairs.noise(tiny_data.test)
-    assert torch.equal(pairs.noise(tiny_data.test), first)
-    assert torch.equal(pairs.noise(tiny_data.test, seed=0), first)
-    assert not torch.equal(pairs.noise(tiny_data.test, seed=1), first)
 
 
 def test_pairs_are_of_the_images_that_they_were_drawn_from_and_of_no_others(tiny_data):

@@ -128,14 +128,6 @@ def test_models_are_told_apart_by_their_labels(tiny_data):
     assert set(table["layer"]) == {"hidden.5"}
 
 
-def test_without_an_attack_no_image_is_attacked(tiny_data):
-    model = trained()
-    table = probe_accuracy([model], tiny_data, RIDGE, progress=False)
-    assert table["inputs"].unique().tolist() == ["training", "test"]
-    assert set(table["attack_epsilon"]) == {0.0}
-    assert set(table["attack_norm"]) == {"linf"}
-
-
 @pytest.mark.parametrize("attack", [ATTACK, Attack(1.0, "l2", steps=3)], ids=["linf", "l2"])
 def test_the_attack_is_named_where_there_is_one(tiny_data, attack):
     table = probe_accuracy(
@@ -163,15 +155,6 @@ def test_each_network_is_attacked_by_itself(tiny_data, monkeypatch):
         assert attack == ATTACK
 
 
-@pytest.mark.parametrize(("asked", "images"), [(25, 25), (60, 60), (500, 60)])
-def test_so_many_images_are_attacked_at_most(tiny_data, asked, images):
-    attack = Attack(0.05, steps=1)
-    table = probe_accuracy(
-        [trained()], tiny_data, RIDGE, "penultimate", attack=attack, attacked=asked, progress=False
-    )
-    assert table.set_index("inputs").loc["adversarial", "images"] == images
-
-
 def test_features_may_be_flattened(tiny_data):
     model = trained("resnet_tiny")
     averaged, flat = (
@@ -182,13 +165,6 @@ def test_features_may_be_flattened(tiny_data):
     expected = share_right(model, tiny_data, BLOCKS[1], test.images, test.labels, FLAT)
     assert flat["test"] == pytest.approx(expected)
     assert flat["test"] != averaged["test"]
-
-
-def test_probes_are_ridge_unless_told_otherwise(tiny_data):
-    table = probe_accuracy([trained()], tiny_data, progress=False)
-    expected = probe_accuracy([trained()], tiny_data, ProbeOptions(), progress=False)
-    assert table.equals(expected)
-    assert set(table["classifier"]) == {"ridge"}
 
 
 def test_probes_are_fitted_once_and_never_to_test_images(tiny_data, monkeypatch):
@@ -245,18 +221,6 @@ def test_overfitting_is_how_much_more_is_lost_in_the_last_third_than_in_the_firs
     assert found["overfitting"].tolist() == pytest.approx([0.25, -0.1])
 
 
-def test_overfitting_of_networks(tiny_data):
-    models = [trained("resnet_tiny"), trained("resnet_tiny", epsilon=0.1)]
-    table = probe_accuracy(models, tiny_data, RIDGE, attack=Attack(0.1, steps=1), progress=False)
-    shuffled = table.sample(frac=1, random_state=0)
-    for each in (table, shuffled):  # adversarial images do not count
-        found = overfitting(each).set_index("epsilon")["overfitting"]
-        for epsilon, own in table.groupby("epsilon"):
-            by = own.set_index(["inputs", "layer"])["accuracy"]
-            drop = by["training"] - by["test"]
-            assert found[epsilon] == pytest.approx(drop[BLOCKS[2]] - drop[BLOCKS[0]])
-
-
 # -- how far classifiers agree ------------------------------------------------------------------------------
 
 
@@ -281,6 +245,7 @@ def share_equal(one, other):
     return float((one == other).double().mean())
 
 
+@pytest.mark.slow
 def test_agreement_of_networks_and_of_their_probes(data):
     models = several()
     options = [RIDGE, ADAM, dataclasses.replace(ADAM, seed=1)]
@@ -308,18 +273,6 @@ def test_agreement_of_networks_and_of_their_probes(data):
         assert [row.accuracy_a, row.accuracy_b] == pytest.approx(right, abs=0.0041)
 
 
-def test_networks_agree_as_their_own_predictions_do(data):
-    """Exactly: nothing is fitted here."""
-    models = several()
-    table = classifier_agreement(models, data, [RIDGE], progress=False)
-    own = table[(table["classifier"] == OWN) & (table["measure"] == "agreement")]
-    logits = {model.name: predict(model.network, data.test.images) for model in models}
-    assert len(own) == 2
-    for row in own.itertuples():
-        expected = share_equal(logits[row.model_a].argmax(1), logits[row.model_b].argmax(1))
-        assert row.value == pytest.approx(expected)
-
-
 def test_agreement_is_of_images_that_no_classifier_was_fitted_to(data):
     """Erratum 21: on the training images it is another number."""
     models = [trained("resnet_tiny"), trained()]
@@ -334,14 +287,6 @@ def test_agreement_is_of_images_that_no_classifier_was_fitted_to(data):
     )
     assert found[label] == pytest.approx(on_test, abs=0.0041)
     assert found[label] < on_train - 0.02
-
-
-def test_each_seed_of_adam_is_a_classifier_of_its_own(data):
-    seeds = [dataclasses.replace(ADAM, seed=seed) for seed in range(3)]
-    table = classifier_agreement([trained(), trained(seed=1)], data, seeds, "agreement", progress=False)
-    assert table["classifier"].tolist() == [OWN, *(each.label for each in seeds)]
-    assert table["classifier"].nunique() == 4
-    assert table["value"].nunique() == 4
 
 
 def test_probes_of_averaged_and_of_flat_features_stand_side_by_side(data):
@@ -379,6 +324,7 @@ def test_columns_of_the_table(data):
     assert table[table["measure"] != "agreement"][["lowest", "highest"]].isna().all(axis=None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("measure", [*PREDICTION_MEASURES, "surrogate_churn(alpha=2)"])
 def test_any_measure_of_predictions(tiny_data, measure):
     models = [trained(), trained("resnet_tiny")]
@@ -394,6 +340,7 @@ def test_any_measure_of_predictions(tiny_data, measure):
     assert (row.measure, row.orientation) == (chosen.label, chosen.orientation)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     ("within", "expected"),
     [
@@ -410,14 +357,6 @@ def test_pairs_are_alike_in_some_labels(tiny_data, within, expected):
     assert list(zip(own["model_a"], own["model_b"], strict=True)) == [
         (models[i].name, models[j].name) for i, j in expected
     ]
-
-
-def test_networks_may_be_compared_without_probes(tiny_data):
-    models = [trained(), trained("resnet_tiny")]
-    table = classifier_agreement(models, tiny_data, [], "agreement", progress=False)
-    assert table["classifier"].tolist() == [OWN]
-    expected = classifier_agreement(models, tiny_data, [RIDGE], "agreement", progress=False)
-    assert table["value"][0] == expected["value"][0]
 
 
 def test_a_layer_that_not_all_models_have(tiny_data):
@@ -451,25 +390,6 @@ def test_a_measure_of_representations(tiny_data, measure):
     for asked in (measure, ["agreement", measure], find_measure(measure)):
         with refused(message):
             classifier_agreement([trained(), trained(seed=1)], tiny_data, [RIDGE], asked, progress=False)
-
-
-def test_no_pair(tiny_data):
-    message = "there is no pair to compare: no two of the 2 models have the same epsilon."
-    with refused(message):
-        classifier_agreement([trained(), trained(epsilon=0.1)], tiny_data, [RIDGE], progress=False)
-
-
-def test_one_model_is_no_pair(tiny_data):
-    message = "there is no pair to compare: no two of the 1 models have the same epsilon."
-    with refused(message):
-        classifier_agreement([trained()], tiny_data, [RIDGE], progress=False)
-
-
-def test_an_unknown_label(tiny_data):
-    with pytest.raises(ValueError, match=r"^unknown label 'epsilom'; did you mean 'epsilon'\? Known: arch"):
-        classifier_agreement(
-            [trained(), trained(seed=1)], tiny_data, [RIDGE], within=["epsilom"], progress=False
-        )
 
 
 def of_other_classes(classes):

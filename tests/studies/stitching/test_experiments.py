@@ -245,6 +245,7 @@ def test_a_row_for_each_stitch_in_order(recipes, evaluation):
         assert {name: row[name] for name in measured} == measured
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_same_table_as_one(recipes, evaluation, fits, monkeypatch, tmp_path):
     one = run(recipes, evaluation, progress=False, truncations=[2])
     assert len(fits) == 4

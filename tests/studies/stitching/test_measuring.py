@@ -1,7 +1,6 @@
 """What is measured of a stitched network is what is computed by hand, and undefined where it has to be."""
 
 import math
-import re
 import sys
 import types
 from functools import cache
@@ -153,19 +152,10 @@ def test_measuring_twice_gives_the_same_and_leaves_all_as_it_was(case):
     assert not any(module.training for module in case.stitched.modules())
 
 
-def test_the_attack_is_that_of_the_donors(case):
-    stronger = Attack(0.3, steps=5)
-    donors = donor_of(case.front, case.split, stronger), donor_of(case.end, case.split, stronger)
-    row = measure_stitch(case.stitched, *donors, BLOCK, BLOCK)
-    assert row["robust_accuracy_end"] < case.row["robust_accuracy_end"]
-    assert row["transfer_end"] < case.row["transfer_end"]
-    assert row["robust_accuracy"] <= case.row["robust_accuracy"]
-    assert all(row[name] == case.row[name] for name in ("accuracy", "agreement_end", "cka_after"))
-
-
 # -- a network stitched to itself ---------------------------------------------------------------------------
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("layer", ["layer1.0.conv1", "layer1.0.add", BLOCK, "avgpool"])
 def test_a_network_stitched_to_itself_by_the_identity_is_itself(tiny_data, layer):
     graph = trained(epsilon=0.1)
@@ -195,6 +185,7 @@ def scaled(graph, factor):
     return trace(network.eval(), (1, 16, 16))
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("factor", [1e4, 1e8])
 def test_cross_entropies_of_huge_logits_are_finite(tiny_data, factor):
     """Probabilities of 0 and 1 exactly, whose products and logarithms would be no numbers (errata 7)."""
@@ -299,29 +290,7 @@ def test_a_donor_computes_each_thing_once_and_only_if_it_is_asked_for(tiny_data,
     assert calls == ["predict", "run_attack", "_in_batches", "_in_batches"]
 
 
-def test_values_of_a_donor_are_computed_in_batches(tiny_data, monkeypatch):
-    whole = donor_of(trained(), tiny_data.test).value(BLOCK)
-    monkeypatch.setattr(measuring, "BATCH", 7)
-    torch.testing.assert_close(donor_of(trained(), tiny_data.test).value(BLOCK), whole)
-
-
 # -- AutoAttack, through another package --------------------------------------------------------------------
-
-
-def test_autoattack_says_how_to_install_what_it_needs(tiny_data, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pyautoattack", None)
-    network = trained("mlp").network
-    with pytest.raises(
-        RuntimeError,
-        match=f"^{re.escape('AutoAttack needs the package pyautoattack: pip install ')}",
-    ):
-        autoattack(network, tiny_data.test.images, tiny_data.test.labels, 0.1)
-
-
-def test_autoattack_refuses_images_outside_0_to_1_first(tiny_data, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pyautoattack", None)
-    with pytest.raises(ValueError, match=r"^images must have pixels in \[0, 1\]"):
-        autoattack(trained("mlp").network, 255 * tiny_data.test.images, tiny_data.test.labels, 0.1)
 
 
 @pytest.fixture
