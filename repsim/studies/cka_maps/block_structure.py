@@ -11,6 +11,7 @@ from torch import Tensor
 from repsim.activations import Layers, trace
 from repsim.attacks import AnyAttack, run_attack
 from repsim.data import Split
+from repsim.measures.representation import Memory
 from repsim.studies.cka_maps.layer_maps import (
     as_matrix,
     block_strength,
@@ -19,9 +20,19 @@ from repsim.studies.cka_maps.layer_maps import (
     matched_cka,
     mean_off_diagonal,
 )
+from repsim.support import artifacts
 from repsim.support.progress import progress_bar
 from repsim.training import accuracy
 from repsim.training.model_store import TrainedModel
+
+# Maps, curves over depth and the comparison of attacks look at the same adversarial images.
+_ATTACKED = Memory(limit=2**28)
+
+
+def _adversarial(model: TrainedModel, split: Split, attack: AnyAttack) -> Float[Tensor, "n c h w"]:
+    """Adversarial versions of images, made to fool a model; those of last are not made again."""
+    key = (model.weights, artifacts.digest(split.images, split.labels), attack)
+    return _ATTACKED.recall(key, lambda: run_attack(model.network, split.images, split.labels, attack))
 
 
 def maps(
@@ -51,9 +62,7 @@ def maps(
     """
     inputs = {}
     for model in {model.name: model for pair in pairs.values() for model in pair}.values():
-        seen = (
-            split.images if attack is None else run_attack(model.network, split.images, split.labels, attack)
-        )
+        seen = split.images if attack is None else _adversarial(model, split, attack)
         inputs[model.name] = (model.graph, seen)
     tables = []
     for title, (first, second) in progress_bar(pairs.items(), "maps", "map", progress):
@@ -129,7 +138,7 @@ def natural_vs_adversarial(
     """
     tables = []
     for model in progress_bar(list(models), "natural vs adversarial", "model", progress):
-        adversarial = run_attack(model.network, split.images, split.labels, attack)
+        adversarial = _adversarial(model, split, attack)
         table = matched_cka(
             model.network, split.images, adversarial, layers=layers, progress=False, **options
         )

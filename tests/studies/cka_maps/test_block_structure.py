@@ -6,6 +6,7 @@ import pytest
 
 from repsim.attacks import Attack, Snow, fgsm, run_attack
 from repsim.data import load_data
+from repsim.studies.cka_maps import block_structure as module
 from repsim.studies.cka_maps.block_structure import (
     block_structure,
     by_attack,
@@ -196,3 +197,15 @@ def test_a_standard_network_parts_more_than_a_robust_one(models):
     table = parting(natural_vs_adversarial(models, some, Attack(0.1, steps=5), **QUIET))
     standard, robust = table.set_index("epsilon")["parting"].loc[[0.0, 0.1]]
     assert standard > robust + 0.1
+
+
+def test_images_are_attacked_once_for_maps_and_curves(models, split, monkeypatch):
+    standard, robust = models[:2]
+    attack, made = Attack(0.07, steps=2), []
+    monkeypatch.setattr(module, "run_attack", lambda *given: made.append(1) or run_attack(*given))
+    maps({"across": (standard, robust)}, split, attack=attack, **QUIET)
+    natural_vs_adversarial([standard, robust], split, attack, **QUIET)
+    assert len(made) == 2
+    natural_vs_adversarial([standard], split, Attack(0.08, steps=2), **QUIET)
+    natural_vs_adversarial([standard], split.subset(len(split) // 2), attack, **QUIET)
+    assert len(made) == 4
