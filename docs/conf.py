@@ -26,5 +26,7 @@ napoleon_use_ivar = True  # dataclasses list their fields once
 
 html_theme = "furo"
 html_title = "repsim"
+html_static_path = ["_static"]
+html_css_files = ["wide.css"]
 html_show_sphinx = False
 html_copy_source = False
