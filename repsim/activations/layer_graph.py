@@ -215,11 +215,6 @@ class LayerGraph(ABC):
         """The logits in what the network puts out; all of it, where there are none."""
         return output if self.key is None else output[self.key]
 
-    def __reduce__(self) -> tuple:
-        from repsim.activations.tracing import trace  # which imports this
-
-        return trace, (self.network, self.image_shape, self.layout)
-
     @abstractmethod
     def _walk(self, images: Tensor, visit: Visit, axes: ChannelAxes | None) -> object:
         """Run the network, calling `visit` with the name and value of everything it computes."""

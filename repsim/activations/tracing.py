@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -53,6 +54,15 @@ def trace(network: nn.Module, image_shape: Sequence[int], layout: Layout | None 
             stacklevel=2,
         )
     return graph
+
+
+def _traced_again(graph: LayerGraph) -> tuple:
+    return trace, (graph.network, graph.image_shape, graph.layout)
+
+
+# a graph holds functions of its own making: copied or pickled, the network is traced again
+for kind in (TracedGraph, HookedGraph):
+    copyreg.pickle(kind, _traced_again)
 
 
 def _traced(network: nn.Module, image_shape: Sequence[int], layout: Layout | None) -> LayerGraph:
