@@ -1,4 +1,4 @@
-"""Frozen parts of networks made faster: BatchNorm in evaluation mode is part of the convolution before it."""
+"""Frozen parts of networks made faster: BatchNorm folded into convolutions, channels side by side."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from repsim.activations.rows import alike
 from repsim.activations.trial import tensors_in
+from repsim.support.devices import lay_out
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NORMALIZATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -40,6 +41,24 @@ def fold_batchnorm(part: nn.Module, *inputs: Tensor) -> nn.Module:
         )
         return part
     return folded
+
+
+def channels_side_by_side(part: nn.Module, images: Tensor) -> nn.Module:
+    """A copy of a part of a traced network, to run without gradients, whose weights have their channels last.
+
+    On a CPU convolutions of such weights take down to half the time. The copy is given up where it differs
+    from the part on `images`, or does not run, as where a network views its values in another memory format.
+    """
+    if not isinstance(part, fx.GraphModule) or images.device.type != "cpu":
+        return part
+    copied = lay_out(copy.deepcopy(part), torch.channels_last)
+    with torch.no_grad():
+        try:
+            ours = tensors_in(copied(images))
+        except RuntimeError:
+            return part
+        theirs = tensors_in(part(images))
+    return copied if all(alike(a, b) for a, b in zip(ours, theirs, strict=True)) else part
 
 
 def _folded(part: fx.GraphModule) -> fx.GraphModule:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from repsim.activations.folding import fold_batchnorm
+from repsim.activations.folding import channels_side_by_side, fold_batchnorm
 from repsim.activations.layer_graph import LayerGraph
 from repsim.activations.rows import as_rows
 from repsim.activations.trial import FEW
@@ -57,7 +57,10 @@ class Observer:
             raise ValueError("the network puts out no logits, (images, classes): capture reads its layers.")
         self._graph, self._device = graph, graph.device
         self._axes = [graph.channel_axis(layer) if pool else None for layer in self.layers]
-        self._part = fold_batchnorm(graph.with_activations(self.layers), graph.trial_images(FEW))
+        images = graph.trial_images(FEW)
+        self._part = channels_side_by_side(
+            fold_batchnorm(graph.with_activations(self.layers), images), images
+        )
 
     def observe(self, images: Float[Tensor, "n c h w"]) -> Observation:
         """Observe the network on images, on their device."""

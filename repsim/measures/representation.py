@@ -11,6 +11,7 @@ import itertools
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -33,6 +34,8 @@ MEMORY = 4 * 2**30  # bytes of results kept at a time
 # Results are kept under numbers: a memory that held representations, which hold it, would outlive its use.
 NUMBERS = itertools.count()
 
+Result = TypeVar("Result")
+
 
 class Memory:
     """Results by what they were computed from; the least recently used are given up beyond `limit` bytes."""
@@ -40,9 +43,9 @@ class Memory:
     def __init__(self, limit: int = MEMORY):
         self.limit = limit
         self.size = 0
-        self._kept: OrderedDict[tuple, object] = OrderedDict()
+        self._kept: OrderedDict[tuple, Any] = OrderedDict()
 
-    def recall(self, key: tuple, compute: Callable[[], object]) -> object:
+    def recall(self, key: tuple, compute: Callable[[], Result]) -> Result:
         """The value that was kept under `key`, or else is computed now."""
         if key in self._kept:
             self._kept.move_to_end(key)

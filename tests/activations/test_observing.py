@@ -314,3 +314,25 @@ def test_a_layer_that_is_not_called_for_these_images():
         ValueError, match=r"^for these images the network never computes 'dark': it branches on them\.$"
     ):
         Observer(graph, ["dark"]).observe(1 - images_for() / 4)
+
+
+class Viewing(nn.Module):
+    """Views what a convolution gives, which only values with their channels first allow."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.fc = nn.Linear(4 * 8 * 8, 5)
+
+    def forward(self, images):
+        return self.fc(self.conv(images).view(len(images), -1))
+
+
+def test_networks_that_need_channels_first_are_observed_as_they_are():
+    torch.manual_seed(0)
+    network, images = Viewing().eval(), torch.rand(6, 3, 8, 8)
+    observer = Observer(trace(network, (3, 8, 8)), ["conv"])
+    found = observer.observe(images)
+    assert torch.equal(found.logits, network(images))
+    assert torch.equal(found.values["conv"], network.conv(images).flatten(1))
+    assert network.conv.weight.is_contiguous()
