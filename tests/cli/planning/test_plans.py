@@ -335,6 +335,7 @@ def test_the_command_prints_plans_and_runs_nothing(capsys, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.matrix
 @pytest.mark.usefixtures("_never_run")
 @pytest.mark.parametrize("folder", ["cifar10", "imagenet"])
 def test_the_papers_settings_say_what_they_lack(capsys, tmp_path, folder):
