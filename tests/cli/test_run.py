@@ -304,6 +304,7 @@ def test_a_dead_kernel_is_a_failure_of_its_cell(home, capsys):
     assert nbformat.read(executed(home, "00_bad"), 4).cells[2].outputs[0].ename == "DeadKernelError"
 
 
+@pytest.mark.slow
 def test_a_kernel_that_does_not_start_is_a_failure(home, monkeypatch, capsys):
     make(home, "00_one", SHOW)
     never = {"argv": ["false"], "display_name": "never", "language": "python"}

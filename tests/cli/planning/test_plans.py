@@ -57,6 +57,7 @@ def seconds(found, what):
 # with what is committed
 
 
+@pytest.mark.matrix("00", "06")
 @pytest.mark.parametrize("number", NOTEBOOKS)
 def test_nothing_is_to_be_made_for_the_defaults_and_nothing_is_written(number, tmp_path):
     found = plan(number)
@@ -123,6 +124,7 @@ def test_stitches_of_other_donors():
     }
 
 
+@pytest.mark.slow
 def test_a_fit_of_other_settings_and_a_measurement_of_another_attack():
     quick = {"seeds": "5", "cross_model": "", "cross_dataset": "", "alphas": "[0.0]", "attacked": "[]"}
     quick |= {"ranks": "[]", "direct": "[orthogonal]"}

@@ -691,6 +691,7 @@ def test_labels_that_a_measure_needs(few, measure):
     refused(f"{measure} {NEED}", lambda: grouped(three()[:2], few.images, measure, size=None))
 
 
+@pytest.mark.slow
 def test_models_of_different_classes(few):
     """Which class they give is no matter of representations, but which images are a group is."""
     (recipe,) = zoo.recipes(load_data("shapes"), ["resnet_tiny"], [0.0], [0])

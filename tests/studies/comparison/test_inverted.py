@@ -242,6 +242,7 @@ def test_a_model_agrees_with_itself_on_well_inverted_images(tiny_data, pairs, ho
         assert values[one, one] > values[one, other] + 0.02
 
 
+@pytest.mark.slow
 def test_stir_at_a_layer(tiny_data, pairs, home):
     models = [trained(), trained(0.1)]
     sets = made(tiny_data, pairs, home, models, "noise", layer="hidden.1")

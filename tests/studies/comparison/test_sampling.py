@@ -98,6 +98,7 @@ def memberships(draw, classes=4):
 SIZES = st.one_of(st.none(), st.integers(1, 12))
 
 
+@pytest.mark.slow
 @given(memberships(), SIZES, st.integers(0, 5))
 def test_a_draw_is_of_the_group_and_no_larger_than_it(content, size, seed):
     members, labels = content
