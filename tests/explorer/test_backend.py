@@ -366,6 +366,7 @@ def test_as_many_neighbors_as_said_and_never_the_image_itself(shown):
             assert image not in found
 
 
+@pytest.mark.slow
 def test_of_few_images_all_others_are_neighbors():
     backend = Backend(**{**QUICK, "images": 5}, shown=7)
     for image in (0, 4):

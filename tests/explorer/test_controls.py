@@ -68,6 +68,7 @@ def message(found):
 # -- every control does something ---------------------------------------------------------------------------
 
 
+@pytest.mark.matrix("network_a", "measure", "epsilon", "layer_a", "image")
 @pytest.mark.parametrize(
     ("moved", "changed", "same"),
     [
@@ -217,6 +218,7 @@ def test_a_slider_in_someones_hand_is_not_moved_back(explore, monkeypatch):
     assert found.controls["epsilon"].value == 0.3
 
 
+@pytest.mark.slow
 def test_epsilon_of_another_data_set_is_a_stop_of_its_own(explore):
     found = explore(own_backend=small_backend())
     found.controls["dataset"].value = "shapes"
