@@ -281,6 +281,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
         assert refusal(parameters.read_file, file) == message
 
 
+@pytest.mark.slow
 def test_papermill_reads_the_same_declarations(one):
     command = [sys.executable, "-m", "papermill", "--help-notebook", str(one.path)]
     told = subprocess.run(command, check=True, capture_output=True, text=True).stdout

@@ -304,6 +304,7 @@ def test_a_dead_kernel_is_a_failure_of_its_cell(home, capsys):
     assert nbformat.read(executed(home, "00_bad"), 4).cells[2].outputs[0].ename == "DeadKernelError"
 
 
+@pytest.mark.slow
 def test_a_kernel_that_does_not_start_is_a_failure(home, monkeypatch, capsys):
     make(home, "00_one", SHOW)
     never = {"argv": ["false"], "display_name": "never", "language": "python"}
@@ -317,6 +318,7 @@ def test_a_kernel_that_does_not_start_is_a_failure(home, monkeypatch, capsys):
     atexit.unregister(forgotten[0])
 
 
+@pytest.mark.slow
 def test_a_failed_rename_leaves_the_old_file(home, monkeypatch, capsys):
     make(home, "00_one", SHOW)
     output = executed(home, "00_one")
@@ -439,6 +441,7 @@ def test_refresh_stores_outputs_and_nothing_that_changes(home):
     assert path.read_bytes() == first
 
 
+@pytest.mark.slow
 def test_refresh_leaves_a_failing_notebook_alone(home, capsys):
     path = make(home, "00_one", "1 / 0")
     before = path.read_bytes()
@@ -498,6 +501,7 @@ HEAVY = {
 }
 
 
+@pytest.mark.matrix("arguments3")
 @pytest.mark.parametrize(
     "arguments",
     [["--help"], ["run", "--list"], ["run", "-p", "sede", "3"], ["run", "05", "-p", "seeds", "-1"]],
@@ -539,6 +543,7 @@ SAVE = "from repsim.figures import plots\nimport pandas as pd\n"
 SAVE += "plots.save_table(pd.DataFrame({'value': [count]}), dataset, '00_numbers');"
 
 
+@pytest.mark.slow
 def test_only_refresh_changes_what_is_committed(home, capsys):
     make(home, "00_one", SAVE)
     committed = home / "figures" / "digits" / "00_numbers.csv"

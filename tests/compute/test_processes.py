@@ -13,13 +13,6 @@ from repsim.compute.processes import in_processes
 # What crosses to another process is of the standard library: a test's own module is not importable there.
 
 
-def test_results_come_in_the_order_of_the_items():
-    items = list(range(11))
-    assert in_processes(functools.partial(operator.mul, 3), items, 2, "numbers", "number", False) == [
-        3 * item for item in items
-    ]
-
-
 def test_other_processes_of_one_thread_each(monkeypatch):
     """Whatever the environment says, as it does where tests are run with one thread."""
     monkeypatch.setenv("OMP_NUM_THREADS", "2")

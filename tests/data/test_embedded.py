@@ -86,6 +86,7 @@ def test_the_images_of_shapes_never_change(shapes):
 # -- two features -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.matrix
 def test_images_of_two_features_and_what_describes_them(featured):
     assert (len(featured.train), len(featured.test)) == (6000, 2000)
     for split in (featured.train, featured.test):
@@ -105,6 +106,7 @@ def test_images_of_two_features_and_what_describes_them(featured):
     assert featured.augmentation == Augmentation(crop=0, flip=False)  # mirrored, a grating is another one
 
 
+@pytest.mark.matrix
 def test_images_of_two_features_are_those_of_their_seeds(featured):
     informative = featured.name.removeprefix("two_features").removeprefix("_") or "both"
     for split, count, seed in ((featured.train, 6000, 0), (featured.test, 2000, 1)):

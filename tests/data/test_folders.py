@@ -404,6 +404,7 @@ def ids(count):
     return [f"n{10_000_000 + 7 * number}" for number in range(count)]
 
 
+@pytest.mark.slow
 def test_imagenet50_is_of_the_classes_that_the_user_lists(refuse, tmp_path):
     write_imagenet(tmp_path / "imagenet", ids(51), train=1, val=1, size=(8, 8))
     own = tmp_path / "imagenet50.txt"

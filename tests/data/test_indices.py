@@ -18,6 +18,7 @@ def write(path, content):
     return path
 
 
+@pytest.mark.matrix("rows.csv", "rows.npy")
 @pytest.mark.parametrize(
     ("name", "content"),
     [

@@ -130,6 +130,7 @@ def test_training_on_attributes(attributes):
     assert curve["accuracy"].iloc[-1] > 0.9
 
 
+@pytest.mark.slow
 def test_attacks_on_attributes(attributes):
     model, _ = run(attributes, epochs=20)
     table = robust_accuracy(
@@ -218,6 +219,7 @@ def ramps(height, width, count=400):
     return torch.cat([rows, columns, rows], dim=1)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("shape", [(40, 40), (30, 50)], ids=["square", "wide"])
 def test_random_parts_are_as_large_and_as_wide_as_torchvision_draws_them(shape):
     torch.manual_seed(0)

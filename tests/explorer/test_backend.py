@@ -150,6 +150,7 @@ def observations(monkeypatch):
 # -- the map ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.matrix("two-cka")
 @pytest.mark.parametrize("measure", ["cka", "procrustes_similarity"])
 @pytest.mark.parametrize("setting", [RESNET, MIXED], ids=["one architecture", "two"])
 def test_the_map_has_the_measure_of_every_pair_of_layers(backend, setting, measure):
@@ -199,6 +200,7 @@ def test_of_inverted_inputs_both_networks_see_those_of_the_first(backend):
 # -- the curve ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.matrix("adversarial-cka")
 @pytest.mark.parametrize("measure", ["cka", "procrustes_similarity"])
 @pytest.mark.parametrize("inputs", ["natural", "adversarial", "inverted"])
 def test_the_curve_is_of_natural_against_attacked_images_whatever_the_inputs(backend, measure, inputs):
@@ -218,6 +220,7 @@ def test_the_curve_is_of_natural_against_attacked_images_whatever_the_inputs(bac
 # -- answers ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.matrix("7-adversarial")
 @pytest.mark.parametrize("inputs", ["natural", "adversarial", "inverted"])
 @pytest.mark.parametrize("image", [0, 7])
 def test_answers_are_probabilities_of_the_image_that_each_network_looks_at(backend, inputs, image):
@@ -235,6 +238,7 @@ def test_answers_are_probabilities_of_the_image_that_each_network_looks_at(backe
 # -- pictures -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     ("attack", "norm", "epsilon"),
     [("pgd", "linf", 0.1), ("pgd", "l2", 1.0), ("fgsm", "linf", 0.1), ("fgsm", "l2", 1.0)],
@@ -340,6 +344,7 @@ def nearest(values, image, count):
     return [int(i) for i in np.argsort(-cosine) if i != image][:count]
 
 
+@pytest.mark.matrix("hidden.1-adversarial")
 @pytest.mark.parametrize("inputs", ["natural", "adversarial"])
 @pytest.mark.parametrize("layer", ["hidden.1", "hidden.5"])
 def test_neighbors_are_nearest_by_the_cosine_at_the_chosen_layer(backend, inputs, layer):
@@ -351,6 +356,7 @@ def test_neighbors_are_nearest_by_the_cosine_at_the_chosen_layer(backend, inputs
             assert found[side.upper()] == nearest(values, image, 5)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("shown", [1, 7])
 def test_as_many_neighbors_as_said_and_never_the_image_itself(shown):
     backend = Backend(**QUICK, shown=shown)
@@ -360,6 +366,7 @@ def test_as_many_neighbors_as_said_and_never_the_image_itself(shown):
             assert image not in found
 
 
+@pytest.mark.slow
 def test_of_few_images_all_others_are_neighbors():
     backend = Backend(**{**QUICK, "images": 5}, shown=7)
     for image in (0, 4):
@@ -516,12 +523,14 @@ def test_networks_of_a_committed_zoo(backend):
     ]
 
 
+@pytest.mark.slow
 def test_all_networks_that_are_offered_are_there(backend):
     for kind, epsilon in backend.networks("digits").values():
         setting = MLP.but(architecture_a=kind, trained_a=epsilon)
         assert backend.model(setting, "a").recipe == model_of(setting, "a").recipe
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(("dataset", "most"), [("digits", 0.3), ("shapes", 0.075)])
 def test_epsilon_goes_from_0_to_half_above_the_greatest_of_training(backend, dataset, most):
     stops = backend.epsilons(dataset, "linf")
@@ -648,6 +657,7 @@ def test_steps_are_taken_between_views_and_while_attacking(backend):
             list(backend.partial_results(MLP, raising_at(count)))
 
 
+@pytest.mark.slow
 def test_what_was_interrupted_anywhere_is_as_good_as_new():
     interrupted, count = Backend(**QUICK), 0
     setting = MLP.but(inputs="adversarial")

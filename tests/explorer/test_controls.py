@@ -10,7 +10,7 @@ import yaml
 
 from repsim.attacks import parse_epsilon
 from repsim.cli.parameters import Notebook, read_file
-from repsim.explorer import Backend, Explorer, HeatMap, Setting, cached_inputs, controls, views
+from repsim.explorer import Backend, Explorer, HeatMap, Setting, cached_inputs, controls, saving, views
 from repsim.explorer import backend as making
 from repsim.explorer.saving import parameters
 from repsim.support import paths
@@ -68,6 +68,7 @@ def message(found):
 # -- every control does something ---------------------------------------------------------------------------
 
 
+@pytest.mark.matrix("network_a", "measure", "epsilon", "layer_a", "image")
 @pytest.mark.parametrize(
     ("moved", "changed", "same"),
     [
@@ -217,6 +218,7 @@ def test_a_slider_in_someones_hand_is_not_moved_back(explore, monkeypatch):
     assert found.controls["epsilon"].value == 0.3
 
 
+@pytest.mark.slow
 def test_epsilon_of_another_data_set_is_a_stop_of_its_own(explore):
     found = explore(own_backend=small_backend())
     found.controls["dataset"].value = "shapes"
@@ -318,11 +320,22 @@ def test_what_is_shown_is_saved_with_its_tables(explore):
     ]
     assert value == pytest.approx(found.shown.value, abs=1e-5)
     assert set(table["epsilon"]) == {0.2}
-    again = {path: path.read_bytes() for path in saved}
-    found.save()
-    assert {path: path.read_bytes() for path in saved} == again
 
 
+@pytest.mark.slow
+def test_what_is_saved_again_is_the_same(explore):
+    found = explore(SETTING.but(image=3, epsilon=0.2))
+    before = {path: path.read_bytes() for path in found.save()}
+    assert {path: path.read_bytes() for path in found.save()} == before
+
+
+@pytest.fixture
+def _no_figures(monkeypatch):
+    """Files of figures take long to write, and are another test's."""
+    monkeypatch.setattr(saving.plots, "save", lambda *given, **named: None)
+
+
+@pytest.mark.usefixtures("_no_figures")
 def test_an_exploration_becomes_a_batch_run(explore):
     """What is written is what the notebook takes, and means the same."""
     found = explore(SETTING.but(inputs="adversarial", image=2))
@@ -336,6 +349,7 @@ def test_an_exploration_becomes_a_batch_run(explore):
     assert Setting(**{**taken, **read}) == found.setting
 
 
+@pytest.mark.usefixtures("_no_figures")
 def test_the_save_button_says_where(explore):
     found = explore()
     found.save_button.click()

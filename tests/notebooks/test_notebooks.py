@@ -43,6 +43,7 @@ def test_it_declares_its_parameters_in_one_cell(path):
     assert [name for name, p in declared.items() if p.help != p.help.strip()] == []
 
 
+@pytest.mark.matrix
 def test_papermill_explains_every_parameter(path):
     declared = Notebook.read(path).parameters
     seen = papermill.inspect_notebook(path)

@@ -108,6 +108,7 @@ def test_what_it_asks_for_can_be_made(path, like):
         assert experiments.fitting_methods(settings, values["alphas"], values["direct"], **attack)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     ("folder", "stem", "architecture"),
     [

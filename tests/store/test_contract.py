@@ -197,6 +197,7 @@ def test_found_again_after_being_made(kind, monkeypatch, folders):
     assert str(folders[0]) not in first.path.read_text(encoding="utf-8")
 
 
+@pytest.mark.matrix("probe", "comparison values")
 @every_kind
 def test_made_again_when_asked_and_to_the_same_end(kind, monkeypatch, folders):
     first = kind.obtain()
@@ -208,6 +209,7 @@ def test_made_again_when_asked_and_to_the_same_end(kind, monkeypatch, folders):
     assert same(kind.store.find(first.recipe), first)
 
 
+@pytest.mark.matrix("probe", "comparison values")
 @every_kind
 def test_equal_recipes_are_one_artifact_and_others_another(kind):
     one, other = kind.obtain(), kind.obtain(1)
@@ -217,6 +219,7 @@ def test_equal_recipes_are_one_artifact_and_others_another(kind):
     assert kind.store.listed("nothing of it") == []
 
 
+@pytest.mark.matrix("probe")
 @with_tensors
 def test_two_that_ask_at_once_make_it_once(kind, monkeypatch):
     alone = worked(kind, monkeypatch)
@@ -249,6 +252,7 @@ def test_rows_of_several_at_once_are_all_kept():
     assert set(result_cache.VALUES.find(first.recipe).rows) == {"a", "b"}
 
 
+@pytest.mark.slow
 def test_stitches_measured_by_several_at_once_have_all_rows():
     stored = stitch()
     rows = [
@@ -266,6 +270,7 @@ def test_stitches_measured_by_several_at_once_have_all_rows():
 # -- a second folder ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.matrix("probe", "comparison values")
 @every_kind
 def test_a_second_folder_is_read_and_never_written(kind, monkeypatch, folders):
     own, committed = folders
@@ -303,6 +308,7 @@ def test_what_is_added_to_a_committed_one_is_the_users_own(folders):
 # -- damage -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.matrix("probe", "comparison values")
 @every_kind
 def test_a_damaged_record_is_told(kind):
     stored = kind.obtain()
@@ -315,6 +321,7 @@ def test_a_damaged_record_is_told(kind):
     assert stored.path.read_bytes() == whole
 
 
+@pytest.mark.matrix("probe")
 @every_kind
 @pytest.mark.parametrize("text", ["[1, 2]", "{}", '{"recipe": {}, "identity": 3, "values": []}'])
 def test_what_is_no_record_is_told(kind, text):
@@ -323,6 +330,7 @@ def test_what_is_no_record_is_told(kind, text):
     refused(lambda: kind.store.find(stored.recipe), stored.path, stored.path)
 
 
+@pytest.mark.matrix("probe", "comparison values")
 @every_kind
 def test_a_record_of_another_recipe_is_told(kind):
     one, other = kind.obtain(), kind.obtain(1)
@@ -331,6 +339,7 @@ def test_a_record_of_another_recipe_is_told(kind):
     refused(lambda: kind.store.find(one.recipe), one.path, one.path, reason)
 
 
+@pytest.mark.matrix("probe", "comparison values")
 @every_kind
 def test_a_record_from_before_there_were_checksums_is_read(kind):
     stored = kind.obtain()
@@ -338,6 +347,7 @@ def test_a_record_from_before_there_were_checksums_is_read(kind):
     assert same(kind.store.find(stored.recipe), stored)
 
 
+@pytest.mark.matrix("probe", "comparison values")
 @every_kind
 def test_what_has_no_record_is_made_again(kind):
     stored = kind.obtain()
@@ -349,6 +359,7 @@ def test_what_has_no_record_is_made_again(kind):
     assert content(kind.obtain())[0] == expected
 
 
+@pytest.mark.matrix("probe")
 @with_tensors
 def test_missing_and_damaged_tensors_are_told(kind):
     stored = kind.obtain()
@@ -372,6 +383,7 @@ class Killed(Exception):
     pass
 
 
+@pytest.mark.matrix("probe")
 @with_tensors
 def test_a_kill_before_the_record_leaves_no_record_of_other_tensors(kind, monkeypatch, folders):
     stored = kind.obtain()
@@ -389,6 +401,7 @@ def test_a_kill_before_the_record_leaves_no_record_of_other_tensors(kind, monkey
     assert snapshot(folders[0]) == expected
 
 
+@pytest.mark.matrix("probe")
 @with_tensors
 def test_a_failure_before_anything_is_written_leaves_what_is_stored(kind, monkeypatch, folders):
     kind.obtain()
@@ -443,6 +456,7 @@ def made(kind, monkeypatch):
     return calls
 
 
+@pytest.mark.matrix("inverted")
 @in_parts
 def test_interrupted_making_goes_on(kind, monkeypatch, folders):
     whole = kind.obtain()
@@ -456,6 +470,7 @@ def test_interrupted_making_goes_on(kind, monkeypatch, folders):
     assert snapshot(folders[0]) == expected
 
 
+@pytest.mark.matrix("inverted")
 @in_parts
 def test_a_damaged_part_is_made_again_with_a_note(kind, monkeypatch, folders):
     kind.obtain()
@@ -471,6 +486,7 @@ def test_a_damaged_part_is_made_again_with_a_note(kind, monkeypatch, folders):
             assert snapshot(folders[0]) == expected
 
 
+@pytest.mark.matrix("inverted")
 @in_parts
 def test_making_again_takes_no_part_of_an_earlier_run(kind, monkeypatch, folders):
     whole = kind.obtain()
@@ -512,6 +528,7 @@ def test_packed_ones_are_found_and_listed(pack, monkeypatch, folders):
     assert snapshot(folders[0]) == before
 
 
+@pytest.mark.slow
 def test_packing_takes_what_has_come_since(pack, folders):
     before = pack.path.read_bytes(), pack.tensors.read_bytes()
     more = obtain_stitch(pack.own[0].recipe, evaluation(0.2))
@@ -554,6 +571,7 @@ def test_a_damaged_pack_is_told(pack):
         refused(lambda: stitching.find_stitch(recipe), pack.path, pack.path)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", ["nope", "digit", "../../x", "..", "."])
 def test_a_pack_of_nothing_is_refused(name, folders):
     with pytest.raises(ValueError, match="there is no data set with stitches at all"):

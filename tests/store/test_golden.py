@@ -16,6 +16,7 @@ STORES = {"networks": MODELS, "stitches": STITCHES, "inverted sets": INVERTED}
 GROUPS = [(kind, group) for kind in STORES for group in GOLDEN[kind]]
 
 
+@pytest.mark.matrix("shapes")
 @pytest.mark.parametrize(("kind", "group"), GROUPS)
 def test_all_that_is_committed_is_found_whole_by_its_recipe(kind, group):
     store = STORES[kind]

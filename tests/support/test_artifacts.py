@@ -49,6 +49,7 @@ def test_the_order_of_keys_does_not_change_the_address(recipe):
     assert len(artifacts.address(recipe)) == artifacts.ADDRESS_LENGTH
 
 
+@pytest.mark.slow
 @given(RECIPES, st.text(), PLAIN)
 def test_any_change_of_a_value_changes_the_address(recipe, key, value):
     changed = {

@@ -60,7 +60,7 @@ def complaint():
     return complaint
 
 
-@pytest.mark.matrix
+@pytest.mark.slow
 @pytest.mark.parametrize("before", ["", TRY], ids=["at once", "after a failed import"])
 def test_a_torchvision_that_cannot_load_its_operators_is_usable(complaint, before):
     assert python(before + USE) == (complaint if before else "")

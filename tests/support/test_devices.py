@@ -170,6 +170,7 @@ def test_a_copy_that_is_made_meanwhile_is_one_of_its_own(network):
 # random numbers
 
 
+@pytest.mark.slow
 def test_threads_that_attack_one_network_at_once_leave_it_as_it_was(network, images):
     labels = torch.zeros(len(images)).long()
     before = modes(network)

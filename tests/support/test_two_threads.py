@@ -111,11 +111,16 @@ STEPS = {
 }
 
 
-@pytest.mark.matrix("standard")
-@pytest.mark.parametrize("kind", ["standard", "pgd", "trades", "other"])
+@pytest.mark.matrix
+@pytest.mark.parametrize("kind", ["standard resnet_tiny", "standard", "pgd", "trades", "other"])
 def test_two_threads_end_no_process(kind):
     """The last line is of what was begun last."""
-    chosen = [step for step in STEPS if step.split()[0] == kind or (kind == "other" and "tiny" not in step)]
+    if kind in STEPS:
+        chosen = [kind]
+    else:
+        chosen = [
+            step for step in STEPS if step.split()[0] == kind or (kind == "other" and "tiny" not in step)
+        ]
     root = Path(__file__).parents[2]
     # threads that wait are to leave the processors to other tests
     threads = {"OMP_NUM_THREADS": str(THREADS), "OMP_WAIT_POLICY": "passive"}

@@ -57,6 +57,7 @@ def seconds(found, what):
 # with what is committed
 
 
+@pytest.mark.matrix("00", "06")
 @pytest.mark.parametrize("number", NOTEBOOKS)
 def test_nothing_is_to_be_made_for_the_defaults_and_nothing_is_written(number, tmp_path):
     found = plan(number)
@@ -123,6 +124,7 @@ def test_stitches_of_other_donors():
     }
 
 
+@pytest.mark.slow
 def test_a_fit_of_other_settings_and_a_measurement_of_another_attack():
     quick = {"seeds": "5", "cross_model": "", "cross_dataset": "", "alphas": "[0.0]", "attacked": "[]"}
     quick |= {"ranks": "[]", "direct": "[orthogonal]"}
@@ -335,6 +337,7 @@ def test_the_command_prints_plans_and_runs_nothing(capsys, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.matrix
 @pytest.mark.usefixtures("_never_run")
 @pytest.mark.parametrize("folder", ["cifar10", "imagenet"])
 def test_the_papers_settings_say_what_they_lack(capsys, tmp_path, folder):

@@ -24,6 +24,7 @@ def distance(pixel, start, end):
 # lines
 
 
+@pytest.mark.slow
 @given(arrays(float, (4, 2), elements=INSIDE), st.floats(0.5, 3), st.booleans())
 def test_ink_is_by_the_distance_to_the_nearest_segment(corners, stroke, closed):
     joined = np.concatenate([corners, corners[:1]]) if closed else corners

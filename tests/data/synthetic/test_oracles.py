@@ -24,6 +24,7 @@ def noise():
     return np.random.Generator(np.random.PCG64(21)).standard_normal((3000, 1, SIDE, SIDE))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("feature", ORACLES)
 def test_an_oracle_is_right_on_fresh_images(fresh, feature):
     images, shown = fresh

@@ -51,6 +51,7 @@ def read(drawn):
 # images and labels
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     ("informative", "digest"),
     [("both", "4b984ffb31345150"), ("outline", "f03f11be86df9a44"), ("texture", "707f3e7e8679efdd")],
@@ -93,6 +94,7 @@ def test_the_two_features_are_independent_unless_both_are_informative(read, info
     assert chi2_contingency(table(together, apart)).pvalue < 1e-100
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("informative", WAYS)
 @pytest.mark.parametrize("level", [np.mean, np.median, np.min, np.max])
 def test_no_grey_level_tells_the_class(drawn, informative, level):

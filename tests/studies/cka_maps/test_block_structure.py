@@ -140,6 +140,7 @@ def test_natural_vs_adversarial(models, split):
         assert set(found["accuracy"]) == {accuracy(model.network, images, split.labels)}
 
 
+@pytest.mark.slow
 def test_without_an_attack_they_are_the_same(models, split):
     table = natural_vs_adversarial(models, split, Attack(0.0), layers="all", progress=False)
     assert table["value"].tolist() == pytest.approx([1.0] * len(table), abs=1e-6)
@@ -192,6 +193,7 @@ def test_the_first_and_the_last_third_are_as_long(layers):
     assert parting(depths(values, seed=0))["parting"][0] == pytest.approx(-1 / third)
 
 
+@pytest.mark.slow
 def test_a_standard_network_parts_more_than_a_robust_one(models):
     some = load_data("digits").test.subset(200)
     table = parting(natural_vs_adversarial(models, some, Attack(0.1, steps=5), **QUIET))

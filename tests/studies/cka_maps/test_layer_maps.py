@@ -190,6 +190,7 @@ def test_pooled_over_tokens():
 # -- batches ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_unbiased_agrees_over_batch_sizes_and_biased_does_not():
     network, images = build("resnet_tiny"), noise(512)
     maps = {

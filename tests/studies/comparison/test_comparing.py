@@ -118,6 +118,7 @@ def test_natural_images_give_what_comparing_each_pair_gives(images):
     assert table["orientation"].unique().tolist() == ["similarity", "distance"]
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("measure", ["linear_regression", "pwcca", "cknna(k=3)"])
 def test_of_a_measure_that_is_not_symmetric_both_orders_are_there(measure):
     images = load_data("digits").test.images[:140]  # more than units
@@ -180,6 +181,7 @@ def test_models_are_as_they_were(tiny_data):
         assert all(weight.grad is None for weight in model.network.parameters())
 
 
+@pytest.mark.slow
 def test_several_measures_at_once_are_each_as_alone(noisy):
     query = ["cka", "procrustes", "cohen_kappa"]
     together = compared(three(), noisy, query)
@@ -331,6 +333,7 @@ def test_adversarial_images_fool_the_first_model(noisy):
     assert values[a, b] != pytest.approx(values[b, a], abs=1e-3)
 
 
+@pytest.mark.slow
 def test_of_pairs_the_targets_are_attacked(tiny_data, pairs):
     models = three()[:2]
     table = compared(models, tiny_data, inputs="adversarial", pairs=pairs, attack=ATTACK)
@@ -355,6 +358,7 @@ def four():
     return [trained(0.2), trained(0.2, 1), trained(), trained(architecture="resnet_tiny")]
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     ("within", "chosen"),
     [

@@ -25,6 +25,7 @@ from repsim.training import zoo
 from repsim.training.model_store import find
 
 OPTIONS = InversionOptions(iterations=60)
+HASTY = InversionOptions(iterations=2)  # enough where only what is read from the images is at issue
 LABELS = ["architecture", "method", "norm", "epsilon", "seed"]
 COUNT = 60
 
@@ -67,12 +68,21 @@ def pairs(data, home):
         return Pairs.draw(data, COUNT)
 
 
-@pytest.fixture(scope="module")
-def sets(data, pairs, home):
+def made(data, pairs, home, options):
     """Of the robust networks."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(paths, "inverted", lambda: [home])
-        return obtain_sets(robust(), data, pairs, OPTIONS, progress=False)
+        return obtain_sets(robust(), data, pairs, options, progress=False)
+
+
+@pytest.fixture(scope="module")
+def sets(data, pairs, home):
+    return made(data, pairs, home, OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def hasty(data, pairs, home):
+    return made(data, pairs, home, HASTY)
 
 
 def refused(message):
@@ -103,8 +113,8 @@ def test_what_another_network_has_used_is_not_known():
 # what images show
 
 
-def test_there_is_a_row_for_each_model_feature_and_whose_it_is(data, pairs, sets):
-    table = features_shown(iter(robust()), sets, pairs, data)
+def test_there_is_a_row_for_each_model_feature_and_whose_it_is(data, pairs, hasty):
+    table = features_shown(iter(robust()), hasty, pairs, data)
     assert table.columns.tolist() == ["used", *LABELS, "feature", "of", "share"]
     assert [(row.used, row.feature, row.of) for row in table.itertuples()] == [
         (kind, feature, of)
@@ -117,17 +127,18 @@ def test_there_is_a_row_for_each_model_feature_and_whose_it_is(data, pairs, sets
         assert (rows[LABELS] == list(model.labels.values())).all(axis=None)
 
 
-def test_shares_are_those_of_what_the_oracles_read(data, pairs, sets):
-    found = shares(features_shown(robust(), sets, pairs, data))
+def test_shares_are_those_of_what_the_oracles_read(data, pairs, hasty):
+    found = shares(features_shown(robust(), hasty, pairs, data))
     labels = data.test.labels.numpy()
     for model in robust():
-        images = sets[model.name].images.numpy()
+        images = hasty[model.name].images.numpy()
         for feature, read in (("outline", read_outline), ("texture", read_texture)):
             for of, index in (("target", pairs.target_index), ("seed", pairs.seed_index)):
                 right = [shown == labels[i] for shown, i in zip(read(images), index, strict=True)]
                 assert found[used(model), feature, of] == pytest.approx(np.mean(right))
 
 
+@pytest.mark.slow
 def test_robust_networks_carry_over_what_they_used_and_leave_the_seeds_other_feature(data, pairs, sets):
     found = shares(features_shown(robust(), sets, pairs, data))
     for one, other in (("outline", "texture"), ("texture", "outline")):
@@ -135,20 +146,20 @@ def test_robust_networks_carry_over_what_they_used_and_leave_the_seeds_other_fea
         assert found[one, other, "seed"] > found[one, one, "seed"]
 
 
-def test_images_of_other_pairs_or_of_another_model(data, pairs, sets):
+def test_images_of_other_pairs_or_of_another_model(data, pairs, hasty):
     one, two, _ = robust()
     other = Pairs.of(data, pairs.seed_index.flip(0), pairs.target_index.flip(0))
-    own, another = (sets[model.name].recipe for model in (one, two))
+    own, another = (hasty[model.name].recipe for model in (one, two))
     with refused(
         f"the inverted images {own.address} of {own.model} are of pairs {pairs.address}, not of "
         f"{other.address}."
     ):
-        features_shown(robust(), sets, other, data)
+        features_shown(robust(), hasty, other, data)
     with refused(
         f"the inverted images {another.address} are of {two.name} (weights {two.weights}…), not of "
         f"{one.name} (weights {one.weights}…)."
     ):
-        features_shown([one], {one.name: sets[two.name]}, pairs, data)
+        features_shown([one], {one.name: hasty[two.name]}, pairs, data)
 
 
 def test_networks_are_left_as_they_are(data):
@@ -164,6 +175,7 @@ def test_networks_are_left_as_they_are(data):
 # what follows
 
 
+@pytest.mark.slow
 def test_inversion_tells_apart_what_natural_images_do_not(data, pairs, sets):
     shared = {"pairs": pairs, "progress": False}
     natural = compare_models(robust(), data, **shared)

@@ -168,6 +168,7 @@ def refused(message, ask):
 # -- groups -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("by", GROUPINGS)
 def test_groups_are_what_they_are_called(noisy, by):
     query = ["cka", "procrustes"]
@@ -193,6 +194,7 @@ def test_groups_are_what_they_are_called(noisy, by):
     assert set(cka.groupby(["model_a", "model_b"])["group_size"].sum()) == {400}
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("quantiles", [2, 3])
 def test_margins_come_in_as_many_groups_as_are_asked_for(noisy, quantiles):
     table = grouped(three()[:2], noisy, "cka", "margin", size=None, quantiles=quantiles)
@@ -258,6 +260,7 @@ def test_models_are_right_where_they_are_right(noisy):
     assert agreement.get_group("both wrong").between(0.01, 0.99).all()
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("by", GROUPINGS)
 def test_predictions_are_those_of_the_group(noisy, by):
     query = ["jensen_shannon", "normalized_disagreement", "agreement"]
@@ -299,6 +302,7 @@ def test_what_is_found_in_a_group_is_not_a_matter_of_the_others(noisy, measure, 
 # -- equal draws --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("by", ["agreement", "correctness", "class", "margin"])
 def test_as_many_of_each_group_are_compared(noisy, drawn, by):
     table = grouped(three()[:2], noisy, "cka", by, size=20)
@@ -344,6 +348,7 @@ def test_a_draw_is_not_the_first_there_are(noisy, drawn):
 # -- the same classes ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("size", [None, 12])
 @pytest.mark.parametrize("by", ["agreement", "correctness", "margin"])
 def test_every_group_has_as_many_of_each_class(noisy, drawn, by, size):
@@ -523,6 +528,7 @@ def test_groups_of_inverted_images_are_by_the_labels_of_their_targets(tiny_data,
 ASKED = ["cka", "cknna(k=4)", "agreement"]
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("by", GROUPINGS)
 def test_what_was_computed_is_only_read(few, monkeypatch, by):
     first = grouped(three(), few, ASKED, by, size=6)
@@ -685,6 +691,7 @@ def test_labels_that_a_measure_needs(few, measure):
     refused(f"{measure} {NEED}", lambda: grouped(three()[:2], few.images, measure, size=None))
 
 
+@pytest.mark.slow
 def test_models_of_different_classes(few):
     """Which class they give is no matter of representations, but which images are a group is."""
     (recipe,) = zoo.recipes(load_data("shapes"), ["resnet_tiny"], [0.0], [0])

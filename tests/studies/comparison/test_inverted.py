@@ -125,6 +125,7 @@ def test_inverted_images_are_those_of_the_first_model(tiny_data, pairs, sets):
     assert values[a, b] != pytest.approx(values[b, a], abs=1e-3)
 
 
+@pytest.mark.slow
 def test_models_without_inverted_images_are_only_compared_with(tiny_data, pairs, sets):
     whole = compared(three(), tiny_data, inputs="inverted", pairs=pairs, sets=sets)
     one = names()[1]
@@ -205,6 +206,7 @@ def test_stir_compares_what_the_second_sees_in_the_targets_and_in_the_inverted_i
     assert table["value"].nunique() == 9
 
 
+@pytest.mark.slow
 @pytest.mark.matrix
 @pytest.mark.parametrize("measure", ["pwcca", "linear_regression"])
 def test_stir_of_an_asymmetric_measure_takes_the_targets_first(tiny_data, home, measure):
@@ -240,6 +242,7 @@ def test_a_model_agrees_with_itself_on_well_inverted_images(tiny_data, pairs, ho
         assert values[one, one] > values[one, other] + 0.02
 
 
+@pytest.mark.slow
 def test_stir_at_a_layer(tiny_data, pairs, home):
     models = [trained(), trained(0.1)]
     sets = made(tiny_data, pairs, home, models, "noise", layer="hidden.1")
@@ -269,6 +272,7 @@ def test_fewer_than_two_models(tiny_data, pairs):
         )
 
 
+@pytest.mark.slow
 def test_labels_are_those_of_both_models(tiny_data, pairs, sets, from_noise):
     models = {model.name: model for model in three()}
     for table in (
@@ -282,6 +286,7 @@ def test_labels_are_those_of_both_models(tiny_data, pairs, sets, from_noise):
                 assert labels == models[row[f"model_{side}"]].labels
 
 
+@pytest.mark.slow
 def test_models_are_as_they_were(tiny_data, pairs, sets, from_noise):
     models = three()
     before = [{name: v.clone() for name, v in model.network.state_dict().items()} for model in models]

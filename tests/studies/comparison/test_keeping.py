@@ -141,6 +141,7 @@ def ways(tiny_data, pairs, sets):
     }
 
 
+@pytest.mark.matrix("natural", "inverted")
 @pytest.mark.parametrize("inputs", ["natural", "inverted", "adversarial"])
 def test_what_was_computed_is_only_read(tiny_data, pairs, sets, monkeypatch, inputs):
     ask = ways(tiny_data, pairs, sets)[inputs]
@@ -261,6 +262,7 @@ def interrupted_at(monkeypatch, last):
     return done
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("inputs", ["natural", "inverted", "adversarial"])
 def test_an_interrupted_run_goes_on(tiny_data, pairs, sets, monkeypatch, computed, inputs):
     ask = ways(tiny_data, pairs, sets)[inputs]
@@ -301,6 +303,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.matrix("images", "weights", "options", "permutations")
 @pytest.mark.parametrize("change", CHANGES)
 def test_nothing_is_taken_for_something_else(noisy, computed, change):
     """Whatever decides a value is part of what it is kept under: computed alone, it is the same."""
@@ -319,6 +322,7 @@ def test_nothing_is_taken_for_something_else(noisy, computed, change):
     pd.testing.assert_frame_equal(table, alone)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("permutations", [0, 3])
 def test_intervals_are_asked_for_and_kept_apart(images, computed, permutations):
     models, options = three()[:2], {"permutations": permutations}
@@ -332,6 +336,7 @@ def test_intervals_are_asked_for_and_kept_apart(images, computed, permutations):
     assert len(computed) == 1
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     "attack", [Attack(0.1, steps=4), Attack(0.05, steps=3), Attack(0.1, steps=3, random_start=False)]
 )
@@ -343,6 +348,7 @@ def test_another_attack_makes_other_images(noisy, computed, attack):
     assert (table["value"] != first["value"]).all()
 
 
+@pytest.mark.slow
 def test_other_inverted_images_are_other_images(tiny_data, pairs, sets, home, computed):
     first = compared(three(), tiny_data, inputs="inverted", pairs=pairs, sets=sets)
     others = made(tiny_data, pairs, home, InversionOptions(iterations=6, tolerance=0.0))

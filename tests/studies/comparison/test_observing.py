@@ -82,6 +82,7 @@ def test_the_penultimate_layer_is_each_models_own(images):
         torch.testing.assert_close(found.logits, predict(model.network, images), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.matrix("names0", "blocks-names3")
 @pytest.mark.parametrize(
     ("layers", "names"),
     [

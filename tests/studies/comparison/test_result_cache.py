@@ -187,6 +187,7 @@ def test_what_is_not_there_survives():
     assert content(path_of(known))["values"]["a"]["value"] is None
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(
     rows=st.dictionaries(

@@ -27,6 +27,7 @@ LOGITS = st.integers(2, 40).flatmap(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=100)
 @given(LOGITS, st.integers(2, 7))
 def test_groups_by_margin_are_as_large_as_one_another(logits, quantiles):
@@ -97,6 +98,7 @@ def memberships(draw, classes=4):
 SIZES = st.one_of(st.none(), st.integers(1, 12))
 
 
+@pytest.mark.slow
 @given(memberships(), SIZES, st.integers(0, 5))
 def test_a_draw_is_of_the_group_and_no_larger_than_it(content, size, seed):
     members, labels = content
@@ -113,6 +115,7 @@ def test_a_draw_is_of_the_group_and_no_larger_than_it(content, size, seed):
         assert torch.equal(rows, found[name])
 
 
+@pytest.mark.slow
 @given(memberships(), memberships(), SIZES)
 def test_a_draw_from_one_group_is_not_a_matter_of_the_others(content, other, size):
     sampling = Sampling("agreement", size, False, 2, 0)
@@ -151,6 +154,7 @@ def test_every_image_is_drawn_as_often_as_every_other(match_classes):
     assert np.abs(together).max() < 5 / math.sqrt(400)
 
 
+@pytest.mark.slow
 @given(memberships(), st.integers(1, 12))
 def test_a_larger_draw_holds_a_smaller_one(content, size):
     members, labels = content
@@ -159,6 +163,7 @@ def test_a_larger_draw_holds_a_smaller_one(content, size):
         assert set(one[name].tolist()) <= set(more[name].tolist())
 
 
+@pytest.mark.slow
 @given(memberships())
 def test_what_is_drawn_is_said_by_its_key(content):
     members, _ = content
