@@ -230,6 +230,7 @@ def test_a_failure_of_a_later_measuring_keeps_the_earlier_ones(tiny_data, shared
 # -- rebuilt exactly ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.matrix("update_batchnorm-True", "mask-False", "rank and pseudo_inverse-False")
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("fitting_method", WAYS)
 def test_the_stored_recipe_rebuilds_the_network_bitwise(tiny_data, shared, fits, fitting_method, packed):
