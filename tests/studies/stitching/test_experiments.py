@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repsim.activations import trace
@@ -86,6 +86,7 @@ def stand_in(name):
     return TrainedModel(trained().recipe, Path(f"{name}.json"), {})
 
 
+@settings(max_examples=8)
 @given(st.integers(1, 8))
 def test_each_model_is_a_front_once_and_an_end_once_in_each_kind_of_pair(seeds):
     standard, robust = ([stand_in(f"{kind}{seed}") for seed in range(seeds)] for kind in "sr")
@@ -347,6 +348,7 @@ def test_truncation_is_of_copies_and_at_full_rank_the_whole(tiny_data, evaluatio
     assert table([whole], evaluation).iloc[0].to_dict() == pytest.approx(found.iloc[0].to_dict(), nan_ok=True)
 
 
+@pytest.mark.slow
 def test_truncations_that_are_missing_are_measured_without_fitting(tiny_data, evaluation, fits):
     recipes = same_layer([(trained(), trained(0.1))], BLOCKS[1], tiny_data, [DIRECT])
     assert len(run(recipes, evaluation, progress=False)) == 1

@@ -271,6 +271,7 @@ def test_another_transform_can_take_the_place_of_the_stored_one(tiny_data, share
     assert stored.file.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_donors_are_as_they_were_after_all_of_it(tiny_data):
     front, end = trained(), trained(0.1)
     before = [{name: value.clone() for name, value in m.network.state_dict().items()} for m in (front, end)]
