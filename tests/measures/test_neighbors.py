@@ -255,6 +255,7 @@ def overlap_of_rows(a, b):
     }
 
 
+@pytest.mark.matrix("6")
 @kinds
 @pytest.mark.parametrize("name", OVERLAPS)
 @pytest.mark.parametrize("k", [1, 6, 29])
