@@ -231,6 +231,7 @@ def test_what_is_overwritten_through_a_view_is_cut_exactly_or_refused():
             assert torch.equal(found, expected), layer
 
 
+@pytest.mark.matrix("Inplace", "Branching", "Overwriting:method")
 @pytest.mark.parametrize(
     ("name", "layers"),
     [

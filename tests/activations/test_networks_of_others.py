@@ -102,6 +102,7 @@ OTHERS = {
 }
 
 
+@pytest.mark.matrix("hook", "patched forward", "branch on gradient mode")
 @pytest.mark.parametrize("name", OTHERS)
 def test_layers_are_those_of_the_network_as_it_is_called(name):
     build, how = OTHERS[name]
@@ -244,6 +245,7 @@ def doubled(self, x):
     return 2 * nn.Conv2d.forward(self, x)
 
 
+@pytest.mark.matrix("spectral norm", "hooked", "subclass")
 @pytest.mark.parametrize("name", CONVOLUTIONS)
 def test_batchnorm_is_folded_only_where_that_changes_nothing(name):
     torch.manual_seed(0)
@@ -299,6 +301,7 @@ class Prototypes(nn.Module):
         return self.i(self.c(x).relu().mean((2, 3))) @ self.t(self.w).T
 
 
+@pytest.mark.matrix("3")
 @pytest.mark.parametrize("count", [2, 3, 5, 6])
 def test_as_many_prototypes_as_images_are_no_images(count):
     network = make(lambda: Prototypes(count))
@@ -370,6 +373,7 @@ WRAPPED = {
 }
 
 
+@pytest.mark.matrix("flags", "averaged")
 @pytest.mark.parametrize("name", WRAPPED)
 def test_wrappers_are_seen_through(name):
     network, plain = WRAPPED[name](), trace(make(), SHAPE)

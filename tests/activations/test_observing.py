@@ -70,6 +70,7 @@ def test_all_layers_at_once_and_the_logits(name):
     assert not any(value.requires_grad for value in found.values.values())
 
 
+@pytest.mark.matrix("branching")
 @pytest.mark.parametrize("name", ["resnet_tiny", "branching"])
 def test_layers_stand_in_the_order_asked_for(name):
     network, images = make(name), images_for()
@@ -88,6 +89,7 @@ def test_without_a_layer_there_are_the_logits(name):
     close(found.logits, logits_of(network, images))
 
 
+@pytest.mark.matrix("vit_tiny", "branching")
 @pytest.mark.parametrize("name", ["mlp", "vit_tiny", "branching"])
 def test_the_penultimate_value_may_be_no_layer(name):
     """Flattened channels, or the class token."""
@@ -125,6 +127,7 @@ def operations(observer):
     return [type(each).__name__ for each in observer._part.modules()]
 
 
+@pytest.mark.matrix("resnet_tiny", "layers2-in place")
 @pytest.mark.parametrize("name", ["resnet_tiny", "in place"])
 @pytest.mark.parametrize("layers", [["conv"], ["bn"], ["conv", "bn"], ["bn", "conv"], ["relu"]])
 def test_what_is_asked_for_is_not_folded_away(name, layers):
@@ -262,6 +265,7 @@ def test_a_network_that_is_training_is_seen_as_it_is_used(name):
     close(Observer(graph, list(graph.layers)[:1]).observe(images).logits, expected)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", ["resnet_tiny", "branching"])
 def test_what_becomes_of_the_network_later_is_not_seen(name):
     network, images = make(name), images_for()
@@ -287,6 +291,7 @@ def test_no_value_shares_memory_with_another(name):
 # -- the part itself ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", ["resnet_tiny", "branching"])
 def test_a_reading_is_frozen(name):
     part = trace(make(name).train(), SHAPE).with_activations(["bn1"])

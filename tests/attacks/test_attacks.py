@@ -236,7 +236,7 @@ def test_what_is_no_attack(wrong, message):
     channels=st.sampled_from([1, 3]),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_stays_in_the_ball_and_among_pixels(norm, epsilon, steps, scale, random_start, channels, seed):
     model = build_model("mlp", (channels, 6, 6), 4, [0.5] * channels, [0.2] * channels)
     images = torch.rand(5, channels, 6, 6, generator=generator(seed))

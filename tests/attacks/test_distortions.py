@@ -120,6 +120,7 @@ def test_steps_and_their_length(kind):
 # the climb
 
 
+@pytest.mark.matrix("snow", "gabor", "jpeg")
 @each
 def test_fools_and_more_so_with_epsilon(trained, tiny_data, kind):
     images, labels = tiny_data.test.images, tiny_data.test.labels
@@ -144,6 +145,7 @@ def test_fools_more_than_what_is_only_drawn(trained, tiny_data, kind):
     assert accuracy(trained, made, labels) < accuracy(trained, drawn, labels) - 0.2
 
 
+@pytest.mark.matrix("3")
 @each
 @pytest.mark.parametrize("channels", [1, 3])
 def test_gradients_of_the_distortion(kind, channels):
@@ -160,6 +162,7 @@ def test_gradients_of_the_distortion(kind, channels):
     assert torch.autograd.gradcheck(of_some, (parameters.detach().clone().requires_grad_(),))
 
 
+@pytest.mark.matrix("snow", "jpeg")
 @each
 def test_one_images_result_depends_on_no_other(trained, batch, kind):
     images, labels = batch
@@ -172,6 +175,7 @@ def test_one_images_result_depends_on_no_other(trained, batch, kind):
         assert differing.sum() <= 2
 
 
+@pytest.mark.matrix("snow", "jpeg l2")
 @each
 def test_random_numbers(trained, batch, kind):
     torch.manual_seed(5)

@@ -203,6 +203,7 @@ def test_quiet_and_without_a_trace(trained, batch, capfd, caplog, attack):
     assert torch.equal(images, batch[0][:6])
 
 
+@pytest.mark.matrix("apgd_ce", "l2")
 @each
 def test_the_seed_is_respected(trained, batch, kind):
     few = batch[0][:8], batch[1][:8]

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repsim.measures import products
@@ -60,6 +60,7 @@ def gram_of_centered(x):
     return gram(flat - flat.mean(0))
 
 
+@settings(max_examples=30)
 @given(n=st.integers(1, 3 * STRIP), width=st.integers(1, 40), seed=st.integers(0, 9))
 def test_gram_of_any_shape(n, width, seed):
     x = random(n, width, seed=seed)

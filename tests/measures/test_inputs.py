@@ -89,6 +89,7 @@ TAKEN = {
 }
 
 
+@pytest.mark.matrix("a measure", "not contiguous")
 @pytest.mark.parametrize(
     "taking", ["a measure", "compare_many", "permutation_test", "a prediction measure", "layer_cka"]
 )
@@ -168,6 +169,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.matrix("a measure", "texts")
 @everywhere
 @pytest.mark.parametrize("kind", REFUSED)
 @pytest.mark.usefixtures("unchecked")

@@ -86,6 +86,7 @@ def test_the_committed_table_is_of_every_measure_and_population():
 
 
 # as a bootstrap draws them
+@pytest.mark.matrix("cka_debiased")
 @pytest.mark.filterwarnings("ignore:.* inputs have the rows of others", "ignore:.* are not decided")
 @pytest.mark.parametrize("name", ["cka_debiased", "jaccard"])
 def test_a_naive_bootstrap_of_rows_would_miss_altogether(name):

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.stats import hypergeom
 from sklearn.neighbors import NearestNeighbors
@@ -92,6 +92,7 @@ def test_neighbors_are_those_of_scikit_learn(kind):
 
 
 @kinds
+@settings(max_examples=40)
 @given(
     n=st.integers(4, 12),
     width=st.integers(1, 3),
@@ -254,6 +255,7 @@ def overlap_of_rows(a, b):
     }
 
 
+@pytest.mark.matrix("6")
 @kinds
 @pytest.mark.parametrize("name", OVERLAPS)
 @pytest.mark.parametrize("k", [1, 6, 29])

@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 from scipy.special import softmax
@@ -96,6 +96,7 @@ predictions = st.integers(2, 5).flatmap(
 
 
 @every
+@settings(max_examples=30)
 @given(drawn=predictions)
 def test_within_its_range_and_symmetric(name, drawn):
     classes, rows = drawn
@@ -270,6 +271,7 @@ def test_logits_are_as_good_as_their_softmax(name, sharpness):
     assert value(name, a + 1e3, b - 1e3, labels) == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.matrix("4-dtype0", "1000-dtype1")
 @every
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 @pytest.mark.parametrize("classes", [4, 1000])

@@ -51,6 +51,7 @@ def test_regression_in_sample(d, e, ridge):
     assert linear_regression(x, y, ridge=ridge) == pytest.approx(expected, rel=1e-10)
 
 
+@pytest.mark.matrix("5")
 @pytest.mark.parametrize("folds", [2, 5, 7, 40])
 @pytest.mark.parametrize("ridge", RIDGES)
 @pytest.mark.parametrize(("d", "e"), WIDTHS)

@@ -73,6 +73,7 @@ def test_p_values_of_each_are_uniform_under_the_null(kind, name):
     assert 0.44 < found.mean() < 0.6
 
 
+@pytest.mark.matrix("jaccard", "mutual_knn-few_valued")
 @kinds
 @pytest.mark.parametrize("name", ["jaccard", "rank", "mutual_knn"])
 def test_the_order_of_rows_is_no_agreement(kind, name):
@@ -93,6 +94,7 @@ def test_dead_rows_are_like_chance():
     assert abs(found.value - found.null_mean) < 3 * found.null_sd
 
 
+@pytest.mark.matrix("100", "600-one_hot")
 @kinds
 @pytest.mark.parametrize("n", [100, 600])
 def test_what_is_equal_breaks_ties_alike(kind, n):

@@ -71,6 +71,7 @@ def modes(model):
 # the classifier inside
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("kind", [Latent, Looking])
 def test_inside_is_a_classifier_from_images_to_logits(kind):
     model = wrapped(network(kind))
@@ -129,6 +130,7 @@ def test_layers_are_those_of_the_network_inside(kind):
     assert graph.table()["parameters"].tolist() == own.table()["parameters"].tolist()
 
 
+@pytest.mark.matrix("Looking")
 @pytest.mark.parametrize("kind", [Latent, Looking])
 def test_the_normalizer_is_no_layer(kind):
     graph = trace(wrapped(network(kind)), SHAPE)
@@ -154,6 +156,7 @@ def test_values_are_those_of_the_network_inside_for_normalised_images(kind):
         torch.testing.assert_close(penultimate(each, pixels()), latent)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("kind", [Latent, Looking])
 def test_a_wrapped_network_is_cut_like_any_other(kind):
     model = wrapped(network(kind))

@@ -82,6 +82,7 @@ def test_without_inplace_reaches_nested_modules():
     assert not any(getattr(module, "inplace", False) for module in network.modules())
 
 
+@pytest.mark.matrix("resnet18", "vgg11_bn", "mobilenet_v2", "vit_tiny")
 @pytest.mark.parametrize(
     "name",
     [

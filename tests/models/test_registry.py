@@ -39,7 +39,7 @@ def logits_shape(model, shape):
     return tuple(model.eval()(torch.zeros(2, *shape, device=device)).shape)
 
 
-@pytest.mark.matrix("resnet_tiny", "vgg_tiny", "mlp", "vit_tiny", "resnet18", "densenet121", "wrn_28_4")
+@pytest.mark.matrix("3-resnet_tiny", "3-vgg_tiny", "1-mlp", "3-vit_tiny", "3-resnet18", "3-densenet121")
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_output_shape(name, channels):
@@ -47,6 +47,7 @@ def test_output_shape(name, channels):
     assert logits_shape(outline(name, shape, 7), shape) == (2, 7)
 
 
+@pytest.mark.matrix("resnet_tiny", "vit_tiny")
 @pytest.mark.parametrize("name", SMALL)
 def test_small_networks_take_small_images_and_learn(name):
     model = build(name, (1, 16, 16), 5)
@@ -119,6 +120,7 @@ def test_densenet_stem():
     assert isinstance(model.features.pool0, nn.Identity)
 
 
+@pytest.mark.matrix("resnet18", "vgg11_bn")
 @pytest.mark.parametrize("name", ["resnet18", "resnet34", "vgg11_bn", "densenet121", "mobilenet_v2"])
 def test_keys_are_torchvisions(name):
     with torch.device("meta"):
@@ -146,6 +148,7 @@ def test_torchvision_by_name_and_by_prefix():
     )
 
 
+@pytest.mark.matrix("googlenet")
 @pytest.mark.parametrize(("name", "side"), [("googlenet", 64), ("inception_v3", 96)])
 def test_networks_with_auxiliary_heads_give_plain_logits(name, side):
     model = outline(name, (3, side, side))

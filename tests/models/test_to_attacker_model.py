@@ -204,6 +204,9 @@ FUNCTIONS = {
 }
 
 
+@pytest.mark.matrix(
+    "run_attack", "transfer", "layer_cka", "stitch, as the front", "stitch, as the end", "invert"
+)
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_function_gives_the_same_for_a_network_and_for_its_wrapper(name):
     expected, found = FUNCTIONS[name](network()), FUNCTIONS[name](to_attacker_model(network()))

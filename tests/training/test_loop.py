@@ -237,6 +237,7 @@ def in_format(tensor, memory_format):
     return tensor.stride() == torch.empty(tensor.shape, memory_format=memory_format).stride()
 
 
+@pytest.mark.matrix("images_channels_last")
 @pytest.mark.parametrize("last", [False, True], ids=["images_contiguous", "images_channels_last"])
 def test_weights_and_images_are_channels_last_in_epochs_of_one_thread_only(monkeypatch, threads, last):
     """Here nothing can go wrong with two: no convolution has a stride. What can is in test_two_threads.py."""

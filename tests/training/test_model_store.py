@@ -354,6 +354,7 @@ def test_what_is_recorded_is_not_measured_again(stored, tiny_data, measurements)
     assert "network" not in vars(again)  # not even loaded
 
 
+@pytest.mark.matrix("recorded1-asked1", "recorded4-asked4", "recorded7-asked7")
 @pytest.mark.parametrize(
     ("recorded", "asked"),
     [

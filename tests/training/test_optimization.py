@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -265,6 +265,7 @@ def test_onecycle_rises_from_little_to_the_rate_and_falls_to_less(optimizer):
     assert 0 < found[-1] < found[0]
 
 
+@settings(max_examples=30)
 @given(st.integers(1, 40), st.integers(1, 20))
 def test_batches_are_all_but_one_that_would_hold_a_single_image(count, size):
     lengths = [len(batch) for batch in torch.arange(count).split(size)]

@@ -251,6 +251,7 @@ def test_every_network_of_a_zoo_is_committed_whole(name):
         assert model.accuracies["accuracy"][0] > 0.7  # chance is 0.1
 
 
+@pytest.mark.matrix("two_features")
 @pytest.mark.parametrize("name", zoo.ZOOS)
 def test_nothing_else_is_committed_beside_a_zoo(name):
     stems = {f"{recipe.architecture}-{recipe.address}" for recipe in zoo_recipes(name)}
@@ -328,6 +329,7 @@ def test_attacks_fool_standard_networks_on_two_features_and_not_robust_ones(info
         assert abs(attacked - here) < 0.15
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(("used", "other"), [("outline", "texture"), ("texture", "outline")])
 def test_a_network_can_have_used_nothing_but_the_informative_feature(used, other):
     for model in two_features_networks(used):
@@ -339,6 +341,7 @@ def test_a_network_can_have_used_nothing_but_the_informative_feature(used, other
         assert 0.07 < independent[other] < 0.13
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("used", "other"), [("outline", "texture"), ("texture", "outline")])
 def test_changing_the_other_feature_alone_hardly_changes_an_answer(used, other):
     """The same pose, phase, level and noise: one feature of each image is another."""
@@ -358,6 +361,7 @@ def test_changing_the_other_feature_alone_hardly_changes_an_answer(used, other):
         assert (first == moved).float().mean() < 0.15
 
 
+@pytest.mark.slow
 def test_networks_that_saw_both_features_are_right_where_both_agree():
     for model in two_features_networks("both"):
         assert right(model, "agree")["outline"] >= 0.99
@@ -366,6 +370,7 @@ def test_networks_that_saw_both_features_are_right_where_both_agree():
         assert sum(torn.values()) > 0.9  # and what it says is of one of the two
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("used", "other"), [("outline", "texture"), ("texture", "outline")])
 def test_networks_of_one_feature_are_at_chance_on_the_data_of_the_other(used, other):
     test = load_data(zoo.TWO_FEATURES[other]).test

@@ -79,6 +79,7 @@ def test_the_architecture_can_be_told(tmp_path, small, bare):
     assert read_checkpoint(target).architecture == named
 
 
+@pytest.mark.slow
 def test_classes_that_are_not_installed_are_left_out(tmp_path):
     """A whole network, pickled by a script whose module is not here."""
     (tmp_path / "theirs.py").write_text(

@@ -49,6 +49,7 @@ def wrapped(small):
     return attacker_model(import_robustness("model_utils").DummyModel(small(mean=0.1, std=0.9)))
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", ["checkpoint.pt.best", "checkpoint.pt.latest"])
 def test_a_network_of_theirs(tmp_path, name, rebuilt, pixels):
     with torch.random.fork_rng():

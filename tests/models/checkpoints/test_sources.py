@@ -345,6 +345,7 @@ def robustbench(monkeypatch):
     return SimpleNamespace(trained=trained, calls=calls)
 
 
+@pytest.mark.matrix("Ding2020MMA", "Standard", "Hendrycks2020AugMix_WRN")
 @pytest.mark.parametrize(
     ("name", "entry", "norm", "epsilon"),
     [

@@ -50,6 +50,7 @@ def test_wrappings(tmp_path, small, rebuilt, pixels, bare, wrapping, zipped):
     same(rebuilt, read, model, pixels())
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("suffix", [".safetensors", ".bin"])
 def test_safetensors_in_whatever_order_and_by_whatever_name(tmp_path, small, rebuilt, pixels, suffix):
     model, path = small("resnet_tiny", (1, 16, 16), 7), tmp_path / f"weights{suffix}"
@@ -119,6 +120,7 @@ def test_of_several_that_fit_the_first_is_taken(tmp_path, small, bare):
     assert not any("Its weights fit" in note for note in named.notes)
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize(
     ("name", "drop"), [("densenet121", None), ("shufflenet_v2_x0_5", "num_batches_tracked")]
 )
@@ -190,6 +192,7 @@ class Wide(nn.Module):
         return self.fc(F.avg_pool2d(F.relu(self.bn1(x)), 8).flatten(1))
 
 
+@pytest.mark.matrix("True-2")
 @pytest.mark.parametrize("factor", [1, 2])
 @pytest.mark.parametrize("unused", [False, True])
 def test_the_wide_resnet_of_the_cka_paper_and_of_trades(tmp_path, rebuilt, pixels, factor, unused):

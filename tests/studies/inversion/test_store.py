@@ -164,6 +164,7 @@ def test_the_layer_decides_what_is_made(tiny_data):
     assert torch.equal(found.images, from_bytes(to_bytes(direct.images)))
 
 
+@pytest.mark.matrix("options1-made1")
 @pytest.mark.parametrize(
     ("options", "made"), [({}, [10]), ({"batch_size": 3}, [3, 3, 3, 1]), ({"batch_size": 10}, [10])]
 )
@@ -257,6 +258,7 @@ def test_models_are_as_they_were(tiny_data):
 # -- interruptions ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.matrix("8-made1")
 @pytest.mark.parametrize(("batch_size", "made"), [(5, [5, 5]), (8, [8, 2]), (2, [2] * 5), (10, [10])])
 def test_parts_of_another_length_are_made_again(tiny_data, monkeypatch, batch_size, made):
     recipe = recipe_of(tiny_data)

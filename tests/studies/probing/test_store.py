@@ -120,6 +120,7 @@ def same(one, other):
 # -- made once ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.matrix("penultimate", "ridge-mlp", "flat-resnet_tiny")
 @pytest.mark.parametrize(
     ("architecture", "layer"),
     [
@@ -316,6 +317,7 @@ def donor(name):
     return trained(name) if name in ("mlp", "resnet_tiny", "vgg_tiny") else untrained(name)
 
 
+@pytest.mark.matrix("averaged-inner", "flat-penultimate-resnet_tiny")
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("layer", ["inner", "penultimate"])
 @pytest.mark.parametrize("pool", [True, False], ids=["averaged", "flat"])
@@ -345,6 +347,7 @@ def test_a_network_is_in_evaluation_mode(tiny_data):
     assert not any(module.training for module in stored.network().modules())
 
 
+@pytest.mark.matrix("resnet_tiny", "untraceable")
 @pytest.mark.parametrize("name", ["mlp", "resnet_tiny", "untraceable"])
 def test_a_network_can_be_attacked(tiny_data, name):
     dataset = in_colour(tiny_data) if name == "untraceable" else tiny_data
@@ -364,6 +367,7 @@ def test_a_network_can_be_attacked(tiny_data, name):
 # -- models and data ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.matrix("resnet_tiny")
 @pytest.mark.parametrize("name", ["mlp", "resnet_tiny", "untraceable"])
 def test_models_are_as_they_were(tiny_data, name):
     model = donor(name)

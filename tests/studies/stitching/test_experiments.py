@@ -1,6 +1,5 @@
 """Which stitches an experiment makes, that it goes on where it stopped, and the one table that comes out."""
 
-import math
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repsim.activations import trace
@@ -82,23 +81,12 @@ def names(pairs):
 # -- donors -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seeds", [2, 3])
-def test_all_four_kinds_of_pairs_are_made_and_as_many_of_each(seeds):
-    standard, robust = kinds(seeds)
-    pairs = donor_pairs(standard, robust)
-    found = [(front.recipe.epsilon > 0, end.recipe.epsilon > 0) for front, end in pairs]
-    assert {kind: found.count(kind) for kind in found} == dict.fromkeys(
-        product((False, True), (False, True)), seeds
-    )
-    assert len(set(names(pairs))) == 4 * seeds
-    assert all(front.name != end.name for front, end in pairs)
-
-
 def stand_in(name):
     """A trained model in name only."""
     return TrainedModel(trained().recipe, Path(f"{name}.json"), {})
 
 
+@settings(max_examples=8)
 @given(st.integers(1, 8))
 def test_each_model_is_a_front_once_and_an_end_once_in_each_kind_of_pair(seeds):
     standard, robust = ([stand_in(f"{kind}{seed}") for seed in range(seeds)] for kind in "sr")
@@ -110,14 +98,6 @@ def test_each_model_is_a_front_once_and_an_end_once_in_each_kind_of_pair(seeds):
         assert all(front != end for front, end in own)
         if kind == "sr":
             assert len({model for pair in own for model in pair}) == 2 * len(own)
-
-
-def test_mixed_pairs_share_no_model_with_one_another():
-    standard, robust = kinds(2)
-    mixed = [
-        pair for pair in donor_pairs(standard, robust) if pair[0].recipe.epsilon < pair[1].recipe.epsilon
-    ]
-    assert len({model.name for pair in mixed for model in pair}) == 4
 
 
 def test_of_one_seed_there_are_mixed_pairs_only():
@@ -215,6 +195,7 @@ def test_every_layer_is_stitched_to_every_layer(tiny_data):
     assert {recipe.options.seed for recipe in fitted} == {1}
 
 
+@pytest.mark.slow
 def test_layers_of_other_architectures_are_stitched_to_one_another(tiny_data, evaluation):
     recipes = cross_layer(trained(), trained(architecture="wrn_tiny"), "blocks", tiny_data, DIRECT)
     assert {recipe.layer_front for recipe in recipes} == set(BLOCKS)
@@ -280,24 +261,27 @@ def test_an_interrupted_run_goes_on_with_the_next_stitch(recipes, evaluation, fi
 
 
 def test_what_is_stored_is_made_again_if_asked(recipes, evaluation, fits):
-    first = run(recipes[:2], evaluation, progress=False)
-    again = run(recipes[:2], evaluation, recompute=True, progress=False)
-    assert len(fits) == 4
+    first = run(recipes[:1], evaluation, progress=False)
+    again = run(recipes[:1], evaluation, recompute=True, progress=False)
+    assert len(fits) == 2
     pd.testing.assert_frame_equal(first, again)
 
 
 # -- the table ----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def mixed(tiny_data, evaluation):
-    """Every kind of way at one layer, in one table."""
+@pytest.fixture(scope="module")
+def mixed(tiny_data, evaluation, tmp_path_factory):
+    """Every kind of way at one layer, in one table, which no test changes."""
     pgd = QUICK.but(method="pgd", epsilon=0.1, attack_steps=1, attack_ratio=0.5)
     trades = QUICK.but(method="trades", epsilon=0.1, attack_steps=1)
     methods = [QUICK, pgd, trades, DIRECT]
-    return run(
-        same_layer([(trained(), trained(0.1))], BLOCKS[1], tiny_data, methods), evaluation, progress=False
-    )
+    folder = tmp_path_factory.mktemp("mixed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REPSIM_HOME", str(folder))
+        patch.setattr(paths, "stitches", lambda: [folder / "stitches"])
+        recipes = same_layer([(trained(), trained(0.1))], BLOCKS[1], tiny_data, methods)
+        return run(recipes, evaluation, progress=False)
 
 
 def test_no_column_is_there_twice_and_what_was_measured_comes_last(mixed):
@@ -345,12 +329,6 @@ def test_depth_is_the_place_among_the_layers():
     assert depth(found.iloc[:1]).tolist() == [0]
 
 
-def test_what_is_undefined_somewhere_is_no_number_there(tiny_data, evaluation):
-    recipes = cross_layer(trained(), trained(0.1), BLOCKS[1:], tiny_data, DIRECT)
-    found = run(recipes, evaluation, progress=False)
-    assert [math.isnan(value) for value in found["distance_before"]] == [False, True, True, False]
-
-
 # -- truncation ---------------------------------------------------------------------------------------------
 
 
@@ -370,6 +348,7 @@ def test_truncation_is_of_copies_and_at_full_rank_the_whole(tiny_data, evaluatio
     assert table([whole], evaluation).iloc[0].to_dict() == pytest.approx(found.iloc[0].to_dict(), nan_ok=True)
 
 
+@pytest.mark.slow
 def test_truncations_that_are_missing_are_measured_without_fitting(tiny_data, evaluation, fits):
     recipes = same_layer([(trained(), trained(0.1))], BLOCKS[1], tiny_data, [DIRECT])
     assert len(run(recipes, evaluation, progress=False)) == 1
@@ -422,6 +401,7 @@ def test_curves_have_a_row_for_each_epoch_and_both_learning_rates(tiny_data, eva
     assert len(set(found.columns)) == len(found.columns)
 
 
+@pytest.mark.slow
 def test_networks_of_two_tasks_are_stitched_on_the_data_of_either(tiny_data):
     shapes = load_data("shapes", train_size=100, test_size=40)
     (recipe,) = zoo.recipes(load_data("shapes"), ["resnet_tiny"], [0.0], [0])
@@ -451,13 +431,3 @@ def test_networks_of_two_tasks_are_stitched_on_the_data_of_either(tiny_data):
     assert len(foreign) == len(OF_A_DONOR)
     assert on_digits.loc["digits", foreign].isna().all()
     assert on_digits.loc["shapes", foreign].notna().any()
-
-
-def test_a_stitch_may_be_measured_on_other_data_than_it_was_fitted_on(tiny_data):
-    shapes = load_data("shapes", train_size=100, test_size=40)
-    elsewhere = Evaluation(shapes, Attack(0.1, steps=1), fitted_on=tiny_data, device="cpu")
-    (recipe,) = same_layer([(trained(), trained(0.1))], [BLOCKS[2]], tiny_data, [DIRECT])
-    stitch = obtain_stitch(recipe, elsewhere)
-    assert stitch.measured(elsewhere)["evaluated_on"] == "shapes"
-    assert stitch.measured(elsewhere)["images"] == 40
-    assert stitch.recipe.dataset == "digits"

@@ -237,6 +237,7 @@ def brute_force(x, y, rank, penalty=0.0, starts=5):
     return best
 
 
+@pytest.mark.matrix("2")
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_no_weight_of_the_rank_has_a_smaller_error(rank):
     x, y = rows(noise=5.0)

@@ -215,6 +215,7 @@ def test_only_what_is_needed_is_held():
 # -- donors stay as they are --------------------------------------------------------------------------------
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", ["resnet_tiny", "untraceable"])
 def test_training_the_transform_changes_nothing_else(name):
     front, end = build(name).train(), build(name, 1)
@@ -238,6 +239,7 @@ def test_training_the_transform_changes_nothing_else(name):
         assert torch.equal(value, before[key]) == (not key.startswith("transform.")), key
 
 
+@pytest.mark.matrix("untraceable", "vit_tiny")
 @pytest.mark.parametrize("name", ["resnet_tiny", "untraceable", "vit_tiny"])
 def test_the_donors_parts_are_in_evaluation_mode_whatever_the_mode(name):
     donor = build(name).train()
@@ -276,6 +278,7 @@ def test_parts_share_no_memory_with_the_donors():
     assert places[0].isdisjoint(places[1] | places[2])
 
 
+@pytest.mark.matrix
 @pytest.mark.parametrize("name", ["resnet_tiny", "untraceable"])
 def test_gradients_reach_the_transform_and_the_images(name):
     graph = graph_of(name)
@@ -302,6 +305,7 @@ def updated(stitched, images):
     return stitched.eval()
 
 
+@pytest.mark.matrix("options0")
 @pytest.mark.parametrize("options", [{}, {"rank": 3}, {"mask": "random_permutation"}])
 def test_what_fitting_has_changed_rebuilds_the_stitched_network(options):
     front, end, images = graph_of("resnet_tiny"), graph_of("resnet_tiny", 1), images_for(8)
@@ -383,6 +387,7 @@ def test_with_batchnorm_folded_away_a_stitched_network_means_the_same(name):
 # -- networks that cannot be traced -------------------------------------------------------------------------
 
 
+@pytest.mark.matrix("layers2")
 @pytest.mark.parametrize(
     "layers",
     [("bn1", "layer1.0.bn2"), ("layer2.0.relu2", "layer2.0.conv1"), ("layer3.0.bn1", "layer3.0.shortcut.0")],
@@ -420,6 +425,7 @@ def batches(monkeypatch):
     return graphs, seen
 
 
+@pytest.mark.matrix("layers1-options1", "layers3-options3")
 @pytest.mark.parametrize(
     ("layers", "options"),
     [

@@ -230,6 +230,7 @@ def test_a_failure_of_a_later_measuring_keeps_the_earlier_ones(tiny_data, shared
 # -- rebuilt exactly ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.matrix("update_batchnorm-True", "mask-False", "rank and pseudo_inverse-False")
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("fitting_method", WAYS)
 def test_the_stored_recipe_rebuilds_the_network_bitwise(tiny_data, shared, fits, fitting_method, packed):
@@ -270,6 +271,7 @@ def test_another_transform_can_take_the_place_of_the_stored_one(tiny_data, share
     assert stored.file.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_donors_are_as_they_were_after_all_of_it(tiny_data):
     front, end = trained(), trained(0.1)
     before = [{name: value.clone() for name, value in m.network.state_dict().items()} for m in (front, end)]

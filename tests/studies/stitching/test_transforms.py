@@ -143,6 +143,7 @@ ARRANGED = {
 }
 
 
+@pytest.mark.matrix("last-tokens", "tokens last-between", "between-map", "map-last", "tokens-tokens last")
 @pytest.mark.parametrize("front", ARRANGED)
 @pytest.mark.parametrize("end", ARRANGED)
 def test_wherever_channels_and_positions_are_a_transform_means_the_same(front, end):
@@ -401,6 +402,7 @@ def test_pseudo_inverse_is_the_least_squares_match():
     np.testing.assert_allclose(transform.bias.detach().numpy(), solution[5], atol=1e-5)
 
 
+@pytest.mark.matrix("semi_match", "identity")
 @pytest.mark.parametrize("initial", INITIALS)
 @pytest.mark.parametrize("mask", MASKS)
 def test_every_initialisation_goes_with_every_mask(initial, mask):
@@ -638,6 +640,7 @@ def test_singular_values_are_those_of_the_weight(name):
     assert (found.diff() <= 0).all()
 
 
+@pytest.mark.matrix("2")
 @pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("rank", [1, 2, 5])
 def test_truncation_is_the_nearest_of_a_rank_on_a_copy(name, rank):
@@ -660,6 +663,7 @@ def test_truncation_is_the_nearest_of_a_rank_on_a_copy(name, rank):
     assert all(torch.equal(value, state[key]) for key, value in transform.state_dict().items())
 
 
+@pytest.mark.matrix("shape0")
 @pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("shape", [(5, 2, 2), (3, 5), (5,)])
 def test_a_transform_is_restored_from_its_state(name, shape):
