@@ -16,7 +16,7 @@ from scipy import stats
 from repsim.measures import MEASURES, PREDICTION_MEASURES, interval
 
 TABLE = Path(populations.__file__).parent / "coverages.csv"
-SAMPLED = 17  # every so many cases of the table are computed again
+SAMPLED = 41  # every so many cases of the table are computed again
 # One for each method, in heavy and light tails.
 SHARP = (
     "agreement@accurate@150",
