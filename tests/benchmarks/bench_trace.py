@@ -6,6 +6,8 @@ shape of every value.
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import torch
 from measuring import THREADS, Row, best_times, show
 from torch import fx, nn
@@ -33,7 +35,7 @@ class Shapes(fx.Interpreter):
 
 def plainly(network: nn.Module) -> dict[str, torch.Size]:
     """Name → shape, by the plain way."""
-    tracer = torchvision.models.feature_extraction.NodePathTracer()
+    tracer = import_module("torchvision.models.feature_extraction").NodePathTracer()  # after the mend
     graph = tracer.trace(network)
     interpreter = Shapes(fx.GraphModule(network, graph))
     with torch.no_grad():
