@@ -16,7 +16,7 @@ from scipy import stats
 from repsim.measures import MEASURES, PREDICTION_MEASURES, interval
 
 TABLE = Path(populations.__file__).parent / "coverages.csv"
-WIDER = {("rank", "one_hot", 80)}  # nearly all are tied, and ties are drawn for each subsample: 1.81
+WIDER = [("rank", "one_hot", 80)]  # known to miss the bound on widths
 SAMPLED = 41  # every so many cases of the table are computed again
 # One for each method, in heavy and light tails.
 SHARP = (
@@ -63,7 +63,14 @@ def test_every_interval_covers_or_warns():
     chance = 3 * math.sqrt(0.9 * 0.1 / populations.DRAWS)
     for case, found in read_table(TABLE.read_text().splitlines()).items():
         assert found["coverage"] > 0.9 - chance or found["warned"] > 0.2, case
-        assert math.isnan(found["width"]) or found["width"] < 1.8 or case in WIDER, case
+        if case not in WIDER:
+            assert math.isnan(found["width"]) or found["width"] < 1.8, case
+
+
+@pytest.mark.xfail(strict=True, reason="nearly all are tied, and ties are drawn for each subsample: 1.81")
+@pytest.mark.parametrize("case", WIDER)
+def test_these_intervals_are_wider_than_the_bound(case):
+    assert read_table(TABLE.read_text().splitlines())[case]["width"] < 1.8
 
 
 @pytest.mark.slow
