@@ -48,9 +48,9 @@ def generate():
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
-    """A folder like a checkout, in which commands find notebooks and parameter files, and write."""
+    """A folder like a fresh checkout, in which commands find notebooks and parameter files, and write."""
     (tmp_path / "notebooks").symlink_to(ROOT / "notebooks")
-    for file in (ROOT / "figures").rglob("*.yaml"):
+    for file in (ROOT / "figures").glob("*/*.yaml"):  # those in figures/runs/ lie deeper, and are of no checkout
         copy = tmp_path / file.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, copy)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 from weakref import WeakKeyDictionary
 
 import torch
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 from repsim.support import messages
 
 DEVICES = ("auto", "cpu", "cuda")  # as they are usually asked for
+Precision = Literal["float32", "bfloat16"]
+BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "sve_bf16", "bf16")  # as torch names them
 
 _modes_lock = threading.Lock()
 _modes: WeakKeyDictionary[nn.Module, list] = WeakKeyDictionary()  # module → [who evaluates it, mode before]
@@ -52,6 +55,40 @@ def device_of(network: nn.Module) -> torch.device:
     held = next(network.parameters(), None)
     held = next(network.buffers(), None) if held is None else held
     return torch.device("cpu") if held is None else held.device
+
+
+def check_precision(precision: Precision, device: torch.device) -> None:
+    """Refuse a precision that a device does not compute in itself.
+
+    Raises
+    ------
+    ValueError
+        It is bfloat16, and the device has no instructions for it: it would take longer than float32.
+    """
+    if precision == "bfloat16" and not _multiplies_bfloat16(device):
+        raise ValueError(
+            f"this {'processor' if device.type == 'cpu' else f'device ({device})'} does not multiply bfloat16 "
+            "itself, and is faster with precision='float32'; networks that were trained in bfloat16 elsewhere "
+            "can be used on it all the same."
+        )
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    if device.type == "cpu":
+        if not hasattr(torch.cpu, "get_capabilities"):  # before torch 2.11
+            return torch.cpu._is_avx512_bf16_supported()
+        return any(torch.cpu.get_capabilities().get(name) for name in BFLOAT16_INSTRUCTIONS)
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return True
+
+
+def rounding_to(precision: Precision, device: torch.device) -> torch.autocast:
+    """A block in which convolutions and products take their inputs in `precision`, and weights stay float32."""
+    # No cache: older torch would keep the casts of a no_grad pass, and the weights get no gradient.
+    return torch.autocast(
+        device.type, torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=False
+    )
 
 
 @contextmanager
