@@ -46,8 +46,9 @@ def fold_batchnorm(part: nn.Module, *inputs: Tensor) -> nn.Module:
 def channels_side_by_side(part: nn.Module, images: Tensor) -> nn.Module:
     """A copy of a part of a traced network, to run without gradients, whose weights have their channels last.
 
-    On a CPU convolutions of such weights take down to half the time. The copy is given up where it differs
-    from the part on `images`, or does not run, as where a network views its values in another memory format.
+    On a CPU convolutions of such weights take down to half the time; with one thread they may also have
+    gradients of images, see `training_format`. The copy is given up where it differs from the part on
+    `images`, or does not run, as where a network views its values in another memory format.
     """
     if not isinstance(part, fx.GraphModule) or images.device.type != "cpu":
         return part

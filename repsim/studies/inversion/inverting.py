@@ -1,7 +1,7 @@
 """Representation inversion: from a seed image to one whose representation is the target's.
 
 One forward and one backward pass per iteration, through no more of the network than the layer needs, with
-BatchNorm folded into convolutions and no gradient for weights.
+BatchNorm folded into convolutions, no gradient for weights, and far from the targets in bfloat16 on request.
 """
 
 from __future__ import annotations
@@ -15,14 +15,17 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from repsim.activations import LayerGraph, fold_batchnorm, trace
+from repsim.activations.folding import channels_side_by_side
 from repsim.data import ImageSource, as_images_in_order
 from repsim.models import bare
 from repsim.studies.inversion.options import InversionOptions
+from repsim.support.devices import Precision, check_precision, device_of, rounding_to, training_format
 from repsim.support.progress import progress_bar
 from repsim.training.optimization import Diverged
 
 BATCH = 100  # images at a time: what a batch of small images needs stays in a processor's cache
 CHECK_EVERY = 10  # iterations, after which converged images settle: looking costs an accelerator its queue
+NEAR, NEAR_SHARE = 0.05, 0.5  # ten times bfloat16's rounding; share of a batch that is as near as that
 LEAVING = 0.1  # share of a batch that must have converged: a batch of another size is slow at first
 TINY = torch.finfo(torch.float32).tiny
 
@@ -76,13 +79,16 @@ class FeatureExtractor:
             )
         self.device, self.check_images = graph.device, graph.check_images
         self.compiled = compiled
-        prefix = fold_batchnorm(graph.prefix(names[0]), graph.trial_images(2))
+        few = graph.trial_images(2)
+        prefix = fold_batchnorm(graph.prefix(names[0]), few)
+        side_by_side = prefix if compiled else channels_side_by_side(prefix, few)
         if compiled:
-            prefix = torch.compile(prefix, dynamic=False, mode="reduce-overhead")
-        self._prefix = prefix
+            prefix = side_by_side = torch.compile(prefix, dynamic=False, mode="reduce-overhead")
+        self._parts = {torch.contiguous_format: prefix, torch.channels_last: side_by_side}
 
     def __call__(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
-        rows = self._prefix(images).flatten(1)
+        part = self._parts[training_format(self.device)]  # this thread may have as many threads as it likes
+        rows = part(images).flatten(1)
         return rows.to(
             torch.promote_types(rows.dtype, torch.float32)
         )  # half precision is no measure of length
@@ -148,8 +154,9 @@ def invert(
     Raises
     ------
     ValueError
-        The model is in training mode; the layer is unknown; there are no seeds, or targets of other shapes;
-        pixels are outside [0, 1]; a target's representation is 0.
+        The device does not compute in the precision; the model is in training mode; the layer is unknown;
+        there are no seeds, or targets of other shapes; pixels are outside [0, 1]; a target's representation
+        is 0.
     Diverged
         A loss or gradient is not a number.
     """
@@ -162,6 +169,8 @@ def invert(
             "seeds and targets are (n, c, h, w), each seed with one target: seeds are "
             f"{tuple(seeds.shape)}, targets {tuple(targets.shape)}."
         )
+    known = isinstance(model, LayerGraph | FeatureExtractor)
+    check_precision(settings.precision, model.device if known else device_of(bare(model)))
     read = model if isinstance(model, FeatureExtractor) else FeatureExtractor(model, layer, seeds.shape[1:])
     read.check_images(seeds)
     # a copy of what was made under inference_mode can have gradients
@@ -201,6 +210,7 @@ def _invert_batch(
     compiled for one size of batch, only all together.
     """
     least = 1.0 if read.compiled else LEAVING
+    precision = settings.precision
     count, device = len(seeds), seeds.device
     with torch.no_grad():
         wanted = read(targets).clone()  # a CUDA graph writes what it gives over what it gave before
@@ -230,13 +240,18 @@ def _invert_batch(
     }
     for iteration in range(settings.iterations + 1):
         is_last = iteration == settings.iterations
-        loss, state["gradient"] = _distance(read, state["image"], state["wanted"], settings, not is_last)
+        loss, state["gradient"] = _distance(read, state["image"], state["wanted"], precision, not is_last)
         moving = ~state["settled"]
         kept = moving & (loss < state["loss"]) if settings.use_best else moving
         state["loss"] = torch.where(kept, loss, state["loss"])
         state["best"] = torch.where(_per_image(kept), state["image"], state["best"])
         is_finite = loss.isfinite() & state["gradient"].flatten(1).sum(1).isfinite()
         state["finite"] &= is_finite | ~moving
+        if precision != "float32" and not is_last and iteration % CHECK_EVERY == 0:
+            near, arrived = (state["loss"] <= bound for bound in (NEAR, settings.tolerance))
+            if near.double().mean() >= NEAR_SHARE or arrived.any():
+                precision = "float32"  # with which all that was the best so far is measured again
+                state["loss"], _ = _distance(read, state["best"], state["wanted"], precision, False)
         done = state["loss"] <= settings.tolerance
         mean_loss[iteration] = (gone_loss + state["loss"].double().sum()) / count
         converged[iteration] = (gone + done.sum()) / count
@@ -259,7 +274,7 @@ def _invert_batch(
         state["image"] = _moved(state, settings, iteration)
         advance(1)
     if settings.precision != "float32":  # what was minimised was coarser than what is reported
-        losses, _ = _distance(read, images, wanted, InversionOptions(), False)
+        losses, _ = _distance(read, images, wanted, "float32", False)
         mean_loss[-1], converged[-1] = losses.mean(), (losses <= settings.tolerance).double().mean()
     curve = {"loss": mean_loss.cpu().numpy(), "converged": converged.cpu().numpy()}
     table = pd.DataFrame({"iteration": range(settings.iterations + 1), **curve})
@@ -267,14 +282,10 @@ def _invert_batch(
 
 
 def _distance(
-    read: FeatureExtractor, images: Tensor, wanted: Tensor, settings: InversionOptions, with_gradient: bool
+    read: FeatureExtractor, images: Tensor, wanted: Tensor, precision: Precision, with_gradient: bool
 ) -> tuple[Tensor, Tensor]:
     """The relative distance of each image's representation, and its gradient (0 where none is asked for)."""
-    half = settings.precision == "bfloat16"
-    with (
-        torch.set_grad_enabled(with_gradient),
-        torch.autocast(images.device.type, torch.bfloat16, enabled=half),
-    ):
+    with torch.set_grad_enabled(with_gradient), rounding_to(precision, images.device):
         images = images.detach().requires_grad_(with_gradient)
         difference = read(images) - wanted
         loss = difference.norm(dim=1) / wanted.norm(dim=1)

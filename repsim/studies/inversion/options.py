@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from repsim.support.devices import Precision
 from repsim.support.options import Count, Length, NotNegative, options, read_options
 
 Optimizer = Literal["momentum", "adam"]
-Precision = Literal["float32", "bfloat16"]
 STEP_SIZES = {"momentum": 1 / 8, "adam": 0.01}
 
 
@@ -37,7 +37,9 @@ class InversionOptions:
         An image whose representation is as near as this to the target's, relative to the target's norm, has
         converged, and is moved no further. As published: 0, all iterations for all.
     precision
-        Of the network: `bfloat16` for speed, where the device has it. What is reported in the end is float32.
+        Of the network: `bfloat16` for speed, where the device has it. Near a target its rounding is as large
+        as what is left of the distance: a batch of which half are within 5 %, or an image has converged, goes
+        on in float32. What is reported in the end is float32.
     """
 
     optimizer: Optimizer = "momentum"

@@ -22,6 +22,7 @@ from repsim.studies.inversion.inverting import BATCH, FeatureExtractor, invert
 from repsim.studies.inversion.pairs import Pairs
 from repsim.studies.inversion.recipe import InversionRecipe
 from repsim.support import paths
+from repsim.support.devices import check_precision, device_of
 from repsim.support.progress import progress_bar
 from repsim.training.model_store import TrainedModel
 
@@ -163,6 +164,7 @@ def obtain_inverted(
         )
 
     def make(draft: Draft) -> dict[str, object]:
+        check_precision(recipe.options.precision, device_of(model.network))
         read = FeatureExtractor(model.network, recipe.layer, dataset.image_shape, compiled=compiled)
         return write_set(
             recipe, _make_parts(recipe, read, dataset, pairs, draft, batch_size, progress), pairs, draft

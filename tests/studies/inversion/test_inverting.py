@@ -14,6 +14,7 @@ from toy_networks import Branching, Inplace, randomized
 from repsim.activations import LayerGraph, capture, trace
 from repsim.data import load_data
 from repsim.studies.inversion import FeatureExtractor, invert
+from repsim.support import devices
 from repsim.support.compat import import_robustness
 from repsim.training import model_store, zoo
 from repsim.training.optimization import Diverged
