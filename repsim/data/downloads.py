@@ -24,7 +24,8 @@ CIFAR10_CLASSES = (
     *("airplane", "automobile", "bird", "cat", "deer"),
     *("dog", "frog", "horse", "ship", "truck"),
 )
-CIFAR10_JPEG = "aaf6162ad480776ee3eb14ed0ed50490f1eda7744e5c0c9a6cb118a510d584b7"  # SHA-256 of all pixels, training images first
+# SHA-256 of all pixels, training images first
+CIFAR10_JPEG = "aaf6162ad480776ee3eb14ed0ed50490f1eda7744e5c0c9a6cb118a510d584b7"
 CROP_AND_FLIP = Augmentation(crop=4, flip=True)  # as all published training on CIFAR has it
 WHERE = (
     "They are looked for under the argument root (data_root in notebooks), else REPSIM_DATA, else "

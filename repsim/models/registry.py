@@ -159,7 +159,7 @@ def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
 
 @_register("preactresnet18", pattern=r"preactresnet18(?:_w(?P<width>\d+))?")
 def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
-    """The 18-layer ResNet with activations before its convolutions; `preactresnet18_w8` is 8 channels wide."""
+    """The 18-layer ResNet with activations before its convolutions; `preactresnet18_w8` begins 8 wide."""
     return preact_resnet18(shape[0], classes, _width(match, 64))
 
 
