@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -29,6 +30,21 @@ IDENTITY = (
     "data_seed",
     "origin",
 )
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images that networks are trained on, without the images themselves: all that a recipe says of them.
+
+    A `Dataset` has these attributes, too.
+    """
+
+    name: str
+    fingerprint: str
+
+    @property
+    def slug(self) -> str:
+        return self.name
 
 
 @options("training option")
@@ -127,8 +143,8 @@ class Recipe(StoredRecipe):
             object.__setattr__(self, name, value)
 
     @classmethod
-    def on(cls, dataset: Dataset, architecture: str, **options) -> Recipe:
-        """A recipe for a loaded data set, naming exactly its images."""
+    def on(cls, dataset: Dataset | Images, architecture: str, **options) -> Recipe:
+        """A recipe for a data set, naming exactly its images."""
         return cls(dataset.slug, architecture, dataset.fingerprint, **options)
 
     @property

@@ -17,7 +17,7 @@ from repsim.data import Dataset, load_data
 from repsim.support import messages
 from repsim.training.loading import Checkpoints, describe, load_models
 from repsim.training.model_store import TrainedModel, measure, obtain, obtain_all, table
-from repsim.training.recipe import Recipe
+from repsim.training.recipe import Images, Recipe
 
 MAIN = "resnet_tiny"
 
@@ -61,7 +61,7 @@ FAMILIES = {
 
 
 def recipes(
-    dataset: Dataset,
+    dataset: Dataset | Images,
     architectures: Iterable[str],
     epsilons: Iterable[float],
     seeds: Iterable[int],
@@ -222,11 +222,11 @@ def _combinations(dataset: str) -> list[Recipe]:
         raise ValueError(
             f"{dataset} has no committed networks ({', '.join(ZOOS)} have): name architectures and epsilons."
         )
-    groups = ZOOS[dataset](load_data(dataset))
+    groups = zoo_recipes(dataset)
     return [*groups["main"], *groups.get("architectures", [])]
 
 
-def digits_recipes(dataset: Dataset) -> dict[str, list[Recipe]]:
+def digits_recipes(dataset: Dataset | Images) -> dict[str, list[Recipe]]:
     """The digits zoo: group → recipes. Six models of `main` keep every fifth epoch."""
     epsilons = EPSILONS["digits", "linf"]
     others = ("resnet_tiny_deep", "wrn_tiny", "vgg_tiny", "mlp")
@@ -245,18 +245,18 @@ def digits_recipes(dataset: Dataset) -> dict[str, list[Recipe]]:
     }
 
 
-def shapes_recipes(dataset: Dataset) -> dict[str, list[Recipe]]:
+def shapes_recipes(dataset: Dataset | Images) -> dict[str, list[Recipe]]:
     """The shapes zoo: group → recipes."""
     architectures = (MAIN, "wrn_tiny", "vgg_tiny")
     return {"main": recipes(dataset, architectures, (0.0, 0.025, 0.05), range(3))}
 
 
-def two_features_recipes(dataset: Dataset) -> dict[str, list[Recipe]]:
+def two_features_recipes(dataset: Dataset | Images) -> dict[str, list[Recipe]]:
     """The zoo of one of the data sets of `TWO_FEATURES`: group → recipes."""
     return {"main": recipes(dataset, [MAIN], (0.0, 0.05), range(3))}
 
 
-def cifar10_recipes(dataset: Dataset) -> dict[str, list[Recipe]]:
+def cifar10_recipes(dataset: Dataset | Images) -> dict[str, list[Recipe]]:
     """The CIFAR-10 zoo: group → recipes, what is needed most first."""
     small = ("resnet20_w1", "preactresnet18_w8", "vgg_tiny_w24")
     return {
@@ -266,12 +266,19 @@ def cifar10_recipes(dataset: Dataset) -> dict[str, list[Recipe]]:
     }
 
 
-ZOOS: dict[str, Callable[[Dataset], dict[str, list[Recipe]]]] = {
+ZOOS: dict[str, Callable[[Dataset | Images], dict[str, list[Recipe]]]] = {
     "digits": digits_recipes,
     "shapes": shapes_recipes,
     **dict.fromkeys(TWO_FEATURES.values(), two_features_recipes),
     "cifar10_jpeg": cifar10_recipes,
 }
+FINGERPRINTS = {"cifar10_jpeg": "50000x3x32x32"}  # of data sets that are not part of the package
+
+
+def zoo_recipes(name: str) -> dict[str, list[Recipe]]:
+    """The recipes of a zoo by group; images that would have to be downloaded are not."""
+    known = FINGERPRINTS.get(name)
+    return ZOOS[name](load_data(name) if known is None else Images(name, known))
 
 
 def build(
@@ -293,7 +300,7 @@ def build(
     """
     if dataset not in ZOOS:
         raise ValueError(messages.unknown("zoo", dataset, ZOOS))
-    known = ZOOS[dataset](load_data(dataset))
+    known = zoo_recipes(dataset)
     groups = [groups] if isinstance(groups, str) else list(groups or known)
     for group in groups:
         if group not in known:
