@@ -13,7 +13,7 @@ from toy_networks import Branching, Inplace, randomized
 
 from repsim.activations import LayerGraph, capture, trace
 from repsim.data import load_data
-from repsim.studies.inversion import FeatureExtractor, invert
+from repsim.studies.inversion import FeatureExtractor, invert, inverting
 from repsim.support import devices
 from repsim.support.compat import import_robustness
 from repsim.training import model_store, zoo
@@ -133,6 +133,12 @@ def same_state(one, other):
         torch.equal(value, other[name]) if isinstance(value, torch.Tensor) else value == other[name]
         for name, value in one.items()
     )
+
+
+@pytest.fixture(autouse=True)
+def has_bfloat16(monkeypatch):
+    """A processor without bfloat16 computes the same, but takes longer."""
+    monkeypatch.setattr(devices, "_multiplies_bfloat16", lambda device: True)
 
 
 @pytest.fixture
@@ -490,7 +496,84 @@ def test_with_bfloat16_the_curve_ends_with_what_is_reported(tiny_data, batch_siz
     assert coarse.converged == pytest.approx((coarse.loss <= found.loss.median()).double().mean().item())
 
 
+def test_bfloat16_comes_nearly_as_near_as_float32(tiny_data):
+    seeds, targets = pair(tiny_data)
+    first = distances(seen_by(trained()), seeds, targets).mean()
+    options = {"iterations": 60, **ALL}
+    plain, fast = (run(reader(), seeds, targets, precision=p, **options) for p in ("float32", "bfloat16"))
+    assert plain.loss.mean() < 0.1 * first
+    assert fast.loss.mean() < 1.1 * plain.loss.mean()
+
+
+def test_with_bfloat16_images_converge_by_their_float32_distance(tiny_data):
+    """Of images that are as near as its rounding, bfloat16 takes some for converged that are not."""
+    seeds, targets = tiny_data.test.images[:20], tiny_data.test.images[20:40]
+    found = run(reader(), seeds, targets, precision="bfloat16", iterations=150)
+    left = found.iterations < 150
+    assert left.float().mean() > 0.5
+    assert (found.loss[left] <= 0.01).all()
+
+
+@pytest.mark.parametrize("tolerance", [0.0, 0.3])
+def test_with_bfloat16_the_last_updates_are_in_float32(tiny_data, monkeypatch, tolerance):
+    """Once half of the images are near, or one has converged; never far from the targets."""
+    rounded, rounding_to = [], devices.rounding_to
+
+    def noting(precision, device):
+        rounded.append(precision)
+        return rounding_to(precision, device)
+
+    monkeypatch.setattr(inverting, "rounding_to", noting)
+    seeds, targets = pair(tiny_data)
+    run(reader(), seeds, targets, precision="bfloat16", iterations=80, tolerance=tolerance)
+    switched = rounded.index("float32")
+    assert rounded == ["bfloat16"] * switched + ["float32"] * (len(rounded) - switched)
+    updates = switched - 1
+    before = run(reader(), seeds, targets, iterations=updates - 10, **ALL)
+    after = run(reader(), seeds, targets, iterations=updates, **ALL)
+    if tolerance:
+        assert before.loss.min() > 0.9 * tolerance
+        assert after.loss.min() < 1.1 * tolerance
+    else:
+        assert before.loss.median() > 0.9 * inverting.NEAR
+        assert after.loss.median() < 1.1 * inverting.NEAR
+
+
+def test_bfloat16_is_refused_before_anything_is_computed_where_the_device_lacks_it(
+    tiny_data, monkeypatch, reads
+):
+    monkeypatch.setattr(devices, "_multiplies_bfloat16", lambda device: False)
+    monkeypatch.setattr(inverting, "trace", lambda *_: pytest.fail("the network was traced"))
+    for model in (toy(), reader()):
+        with pytest.raises(ValueError, match=r"^this processor does not multiply bfloat16 itself"):
+            run(model, *pair(tiny_data), precision="bfloat16")
+    assert not reads
+    run(reader(), *pair(tiny_data), iterations=1)
+
+
 # what it costs
+
+
+@pytest.mark.parametrize(("threads", "expected"), [(1, True), (2, False)])
+def test_channels_lie_side_by_side_for_one_thread_alone(tiny_data, monkeypatch, threads, expected):
+    images, before = tiny_data.test.images[:3], torch.get_num_threads()
+    read, strides = FeatureExtractor(trained(), "penultimate", tiny_data.image_shape), []
+    convolve = nn.Conv2d.forward
+
+    def noting(module, maps):
+        if module.in_channels > 1 and module.kernel_size != (1, 1):  # others lie both ways
+            strides.append(module.weight.is_contiguous(memory_format=torch.channels_last))
+        return convolve(module, maps)
+
+    monkeypatch.setattr(nn.Conv2d, "forward", noting)
+    torch.set_num_threads(threads)
+    try:
+        value = read(images)
+    finally:
+        torch.set_num_threads(before)
+    assert set(strides) == {expected}
+    (wanted,) = capture(trained(), images, "penultimate").values()
+    torch.testing.assert_close(value, wanted, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
