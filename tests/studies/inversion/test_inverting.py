@@ -542,9 +542,10 @@ def test_with_bfloat16_the_last_updates_are_in_float32(tiny_data, monkeypatch, t
 def test_bfloat16_is_refused_before_anything_is_computed_where_the_device_lacks_it(
     tiny_data, monkeypatch, reads
 ):
+    models = toy(), reader()
     monkeypatch.setattr(devices, "_multiplies_bfloat16", lambda device: False)
     monkeypatch.setattr(inverting, "trace", lambda *_: pytest.fail("the network was traced"))
-    for model in (toy(), reader()):
+    for model in models:
         with pytest.raises(ValueError, match=r"^this processor does not multiply bfloat16 itself"):
             run(model, *pair(tiny_data), precision="bfloat16")
     assert not reads
