@@ -366,7 +366,7 @@ def test_with_batchnorm_folded_away_a_stitched_network_means_the_same(name):
     layer = list(front.layers)[len(front.layers) // 2]
     stitched = splice(front, end, layer, layer, make_transform(front, end, layer, layer))
     state, norms = state_of(stitched), len(stitched.batchnorms())
-    twin = stitched.folded(images)
+    twin = stitched.faster(images)
     assert twin.transform is stitched.transform
     assert (len(twin.batchnorms()) < norms) == (name != "untraceable")
     gradients = []
@@ -584,4 +584,4 @@ def test_batchnorm_without_running_statistics_is_not_folded():
     stitched = splice(graph, graph, "0", "0", make_transform(graph, graph, "0", "0", initial="identity"))
     images = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        torch.testing.assert_close(stitched.folded(images)(images), network(images))
+        torch.testing.assert_close(stitched.faster(images)(images), network(images))
