@@ -359,6 +359,20 @@ def test_batchnorm_layers_are_those_that_run():
 # -- a faster twin ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_channels_lie_side_by_side_in_the_twin_where_one_thread_computes(monkeypatch, threads):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    graph, images = graph_of("resnet_tiny"), images_for(4, shape_of("resnet_tiny"))
+    layer = "layer2.0.conv1"
+    stitched = splice(graph, graph, layer, layer, make_transform(graph, graph, layer, layer))
+    twin = stitched.faster(images)
+    for part in (twin.prefix, twin.rest):
+        weights = [weight for weight in part.parameters() if weight.dim() == 4 and weight.shape[1] > 1]
+        assert {weight.stride(1) == 1 for weight in weights} == {threads == 1}
+    assert all(value.stride(1) != 1 for value in stitched.parameters() if value.dim() == 4)
+    torch.testing.assert_close(twin(images), stitched(images), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.matrix("resnet_tiny", "untraceable")
 @pytest.mark.parametrize("name", ["resnet_tiny", "wrn_tiny", "vgg_tiny", "densenet", "untraceable"])
 def test_with_batchnorm_folded_away_a_stitched_network_means_the_same(name):
