@@ -54,7 +54,7 @@ SWEEPS = [  # images fill their batches: the earlier version would have a smalle
         "layers": 3,
         "epochs": {"standard": 30, "adversarial": 1},
     },
-    {"architecture": "resnet20_w1", "images": 256, "layers": 3, "epochs": {"standard": 6, "adversarial": 1}},
+    {"architecture": "resnet20_w1", "images": 256, "layers": 3, "epochs": {"standard": 4, "adversarial": 1}},
 ]
 # Both versions run this. It reads a sweep, then line by line a precision, or "" where there is no choice.
 CHILD = """
@@ -87,7 +87,7 @@ else:  # untrained, on images of noise: they take as long
     images, labels = torch.rand(count, 3, 32, 32, generator=generator), torch.arange(count) % 10
     norm = [0.5] * 3, [0.25] * 3
     networks = [build_model(architecture, (3, 32, 32), 10, *norm, seed=seed) for seed in (0, 1)]
-    train, test = Split(images, labels), Split(images[:64], labels[:64])
+    train, test = Split(images, labels), Split(images[:32], labels[:32])
 front, end = (trace(network.eval(), train.images.shape[1:]) for network in networks)
 donors = [Donor(graph, test, Attack(level, steps=20)) for graph in (front, end)]
 for donor in donors:

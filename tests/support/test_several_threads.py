@@ -111,6 +111,12 @@ STEPS = {
         }.items()
         for architecture in RESIDUAL
     },
+    "bfloat16 stitch of resnet_tiny": (stitching, (), {"precision": "bfloat16"}),
+    "bfloat16 stitch of resnet_tiny with PGD": (
+        stitching,
+        (),
+        {"method": "pgd", "epsilon": 0.1, "attack_steps": 2, "precision": "bfloat16"},
+    ),  # fmt: skip
     "attack": (attacking, (), {}),
     "invert": (inverting, (), {}),
     "stitch": (stitching, (), {}),
