@@ -116,7 +116,7 @@ STEPS = {
         stitching,
         (),
         {"method": "pgd", "epsilon": 0.1, "attack_steps": 2, "precision": "bfloat16"},
-    ),  # fmt: skip
+    ),
     "attack": (attacking, (), {}),
     "invert": (inverting, (), {}),
     "stitch": (stitching, (), {}),
