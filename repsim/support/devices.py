@@ -86,9 +86,7 @@ def _multiplies_bfloat16(device: torch.device) -> bool:
 def rounding_to(precision: Precision, device: torch.device) -> torch.autocast:
     """A block in which convolutions and products take their inputs in `precision`, and weights stay float32."""
     # No cache: older torch would keep the casts of a no_grad pass, and the weights get no gradient.
-    return torch.autocast(
-        device.type, torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=False
-    )
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=False)
 
 
 @contextmanager
