@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,7 +29,7 @@ MOST_STEPS = 500
 MOST_TRIES = 20  # of the length of a step
 HISTORY = 10  # steps that L-BFGS remembers
 LEFT = 10  # times the tolerance: a greater slope is said
-BLOCK = 1024  # inputs at a time, so that what is made of them stays in the processor's cache
+BLOCK = 4096  # inputs at a time of what would need much memory
 COLUMNS = 128  # of a symmetric product at a time
 MARGIN = 8  # times the rounding that is expected of float32 is what it may be
 LEAST_LEFT = 0.01  # of an input beside its leverage, for float32 to tell what is left
@@ -145,8 +145,11 @@ def _principal(features: Float[Tensor, "n d"], rest: Float[Tensor, "n c"]) -> _P
     mean = _mean(features)
     n, width = features.shape
     if width <= n:
-        blocks = ((block.double() - mean, own) for block, own in _blocks(features, rest))
-        product, moments = _inner_products(blocks, width)
+        sums = torch.zeros(width, width + rest.shape[1], dtype=torch.float64, device=features.device)
+        for block, own in _blocks(features, rest):
+            centred = block.double() - mean
+            sums += _products(centred, torch.cat([centred, own], 1))
+        product, moments = sums[:, :width], sums[:, width:]
     else:
         centred = features.double() - mean
         product = centred @ centred.T
@@ -163,7 +166,7 @@ def _principal(features: Float[Tensor, "n d"], rest: Float[Tensor, "n c"]) -> _P
 
 
 def _blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """The same inputs of each, as many as stay in a processor's cache."""
+    """The same inputs of each."""
     return zip(*(each.split(BLOCK) for each in tensors), strict=True)
 
 
@@ -171,20 +174,15 @@ def _mean(features: Float[Tensor, "n d"]) -> Float[Tensor, " d"]:
     return torch.stack([block.double().sum(0) for block in features.split(BLOCK)]).sum(0) / len(features)
 
 
-def _inner_products(
-    blocks: Iterable[tuple[Float[Tensor, "block d"], Float[Tensor, "block c"]]], width: int
-) -> tuple[Float[Tensor, "d d"], Float[Tensor, "d c"]]:
-    """Sums over inputs of x xᵀ, of which one half is computed, and of x yᵀ; in float64."""
-    found: Tensor | None = None
-    for x, y in blocks:
-        both = torch.cat([x, y], 1)
-        if found is None:
-            found = torch.zeros(width, both.shape[1], dtype=torch.float64, device=x.device)
-        for start in range(0, width, COLUMNS):
-            columns = slice(start, start + COLUMNS)
-            found[columns, start:] += x[:, columns].T @ both[:, start:]
-    product = found[:, :width].triu()
-    return product + product.triu(1).T, found[:, width:]
+def _products(x: Float[Tensor, "n d"], y: Float[Tensor, "n e"]) -> Float[Tensor, "d e"]:
+    """Inner products x.T @ y of which y begins with x: of that part, which is symmetric, half is computed."""
+    width = x.shape[1]
+    found = x.new_zeros(width, y.shape[1])
+    for start in range(0, width, COLUMNS):
+        found[start : start + COLUMNS, start:] = x[:, start : start + COLUMNS].T @ y[:, start:]
+    symmetric = found[:, :width]
+    symmetric.copy_(symmetric.triu() + symmetric.triu(1).T)
+    return found
 
 
 def _ridge(
@@ -201,7 +199,7 @@ def _ridge(
 
 
 def _least_left_out(principal: _Principal, rest: Float[Tensor, "n c"]) -> float:
-    """The penalty that predicts inputs best from the others: by float32, or float64 where that cannot tell."""
+    """The penalty that predicts inputs best from the others: by float32, else by float64."""
     errors, doubt = _left_out(principal, rest, PENALTIES, torch.float32)
     near = errors * (1 - doubt) <= (errors * (1 + doubt)).min()
     contenders = [penalty for penalty, one in zip(PENALTIES, near.tolist(), strict=True) if one]
@@ -265,34 +263,25 @@ def _logistic(
         values = torch.empty(features.shape, device=features.device)
         for own, block in _blocks(values, features):
             own.copy_(block.double() - mean)
-    hot = targets.T.float()  # classes down, inputs across: softmax takes a tenth of the time
+    hot = targets.T.float().contiguous()  # classes down, inputs across: softmax takes a tenth of the time
     share = hot.mean(1).clamp_min(1 / n)
-    product, _ = _inner_products(((block, block[:, :0]) for block in values.split(BLOCK)), values.shape[1])
-    spread = float(product.trace()) / n
+    product = _products(values, values).double() / n
+    spread = float(product.trace())
     added = penalty * spread / width
     steepness = float((share * (1 - share)).mean())
     # What float32 leaves open of a variance is added too, so that no coordinate is nothing but rounding.
-    least = torch.finfo(values.dtype).eps * spread + added / steepness
-    product.div_(n).diagonal().add_(least)
+    product.diagonal().add_(added / steepness + torch.finfo(values.dtype).eps * spread)
     factor = torch.linalg.cholesky(product)
     outward = torch.linalg.solve_triangular(factor, torch.eye(len(factor)).to(factor), upper=False).float()
 
-    blocks = [
-        (block, own.contiguous()) for block, own in zip(values.split(BLOCK), hot.split(BLOCK, 1), strict=True)
-    ]
-
     def loss(point: Tensor) -> tuple[Tensor, Tensor]:
         """The loss and its gradient, which by hand takes half the time of autograd's."""
-        weight, bias = point[:, :-1] @ outward, point[:, -1:].contiguous()
-        value = added / 2 * weight.square().sum()
-        slope, bias_slope = added * weight, torch.zeros_like(bias)
-        for block, own in blocks:
-            log_probability = torch.addmm(bias, weight, block.T).log_softmax(0)
-            value -= torch.dot(log_probability.flatten(), own.flatten()) / n
-            error = log_probability.exp_().sub_(own).div_(n)
-            slope.addmm_(error, block)
-            bias_slope += error.sum(1, keepdim=True)
-        return value, torch.cat([slope @ outward.T, bias_slope], 1)
+        weight = point[:, :-1] @ outward
+        log_probability = (values @ weight.T).T.contiguous().add_(point[:, -1:]).log_softmax(0)
+        value = added / 2 * weight.square().sum() - torch.dot(log_probability.flatten(), hot.flatten()) / n
+        error = log_probability.exp_().sub_(hot).div_(n)
+        slope = torch.addmm(added * weight, error, values) @ outward.T
+        return value, torch.cat([slope, error.sum(1, keepdim=True)], 1)
 
     start = torch.zeros(len(hot), len(factor) + 1, device=values.device)  # the last column is the bias
     start[:, -1] = share.log()
