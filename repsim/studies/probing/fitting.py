@@ -199,9 +199,11 @@ def _ridge(
 
 
 def _least_left_out(principal: _Principal, rest: Float[Tensor, "n c"]) -> float:
-    """The penalty that predicts inputs best from the others: by float32, else by float64."""
+    """The penalty that predicts inputs best from the others: float64 decides where float32 cannot."""
     errors, doubt = _left_out(principal, rest, PENALTIES, torch.float32)
-    near = errors * (1 - doubt) <= (errors * (1 + doubt)).min()
+    least = torch.where(doubt < 1, errors * (1 - doubt), 0)  # no number is no knowledge either
+    greatest = torch.where(doubt < 1, errors * (1 + doubt), torch.inf)
+    near = least <= greatest.min()
     contenders = [penalty for penalty, one in zip(PENALTIES, near.tolist(), strict=True) if one]
     if len(contenders) > 1:
         errors, _ = _left_out(principal, rest, contenders, torch.float64)
