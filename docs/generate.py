@@ -23,6 +23,7 @@ from repsim.data import LOADERS
 from repsim.measures import MEASURES, PREDICTION_MEASURES, documentation
 from repsim.models import ARCHITECTURES, build_model
 from repsim.training import zoo
+from repsim.training.model_store import find
 
 ROOT = Path(__file__).parents[1]
 FIGURES = ROOT / "figures"
@@ -304,9 +305,9 @@ def attacks() -> str:
 def committed() -> str:
     """How many networks of each kind are committed."""
     rows: Counter = Counter()
-    for name, recipes_of in zoo.ZOOS.items():
-        for group, recipes in recipes_of(zoo.load_data(name)).items():
-            for recipe in recipes:
+    for name in zoo.ZOOS:
+        for group, recipes in zoo.zoo_recipes(name).items():
+            for recipe in filter(find, recipes):
                 rows[name, group, recipe.architecture, recipe.norm] += 1
     found: dict[tuple, list[str]] = defaultdict(list)
     counts: Counter = Counter()

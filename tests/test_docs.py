@@ -50,7 +50,9 @@ def generate():
 def checkout(tmp_path, monkeypatch):
     """A folder like a fresh checkout, in which commands find notebooks and parameter files, and write."""
     (tmp_path / "notebooks").symlink_to(ROOT / "notebooks")
-    for file in (ROOT / "figures").glob("*/*.yaml"):  # those in figures/runs/ lie deeper, and are of no checkout
+    for file in (ROOT / "figures").glob(
+        "*/*.yaml"
+    ):  # those in figures/runs/ lie deeper: no checkout has them
         copy = tmp_path / file.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, copy)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections import Counter
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, fx, nn
@@ -61,24 +62,35 @@ def channels_side_by_side(part: nn.Module, images: Tensor) -> nn.Module:
     return copied if all(alike(a, b) for a, b in zip(ours, theirs, strict=True)) else part
 
 
-def _folded(part: fx.GraphModule) -> fx.GraphModule:
-    folded = copy.deepcopy(part)
-    calls = Counter(node.target for node in folded.graph.nodes if node.op == "call_module")
-    for node in list(folded.graph.nodes):
+def folded_pairs(part: fx.GraphModule) -> dict[str, str]:
+    """The convolutions of a part into which a BatchNorm is folded, and that BatchNorm, by their paths."""
+    return {str(before.target): str(node.target) for before, node in _foldable(part)}
+
+
+def _foldable(part: fx.GraphModule) -> Iterator[tuple[fx.Node, fx.Node]]:
+    calls = Counter(node.target for node in part.graph.nodes if node.op == "call_module")
+    for node in part.graph.nodes:
         if node.op != "call_module":
             continue
-        normalization = folded.get_submodule(node.target)
+        normalization = part.get_submodule(node.target)
         if not _is_plain(normalization, NORMALIZATIONS) or normalization.running_mean is None:
             continue
         before = node.all_input_nodes[0]
         if before.op != "call_module" or len(before.users) > 1:
             continue
-        convolution = folded.get_submodule(before.target)
+        convolution = part.get_submodule(before.target)
         if _is_plain(convolution, CONVOLUTIONS) and calls[before.target] == calls[node.target] == 1:
-            fused = fuse_conv_bn_eval(convolution, normalization)
-            folded.set_submodule(before.target, fused.requires_grad_(False))
-            node.replace_all_uses_with(before)
-            folded.graph.erase_node(node)
+            yield before, node
+
+
+def _folded(part: fx.GraphModule) -> fx.GraphModule:
+    folded = copy.deepcopy(part)
+    for before, node in list(_foldable(folded)):
+        convolution, normalization = (folded.get_submodule(each.target) for each in (before, node))
+        fused = fuse_conv_bn_eval(convolution, normalization)
+        folded.set_submodule(before.target, fused.requires_grad_(False))
+        node.replace_all_uses_with(before)
+        folded.graph.erase_node(node)
     folded.delete_all_unused_submodules()
     folded.recompile()
     return folded

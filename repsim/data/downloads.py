@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image, features
 
 from repsim.data.dataset import Augmentation, Request, Source, register
 from repsim.data.embedded import as_split
@@ -16,6 +20,12 @@ from repsim.data.streaming import Frame, ImageFiles, StreamedSplit
 from repsim.support.compat import torchvision
 
 DIGITS = tuple("0123456789")
+CIFAR10_CLASSES = (
+    *("airplane", "automobile", "bird", "cat", "deer"),
+    *("dog", "frog", "horse", "ship", "truck"),
+)
+# SHA-256 of all pixels, training images first
+CIFAR10_JPEG = "aaf6162ad480776ee3eb14ed0ed50490f1eda7744e5c0c9a6cb118a510d584b7"
 CROP_AND_FLIP = Augmentation(crop=4, flip=True)  # as all published training on CIFAR has it
 WHERE = (
     "They are looked for under the argument root (data_root in notebooks), else REPSIM_DATA, else "
@@ -62,19 +72,24 @@ def obtain(
         raise RuntimeError(message) from error
 
 
+def _cifar(kind: type, title: str, request: Request) -> list[Any]:
+    """Training and test images as torchvision has them."""
+    files = {f"{kind.base_folder}/{file}": md5 for file, md5 in kind.train_list + kind.test_list}
+    files[f"{kind.base_folder}/{kind.meta['filename']}"] = kind.meta["md5"]
+    return obtain(
+        title,
+        request.root,
+        files,
+        lambda: [kind(request.root, train=train, download=request.download) for train in (True, False)],
+        {kind.filename: kind.tgz_md5},
+    )
+
+
 def _register_cifar(name: str, title: str, kind: type) -> None:
     @register(name)
-    def _cifar(request: Request) -> Source:
+    def _named(request: Request) -> Source:
         """Small photographs of ten (CIFAR-10) or a hundred classes, 3 × 32 × 32."""
-        files = {f"{kind.base_folder}/{file}": md5 for file, md5 in kind.train_list + kind.test_list}
-        files[f"{kind.base_folder}/{kind.meta['filename']}"] = kind.meta["md5"]
-        train, test = obtain(
-            title,
-            request.root,
-            files,
-            lambda: [kind(request.root, train=train, download=request.download) for train in (True, False)],
-            {kind.filename: kind.tgz_md5},
-        )
+        train, test = _cifar(kind, title, request)
         return Source(
             classes=tuple(train.classes),
             train=as_split(train.data.transpose(0, 3, 1, 2), np.asarray(train.targets)),
@@ -86,6 +101,63 @@ def _register_cifar(name: str, title: str, kind: type) -> None:
 
 _register_cifar("cifar10", "CIFAR-10", torchvision.datasets.CIFAR10)
 _register_cifar("cifar100", "CIFAR-100", torchvision.datasets.CIFAR100)
+
+
+@register("cifar10_jpeg")
+def _cifar10_jpeg(request: Request) -> Source:
+    """CIFAR-10 as JPEG files of quality 75, class by class: the images of the committed networks.
+
+    They are read from `cifar10_jpeg_train.tar.gz` and `cifar10_jpeg_test.tar.gz` under the root, where these
+    are; else made of CIFAR-10.
+
+    Raises
+    ------
+    RuntimeError
+        The images are not the ones that the committed networks were trained on.
+    """
+    archives = {split: request.root / f"cifar10_jpeg_{split}.tar.gz" for split in ("train", "test")}
+    if all(path.exists() for path in archives.values()):
+        files = {split: _archived(path) for split, path in archives.items()}
+    else:
+        parts = _cifar(torchvision.datasets.CIFAR10, "CIFAR-10", request)
+        files = {split: _compressed(part) for split, part in zip(archives, parts, strict=True)}
+    splits, digest = {}, hashlib.sha256()
+    for split, by_class in files.items():
+        images = np.stack([np.asarray(Image.open(io.BytesIO(file))) for held in by_class for file in held])
+        labels = np.repeat(np.arange(len(by_class)), [len(held) for held in by_class])
+        digest.update(images.tobytes())
+        splits[split] = as_split(images.transpose(0, 3, 1, 2), labels)
+    if digest.hexdigest() != CIFAR10_JPEG:
+        raise RuntimeError(
+            "the images of cifar10_jpeg are not those that the committed networks have seen: its archives "
+            f"under {request.root} are damaged, or this version of Pillow (libjpeg-turbo "
+            f"{features.version('jpg')}) compresses differently. folder:PATH takes any images as they are."
+        )
+    return Source(CIFAR10_CLASSES, splits["train"], splits["test"], "CIFAR-10 (JPEG)", CROP_AND_FLIP)
+
+
+def _archived(path: Path) -> list[list[bytes]]:
+    """The files of each class of an archive, in the order of their names."""
+    with tarfile.open(path) as archive:
+        found = {
+            member.name: archive.extractfile(member).read()
+            for member in archive
+            if member.name.endswith(".jpg")
+        }
+    return [
+        [found[name] for name in sorted(found) if name.split("/")[-2] == class_name]
+        for class_name in CIFAR10_CLASSES
+    ]
+
+
+def _compressed(part: Any) -> list[list[bytes]]:
+    """The images of each class of a data set of torchvision's, in their order, as JPEG files."""
+    files: list[list[bytes]] = [[] for _ in CIFAR10_CLASSES]
+    for image, label in zip(part.data, part.targets, strict=True):
+        written = io.BytesIO()
+        Image.fromarray(image).save(written, "JPEG", quality=75)
+        files[label].append(written.getvalue())
+    return files
 
 
 def _register_mnist(

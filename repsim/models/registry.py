@@ -129,10 +129,11 @@ def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
     return wide_resnet(10, 1, shape[0], classes, base=8)
 
 
-@_register("vgg_tiny")
+@_register("vgg_tiny", pattern=r"vgg_tiny(?:_w(?P<width>\d+))?")
 def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
-    """A VGG of three stages with 8, 16 and 32 channels."""
-    return VGG([[8, 8], [16, 16], [32, 32]], shape[0], classes)
+    """A VGG of three stages with 8, 16 and 32 channels; `vgg_tiny_w24` has 24, 48 and 96."""
+    width = _width(match, 8)
+    return VGG([[times * width] * 2 for times in (1, 2, 4)], shape[0], classes)
 
 
 @_register("mlp")
@@ -156,10 +157,17 @@ def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
     return wide_resnet(int(match["depth"]), int(match["factor"]), shape[0], classes)
 
 
-@_register("preactresnet18")
+@_register("preactresnet18", pattern=r"preactresnet18(?:_w(?P<width>\d+))?")
 def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
-    """The 18-layer ResNet with activations before its convolutions."""
-    return preact_resnet18(shape[0], classes)
+    """The 18-layer ResNet with activations before its convolutions; `preactresnet18_w8` begins 8 wide."""
+    return preact_resnet18(shape[0], classes, _width(match, 64))
+
+
+def _width(match: re.Match, usual: int) -> int:
+    width = int(match["width"] or usual)
+    if width < 1:
+        raise ValueError(f"{match[0]}: a network is at least 1 channel wide.")
+    return width
 
 
 @_register("lenet")

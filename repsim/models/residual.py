@@ -139,6 +139,7 @@ def wide_resnet(depth: int, factor: int, channels: int, num_classes: int, base: 
     return ResNet(PreActivationBlock, [(depth - 4) // 6] * 3, widths, base, channels, num_classes)
 
 
-def preact_resnet18(channels: int, num_classes: int) -> ResNet:
-    """The 18-layer pre-activation ResNet with a CIFAR stem."""
-    return ResNet(PreActivationBlock, [2, 2, 2, 2], [64, 128, 256, 512], 64, channels, num_classes)
+def preact_resnet18(channels: int, num_classes: int, width: int = 64) -> ResNet:
+    """The 18-layer pre-activation ResNet with a CIFAR stem, its first stage `width` channels wide."""
+    widths = [width, 2 * width, 4 * width, 8 * width]
+    return ResNet(PreActivationBlock, [2, 2, 2, 2], widths, width, channels, num_classes)

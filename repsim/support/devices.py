@@ -66,10 +66,10 @@ def check_precision(precision: Precision, device: torch.device) -> None:
         It is bfloat16, and the device has no instructions for it: it would take longer than float32.
     """
     if precision == "bfloat16" and not _multiplies_bfloat16(device):
+        where = "processor" if device.type == "cpu" else f"device ({device})"
         raise ValueError(
-            f"this {'processor' if device.type == 'cpu' else f'device ({device})'} does not multiply bfloat16 "
-            "itself, and is faster with precision='float32'; networks that were trained in bfloat16 elsewhere "
-            "can be used on it all the same."
+            f"this {where} does not multiply bfloat16 itself, and is faster with precision='float32'. What "
+            "was trained or made in bfloat16 elsewhere can be used on it all the same."
         )
 
 
@@ -84,7 +84,7 @@ def _multiplies_bfloat16(device: torch.device) -> bool:
 
 
 def rounding_to(precision: Precision, device: torch.device) -> torch.autocast:
-    """A block in which convolutions and products take their inputs in `precision`, and weights stay float32."""
+    """A block in which convolutions and products round what they take to `precision`; weights stay."""
     # No cache: older torch would keep the casts of a no_grad pass, and the weights get no gradient.
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=False)
 

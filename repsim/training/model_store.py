@@ -32,6 +32,7 @@ from repsim.training.recipe import Recipe
 
 EVALUATED = 1000  # test images on which robust accuracy is measured
 CURVE = ["epoch", "learning_rate", "loss", "accuracy"]  # columns, in the order in which tables have them
+FOLLOWED = ["robust", "pgd_steps"]  # and those of cheap attacks
 ACCURACIES = ["attack", "norm", "epsilon", "steps", "images", "accuracy"]
 DIGITS = 12  # of a checksum that recipes of what is made from a model hold
 
@@ -80,8 +81,9 @@ class TrainedModel(Artifact):
 
     @property
     def curve(self) -> pd.DataFrame:
-        """One row per epoch of training: `epoch`, `learning_rate`, `loss`, `accuracy`."""
-        return pd.DataFrame(self.record["curve"], columns=CURVE)
+        """One row per epoch of training, with the columns that `train` gives."""
+        columns = [*CURVE, *FOLLOWED] if self.recipe.is_cheap else CURVE
+        return pd.DataFrame(self.record["curve"], columns=columns)
 
     @property
     def accuracies(self) -> pd.DataFrame:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from repsim.attacks import Attack, perturb
+from repsim.attacks.gradient import STEPS
 from repsim.support.devices import evaluating
 from repsim.support.labels import label_loss
 
@@ -48,6 +49,8 @@ def objective(
     x: Tensor,
     targets: Tensor,
     task: Task = label_loss,
+    *,
+    attacked: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The loss of one batch, and the logits of the images as the model saw them.
 
@@ -60,39 +63,91 @@ def objective(
     targets
         One for each image, in whatever form `task` takes them: by default a class, or a 0 or 1 for each
         attribute.
+    attacked
+        Gives the logits that the attack is made for: a faster copy of the model; by default the model itself,
+        in evaluation mode.
     """
     if attack is None:
-        logits = model(x)
+        logits = _logits(model, x)
         return task(logits, targets), logits
     if settings.method == "trades":
-        return _trades(settings.beta, attack, model, x, targets, task)
-    attacked = round(settings.attack_ratio * len(x))
-    if attacked:
+        return _trades(settings.beta, attack, model, attacked or model, x, targets, task)
+    count = round(settings.attack_ratio * len(x))
+    if count:
         with evaluating(model):
             adversarial = perturb(
-                lambda p: task(model(p), targets[:attacked], reduction="sum"), x[:attacked], attack
+                lambda p: task(_logits(attacked or model, p), targets[:count], reduction="sum"),
+                x[:count],
+                attack,
             )
-        x = torch.cat([adversarial, x[attacked:]])
-    logits = model(x)
+        x = torch.cat([adversarial, x[count:]])
+    logits = _logits(model, x)
     return task(logits, targets), logits
 
 
+def free_objectives(
+    model: Callable[[Tensor], Tensor],
+    attack: Attack,
+    x: Tensor,
+    targets: Tensor,
+    moves: list[Tensor],
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The loss and logits of a batch before each of several updates, whose gradient moves the images, too.
+
+    "Free" adversarial training (Shafahi et al., 2019): one backward pass, by the caller, between two of what
+    is given serves the weights and the images.
+
+    Parameters
+    ----------
+    model
+        In training mode.
+    attack
+        Its steps are the updates.
+    moves
+        What the images of the batch before were moved by, where these begin; empty at first, and changed.
+    """
+    x = x.contiguous()  # robustness' L2 steps view images and gradients as (n, pixels)
+    steps = STEPS[attack.norm](x, attack.epsilon, attack.step_size)
+    if not moves or len(moves[0]) < len(x):
+        moves[:] = [torch.zeros_like(x)]
+    images = steps.project(x + moves[0][: len(x)])
+    for _ in range(attack.steps):
+        images = images.detach().requires_grad_()
+        logits = _logits(model, images)
+        yield label_loss(logits, targets), logits
+        with torch.no_grad():
+            images = steps.project(steps.step(images, images.grad.contiguous()))
+    moves[0][: len(x)] = images - x
+
+
+def _logits(model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """Logits, those of half precision in float32: losses are not computed in less."""
+    logits = model(images)
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
 def _trades(
-    beta: float, attack: Attack, model: nn.Module, x: Tensor, targets: Tensor, task: Task
+    beta: float,
+    attack: Attack,
+    model: nn.Module,
+    attacked: Callable[[Tensor], Tensor],
+    x: Tensor,
+    targets: Tensor,
+    task: Task,
 ) -> tuple[Tensor, Tensor]:
     """Loss of clean inputs + β · KL(clean ‖ adversarial); the attack climbs the KL term."""
     with evaluating(model):
         with torch.no_grad():
-            clean = F.softmax(model(x), dim=1)
+            clean = F.softmax(_logits(attacked, x), dim=1)
         # At the image itself the divergence has gradient zero: begin beside it, as the authors do.
         start = (x + 0.001 * torch.randn_like(x)).clamp(0, 1)
         adversarial = perturb(
-            lambda p: F.kl_div(F.log_softmax(model(p), dim=1), clean, reduction="sum"),
+            lambda p: F.kl_div(F.log_softmax(_logits(attacked, p), dim=1), clean, reduction="sum"),
             x,
             attack,
             start=start,
         )
-    logits, adversarial_logits = model(x), model(adversarial)
+    logits, adversarial_logits = _logits(model, x), _logits(model, adversarial)
     divergence = F.kl_div(
         F.log_softmax(adversarial_logits, dim=1), F.softmax(logits, dim=1), reduction="batchmean"
     )

@@ -1,5 +1,8 @@
 """Published data sets, in the true formats, read by torchvision's own classes."""
 
+import hashlib
+import io
+import tarfile
 import urllib.error
 
 import numpy as np
@@ -15,8 +18,9 @@ from image_files import (
     write_mnist,
     write_svhn,
 )
+from PIL import Image
 
-from repsim.data import Augmentation, Split, StreamedSplit, as_images, load_data, streaming
+from repsim.data import Augmentation, Split, StreamedSplit, as_images, downloads, load_data, streaming
 from repsim.support.compat import torchvision
 
 datasets = torchvision.datasets
@@ -54,6 +58,61 @@ def test_cifar10_is_read_as_its_authors_wrote_it(cifar):
     raw = np.frombuffer((cifar / "test_batch").read_bytes(), dtype=np.uint8)
     first = (dataset.test.images[0] * 255).round().to(torch.uint8).flatten().numpy()
     assert first.tobytes() in raw.tobytes()
+
+
+def jpeg_of(dataset, monkeypatch):
+    """Images of CIFAR-10 in the archives' files, by split: class by class, compressed; they are now known."""
+    files, pixels = {}, b""
+    for name, split in (("train", dataset.train), ("test", dataset.test)):
+        for label, class_name in enumerate(CIFAR_CLASSES):
+            for index, image in enumerate(split.images[split.labels == label]):
+                written = io.BytesIO()
+                shown = Image.fromarray((image * 255).round().byte().permute(1, 2, 0).numpy())
+                shown.save(written, "JPEG", quality=75)
+                files.setdefault(name, {})[f"cifar10_jpeg/{name}/{class_name}/{index:04d}.jpg"] = written
+                pixels += np.asarray(Image.open(written)).tobytes()
+    monkeypatch.setattr(downloads, "CIFAR10_JPEG", hashlib.sha256(pixels).hexdigest())
+    return files
+
+
+def write_archives(root, files):
+    """In an order of their own, as archives may be."""
+    for split, held in files.items():
+        with tarfile.open(root / f"cifar10_jpeg_{split}.tar.gz", "w:gz") as archive:
+            for name in sorted(held, reverse=True):
+                entry = tarfile.TarInfo(name)
+                entry.size = len(held[name].getvalue())
+                archive.addfile(entry, io.BytesIO(held[name].getvalue()))
+
+
+def test_cifar10_as_jpeg_is_made_or_read_and_the_same(cifar, tmp_path, monkeypatch):
+    files = jpeg_of(load_data("cifar10", root=cifar.parent), monkeypatch)
+    made = load_data("cifar10_jpeg", root=cifar.parent)
+    assert (made.title, made.slug, made.fingerprint) == ("CIFAR-10 (JPEG)", "cifar10_jpeg", "100x3x32x32")
+    assert made.classes == tuple(CIFAR_CLASSES)
+    assert made.augmentation == Augmentation(crop=4, flip=True)
+    assert made.train.labels.tolist() == sorted(made.train.labels.tolist())
+    archives = tmp_path / "archives"
+    archives.mkdir()
+    write_archives(archives, files)
+    read = load_data("cifar10_jpeg", root=archives, download=False)
+    for one, other in ((made.train, read.train), (made.test, read.test)):
+        assert torch.equal(one.images, other.images)
+        assert torch.equal(one.labels, other.labels)
+
+
+def test_cifar10_as_jpeg_of_other_images_is_refused(cifar, tmp_path, monkeypatch):
+    """Whether they are made here or read."""
+    files = jpeg_of(load_data("cifar10", root=cifar.parent), monkeypatch)
+    refused = pytest.raises(RuntimeError, match=r"^the images of cifar10_jpeg are not those that the")
+    with monkeypatch.context() as patch, refused:
+        patch.setattr(downloads, "CIFAR10_JPEG", "of others")
+        load_data("cifar10_jpeg", root=cifar.parent)
+    one, other = list(files["train"])[:2]
+    files["train"][one], files["train"][other] = files["train"][other], files["train"][one]
+    write_archives(tmp_path, files)
+    with refused:
+        load_data("cifar10_jpeg", root=tmp_path)
 
 
 def test_cifar10_at_another_size(cifar):

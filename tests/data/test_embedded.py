@@ -180,8 +180,8 @@ def test_no_size_is_every_image_as_it_is(digits):
 def test_an_unknown_name_is_answered_with_the_nearest(refuse):
     refuse(
         "unknown data set 'digit'; did you mean 'digits'? Known: digits, shapes, two_features, "
-        "two_features_outline, two_features_texture, cifar10, cifar100, mnist, fashion_mnist, svhn, celeba, "
-        "imagenet, … (18 in all).",
+        "two_features_outline, two_features_texture, cifar10, cifar100, cifar10_jpeg, mnist, fashion_mnist, "
+        "svhn, celeba, … (19 in all).",
         "digit",
     )
 

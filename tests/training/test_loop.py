@@ -132,10 +132,12 @@ def test_the_address_tells_recipes_apart_but_not_how_many_epochs_they_keep():
         "optimizer": "adam",
         "weight_decay": 0.0,
         "augment": False,
+        "precision": "bfloat16",
+        "training_attack": "fgsm",
         "seed": 1,
         "data_seed": 1,
     }
-    of_others = {"beta", "save_every", "origin"}
+    of_others = {"beta", "held_out", "save_every", "origin"}
     assert {*changes, *of_others} == {field.name for field in dataclasses.fields(Recipe)}
     addresses = {dataclasses.replace(recipe, **{name: value}).address for name, value in changes.items()}
     assert len(addresses | {recipe.address}) == len(changes) + 1
@@ -240,19 +242,19 @@ def in_format(tensor, memory_format):
 @pytest.mark.matrix("images_channels_last")
 @pytest.mark.parametrize("last", [False, True], ids=["images_contiguous", "images_channels_last"])
 def test_weights_and_images_are_channels_last_in_epochs_of_one_thread_only(monkeypatch, threads, last):
-    """Here nothing can go wrong with two: no convolution has a stride. What can is in test_two_threads.py."""
+    """Here nothing can go wrong with two: no convolution has a stride; see test_several_threads.py."""
     data = load_data("shapes", train_size=60, test_size=20)
     if last:
         images = data.train.images.to(memory_format=torch.channels_last)
         data = dataclasses.replace(data, train=dataclasses.replace(data.train, images=images))
     seen = []
 
-    def watched(settings, attack, model, x, targets):
+    def watched(settings, attack, model, x, targets, **named):
         maps = [x, *(weight for weight in model.parameters() if weight.dim() == 4)]
         for memory_format in (torch.contiguous_format, torch.channels_last):
             if all(in_format(tensor, memory_format) for tensor in maps):
                 seen.append(memory_format)
-        return objective(settings, attack, model, x, targets)
+        return objective(settings, attack, model, x, targets, **named)
 
     monkeypatch.setattr(loop, "objective", watched)
     numbers = [1, 2, 1, 3]
@@ -350,7 +352,7 @@ def first_batch(dataset, **options):
     class Stop(Exception):
         pass
 
-    def look(recipe, attack, model, x, y):
+    def look(recipe, attack, model, x, y, **named):
         seen["weights"] = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         seen["images"] = x
         raise Stop
@@ -374,9 +376,9 @@ def test_each_seed_has_its_own_job(tiny_data):
 def test_each_epoch_has_an_order_of_its_own(tiny_data, monkeypatch):
     loss, orders = loop.objective, []
 
-    def look(recipe, attack, model, x, y):
+    def look(recipe, attack, model, x, y, **named):
         orders.append(y)
-        return loss(recipe, attack, model, x, y)
+        return loss(recipe, attack, model, x, y, **named)
 
     monkeypatch.setattr(loop, "objective", look)
     run(tiny_data, epochs=2, batch_size=200)
@@ -399,7 +401,7 @@ def test_a_last_batch_of_one_is_left_out(tiny_data, count):
     steps = []
     with pytest.MonkeyPatch.context() as patch:
         loss = loop.objective
-        patch.setattr(loop, "objective", lambda *a: steps.append(len(a[-1])) or loss(*a))
+        patch.setattr(loop, "objective", lambda *a, **n: steps.append(len(a[-1])) or loss(*a, **n))
         _, curve = run(dataset, "resnet_tiny", epochs=2)
     assert steps == [50] * (count // 50) * 2
     assert len(curve) == 2
@@ -409,7 +411,7 @@ def test_a_last_batch_of_one_is_left_out(tiny_data, count):
 def test_every_other_batch_is_used(tiny_data, monkeypatch, count, sizes):
     some = Split(tiny_data.train.images[:count], tiny_data.train.labels[:count])
     steps, loss = [], loop.objective
-    monkeypatch.setattr(loop, "objective", lambda *a: steps.append(len(a[-1])) or loss(*a))
+    monkeypatch.setattr(loop, "objective", lambda *a, **n: steps.append(len(a[-1])) or loss(*a, **n))
     run(dataclasses.replace(tiny_data, train=some), epochs=1)
     assert steps == sizes
 

@@ -243,9 +243,10 @@ def test_networks_whose_rate_fell_within_an_epoch_are_not_taken_for_others(epoch
 
 
 def former_address(recipe):
-    """Where a network trained here was stored when thirds were counted in steps."""
+    """Where a network trained here was stored when thirds were counted in steps, always in float32."""
     made_by = dataclasses.asdict(recipe)
-    del made_by["save_every"], made_by["origin"]
+    for name in ("save_every", "origin", "precision", "training_attack", "held_out"):
+        del made_by[name]
     return artifacts.address(made_by)
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from repsim.data import Dataset
 from repsim.models import build_model
 from repsim.studies.stitching import StitchOptions
-from repsim.support.devices import resolve_device
+from repsim.support.devices import Precision, check_precision, resolve_device, rounding_to
 from repsim.training import Recipe
 from repsim.training.model_store import EVALUATED, TrainedModel
 
@@ -31,13 +31,13 @@ class Network:
     architecture: str
     image_shape: tuple[int, ...]
     classes: int
+    precision: Precision = "float32"
 
     @classmethod
-    def of(cls, model: TrainedModel) -> Network:
+    def of(cls, model: TrainedModel, precision: Precision = "float32") -> Network:
         """The network of a model that may be there or not."""
-        return cls(
-            model.recipe.architecture, tuple(model.record["image_shape"]), len(model.record["classes"])
-        )
+        shape, classes = tuple(model.record["image_shape"]), len(model.record["classes"])
+        return cls(model.recipe.architecture, shape, classes, precision)
 
     def built(self) -> nn.Module:
         """One without training."""
@@ -72,6 +72,7 @@ class Cost:
 def cost(network: Network, device: str) -> Cost:
     """Measured on a few grey images, on a device: two of them where passes take long."""
     target = resolve_device(device)
+    check_precision(network.precision, target)
     model = network.built().to(target)
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
@@ -87,7 +88,9 @@ def cost(network: Network, device: str) -> Cost:
         images = torch.full((count, *network.image_shape), 0.5, device=target, requires_grad=True)
         labels = torch.zeros(count, dtype=torch.long, device=target)
         started = time.perf_counter()
-        F.cross_entropy(model(images), labels).backward()
+        with rounding_to(network.precision, target):
+            loss = F.cross_entropy(model(images).float(), labels)
+        loss.backward()
         if target.type != "cpu":
             torch.accelerator.synchronize(target)
         return time.perf_counter() - started
@@ -101,7 +104,9 @@ def cost(network: Network, device: str) -> Cost:
 def training_passes(recipe: Recipe, data: Dataset) -> float:
     """Passes of one image in training a network and measuring its accuracy."""
     attacked = min(EVALUATED, len(data.test)) * STEPS if recipe.epsilon else 0
-    return recipe.epochs * len(data.train) * passes_of_one(recipe) + FORWARD * len(data.test) + attacked
+    watched = recipe.epochs * recipe.held_out * STEPS if recipe.is_cheap else 0
+    trained = recipe.epochs * len(data.train) * passes_of_one(recipe)
+    return trained + watched + FORWARD * len(data.test) + attacked
 
 
 def passes_of_one(settings: Recipe | StitchOptions) -> float:
@@ -110,6 +115,8 @@ def passes_of_one(settings: Recipe | StitchOptions) -> float:
         return 1.0
     if settings.method == "trades":
         return 2 + FORWARD + settings.attack_steps
+    if isinstance(settings, Recipe) and settings.training_attack == "free":
+        return settings.attack_steps
     return 1 + settings.attack_ratio * settings.attack_steps
 
 

@@ -219,7 +219,8 @@ def _trained(data: Dataset, models: Iterable[TrainedModel]) -> Iterator[Work]:
         tested = [min(ATTACKED_TOGETHER, len(data.test)) for model in missing if model.recipe.epsilon]
         batch = max([*(model.recipe.batch_size for model in missing), *tested], default=0)
         counts = len(of_kind) - len(missing), len(missing)
-        yield Work(data.slug, "networks", kind, *counts, Network.of(of_kind[0]), passes, batch)
+        network = Network.of(of_kind[0], missing[0].recipe.precision if missing else "float32")
+        yield Work(data.slug, "networks", kind, *counts, network, passes, batch)
 
 
 def _inverted(batches: Iterable[SetBatch], study: Study, remarks: Remarks) -> Iterator[Work]:
@@ -239,6 +240,7 @@ def _inverted(batches: Iterable[SetBatch], study: Study, remarks: Remarks) -> It
             found[kind] = dataclasses.replace(
                 work,
                 missing=work.missing + 1,
+                network=Network.of(model, batch.options.precision),
                 passes=work.passes + passes,
                 batch=min(len(batch.pairs), study.batch_size),
             )

@@ -48,12 +48,15 @@ def test_what_is_kept_is_what_a_layer_by_layer_count_gives():
         (ROBUST, 8),
         ({**ROBUST, "attack_ratio": 0.5}, 4.5),
         ({**ROBUST, "method": "trades"}, 9 + FORWARD),
+        ({**ROBUST, "training_attack": "fgsm", "held_out": 10}, 2 + 20 * 10 / 200),
+        ({**ROBUST, "training_attack": "free", "held_out": 10, "attack_steps": 4}, 4 + 20 * 10 / 200),
     ],
-    ids=["standard", "pgd", "half", "trades"],
+    ids=["standard", "pgd", "half", "trades", "fgsm", "free"],
 )
 def test_passes_of_one_image(tiny_data, settings, passes):
     recipe = Recipe.on(tiny_data, "mlp", epochs=3, **settings)
-    assert passes_of_one(recipe) == pytest.approx(passes)
+    watched = 20 * recipe.held_out / 200 if recipe.is_cheap else 0
+    assert passes_of_one(recipe) == pytest.approx(passes - watched)
     measured = len(tiny_data.test) * (FORWARD + (20 if settings else 0))
     assert training_passes(recipe, tiny_data) == pytest.approx(3 * 200 * passes + measured)
     assert training_passes(dataclasses.replace(recipe, epochs=6), tiny_data) == pytest.approx(
