@@ -303,7 +303,7 @@ def _logistic(
 def _minimum(
     loss: Callable[[Tensor], tuple[Tensor, Tensor]], point: Tensor, step: float
 ) -> tuple[Tensor, float]:
-    """Where a convex loss is least, and its greatest slope there, by L-BFGS (Nocedal & Wright, ch. 6 and 7).
+    """The minimum of a convex loss, and its greatest slope there, by L-BFGS (Nocedal & Wright, ch. 6 and 7).
 
     Torch's begins with a step that is far too short, and evaluates the loss half as often again.
 
