@@ -1,4 +1,4 @@
-from .folding import fold_batchnorm
+from .folding import channels_side_by_side, fold_batchnorm
 from .layer_graph import Layer, LayerGraph, Layers, Layout, Suffix
 from .observing import Observation, Observer
 from .rows import as_rows
@@ -14,6 +14,7 @@ __all__ = [
     "Suffix",
     "as_rows",
     "capture",
+    "channels_side_by_side",
     "fold_batchnorm",
     "layers",
     "trace",

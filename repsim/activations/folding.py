@@ -44,22 +44,21 @@ def fold_batchnorm(part: nn.Module, *inputs: Tensor) -> nn.Module:
     return folded
 
 
-def channels_side_by_side(part: nn.Module, images: Tensor) -> nn.Module:
-    """A copy of a part of a traced network, to run without gradients, whose weights have their channels last.
+def channels_side_by_side(part: nn.Module, *inputs: Tensor) -> nn.Module:
+    """A copy of a part of a traced network, without gradients of weights, whose weights have channels last.
 
-    On a CPU convolutions of such weights take down to half the time; with one thread they may also have
-    gradients of images, see `training_format`. The copy is given up where it differs from the part on
-    `images`, or does not run, as where a network views its values in another memory format.
+    On a CPU convolutions of such weights take down to half the time. The copy is given up where it differs
+    from the part on `inputs`, or does not run, as where a network views its values in another memory format.
     """
-    if not isinstance(part, fx.GraphModule) or images.device.type != "cpu":
+    if not isinstance(part, fx.GraphModule) or inputs[0].device.type != "cpu":
         return part
     copied = lay_out(copy.deepcopy(part), torch.channels_last)
     with torch.no_grad():
         try:
-            ours = tensors_in(copied(images))
+            ours = tensors_in(copied(*inputs))
         except RuntimeError:
             return part
-        theirs = tensors_in(part(images))
+        theirs = tensors_in(part(*inputs))
     return copied if all(alike(a, b) for a, b in zip(ours, theirs, strict=True)) else part
 
 

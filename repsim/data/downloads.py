@@ -119,7 +119,11 @@ def _cifar10_jpeg(request: Request) -> Source:
     if all(path.exists() for path in archives.values()):
         files = {split: _archived(path) for split, path in archives.items()}
     else:
-        parts = _cifar(torchvision.datasets.CIFAR10, "CIFAR-10", request)
+        try:
+            parts = _cifar(torchvision.datasets.CIFAR10, "CIFAR-10", request)
+        except RuntimeError as error:
+            names = " and ".join(path.name for path in archives.values())
+            raise RuntimeError(f"{error} {names} would do as well.") from error
         files = {split: _compressed(part) for split, part in zip(archives, parts, strict=True)}
     splits, digest = {}, hashlib.sha256()
     for split, by_class in files.items():

@@ -306,6 +306,7 @@ def build(
         if group not in known:
             raise ValueError(messages.unknown(f"group of the {dataset} zoo", group, known))
     work = [recipe for group in groups for recipe in known[group]]
+    load_data(dataset)  # what cannot be loaded is said here, and what is downloaded is downloaded once
     build_one = functools.partial(_build_one, dataset, retrain)
     return table(in_processes(build_one, work, jobs or os.cpu_count(), f"{dataset} zoo", "model"))
 

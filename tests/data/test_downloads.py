@@ -169,7 +169,9 @@ def test_cifar10_that_is_not_there(tmp_path, monkeypatch):
     )
 
 
-@pytest.mark.parametrize("name", ["cifar10", "cifar100", "mnist", "svhn", "celeba", "imagenette"])
+@pytest.mark.parametrize(
+    "name", ["cifar10", "cifar10_jpeg", "cifar100", "mnist", "svhn", "celeba", "imagenette"]
+)
 def test_nothing_is_fetched_unless_wanted(tmp_path, monkeypatch, name):
     monkeypatch.setattr("urllib.request.urlopen", lambda *arguments, **options: pytest.fail("fetched"))
     with pytest.raises(RuntimeError, match=f"cannot be loaded from {tmp_path}: .*Missing: "):

@@ -1,6 +1,8 @@
 """Training in bfloat16 and by cheap attacks: as good where it works, undone where it fails."""
 
 import dataclasses
+import errno
+import os
 
 import pandas as pd
 import pytest
@@ -102,6 +104,38 @@ def test_a_device_without_bfloat16_refuses_before_anything_is_built(tiny_data, m
     message = r"^this processor does not multiply bfloat16 itself, and is faster with precision='float32'\."
     with pytest.raises(ValueError, match=message):
         run(tiny_data, precision="bfloat16")
+
+
+@pytest.mark.usefixtures("bfloat16")
+def test_a_checkpoint_of_another_precision_is_refused(tiny_data, tmp_path):
+    checkpoint = tmp_path / "run.checkpoint"
+    run(tiny_data, "mlp", checkpoint=checkpoint)
+    written = checkpoint.read_bytes()
+    with pytest.raises(ValueError, match="give each recipe a checkpoint of its own"):
+        run(tiny_data, "mlp", checkpoint=checkpoint, precision="bfloat16")
+    assert checkpoint.read_bytes() == written
+
+
+def test_a_full_disk_is_said_and_loses_nothing(tiny_data, tmp_path, monkeypatch):
+    checkpoint = tmp_path / "run.checkpoint"
+    model, _ = run(tiny_data, "mlp")
+    with monkeypatch.context() as patch:
+        write, written = os.fsync, []
+
+        def fill(handle):
+            written.append(handle)
+            if len(written) == 2:
+                raise OSError(errno.ENOSPC, "No space left on device", str(checkpoint))
+            write(handle)
+
+        patch.setattr(os, "fsync", fill)
+        with pytest.raises(OSError, match=r"No space left on device: .*run\.checkpoint"):
+            run(tiny_data, "mlp", checkpoint=checkpoint)
+    assert [path.name for path in tmp_path.iterdir()] == ["run.checkpoint"]
+    epochs = []
+    resumed, _ = run(tiny_data, "mlp", checkpoint=checkpoint, on_epoch=lambda epoch, _: epochs.append(epoch))
+    assert epochs == [2, 3]
+    assert same(resumed, model)
 
 
 # cheap attacks

@@ -242,7 +242,7 @@ def in_format(tensor, memory_format):
 @pytest.mark.matrix("images_channels_last")
 @pytest.mark.parametrize("last", [False, True], ids=["images_contiguous", "images_channels_last"])
 def test_weights_and_images_are_channels_last_in_epochs_of_one_thread_only(monkeypatch, threads, last):
-    """Here nothing can go wrong with two: no convolution has a stride. What can is in test_two_threads.py."""
+    """Here nothing can go wrong with two: no convolution has a stride; see test_several_threads.py."""
     data = load_data("shapes", train_size=60, test_size=20)
     if last:
         images = data.train.images.to(memory_format=torch.channels_last)

@@ -49,12 +49,17 @@ def cached_activations(
         for i, shape in enumerate(shapes):
             if i in own:
                 kept.append(images)
-            elif in_memory:
-                kept.append(torch.empty(shape, dtype=sample[i].dtype, device=images.device))
+                continue
+            # channels stay side by side where the network puts them so
+            axes = sorted(range(len(shape)), key=sample[i].stride, reverse=True)
+            axes = [0, *(axis for axis in axes if axis)]
+            size, dtype = math.prod(shape), sample[i].dtype
+            if in_memory:
+                flat = torch.empty(size, dtype=dtype, device=images.device)
             else:
-                file = str(Path(folder) / str(i))
-                flat = torch.from_file(file, shared=True, size=math.prod(shape), dtype=sample[i].dtype)
-                kept.append(flat.view(shape))
+                flat = torch.from_file(str(Path(folder) / str(i)), shared=True, size=size, dtype=dtype)
+            places = [axes.index(axis) for axis in range(len(shape))]
+            kept.append(flat.view([shape[axis] for axis in axes]).permute(places))
         for start in range(0, len(images), BATCH):
             with torch.no_grad():
                 values = stitched.before(images[start : start + BATCH])

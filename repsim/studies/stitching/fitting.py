@@ -27,7 +27,7 @@ from repsim.studies.stitching.network import (
 from repsim.studies.stitching.options import StitchOptions
 from repsim.studies.stitching.targets import Labels, check_targets, is_multilabel, make_targets, make_task
 from repsim.studies.stitching.transforms import Transform, check_rank
-from repsim.support.devices import device_of, evaluating, seeded
+from repsim.support.devices import check_precision, device_of, evaluating, rounding_to, seeded
 from repsim.support.labels import LabelSource, as_labels
 from repsim.support.progress import progress_bar
 from repsim.training import augmented
@@ -93,6 +93,7 @@ def stitch(
     front, end = as_graph(front, images.shape[1:]), as_graph(end, images.shape[1:])
     check_donors(front, end, cross_task)
     device = device_of(end.network)
+    check_precision(options.precision, device)
     images, labels = images.to(device), labels.to(device)
     if options.is_direct:
         transform = match(front, end, layer_front, layer_end, images, options)
@@ -124,7 +125,8 @@ def stitch(
         seen, attack = transfer_set(front.network, end.network, images, labels, options), None
     targets = None if moving else make_targets(options, front.network, end.network, images, labels)
     penalty = _penalty(options, stitched, end, layer_end)
-    running = stitched if options.update_batchnorm else stitched.folded(images[:2])
+    running = stitched if options.update_batchnorm else stitched.faster(images[:2])
+    running = running.computing_in(options.precision)
 
     def batch_loss(batch: Tensor) -> tuple[Tensor, Tensor]:
         """The loss of a batch, given by the places of its images, and their logits."""
@@ -157,11 +159,12 @@ def _penalty(
         if options.l1:
             total = total + options.l1 * stitched.transform.weight.abs().mean()
         if own is not None:
-            if value is None:
-                with evaluating(stitched.prefix):  # BatchNorm has seen this batch
-                    value = stitched.prefix(images)
-            given = stitched.transform(value)
-            total = total + options.cka_weight * linear_cka(given, own(images))
+            with rounding_to(options.precision, images.device):
+                if value is None:
+                    with evaluating(stitched.prefix):  # BatchNorm has seen this batch
+                        value = stitched.prefix(images)
+                given, wanted = stitched.transform(value), own(images)
+            total = total + options.cka_weight * linear_cka(given, wanted)
         return total
 
     return penalty
@@ -169,7 +172,7 @@ def _penalty(
 
 def linear_cka(x: Float[Tensor, "n ..."], y: Float[Tensor, "n ..."]) -> Float[Tensor, ""]:
     """Linear CKA of a batch, through which gradients flow (for all else there is `repsim.measures`)."""
-    x, y = x.flatten(1), y.flatten(1)
+    x, y = (each.flatten(1).to(torch.promote_types(each.dtype, torch.float32)) for each in (x, y))
     x, y = x - x.mean(0), y - y.mean(0)
     gram_x, gram_y = x @ x.T, y @ y.T
     return (gram_x * gram_y).sum() / (gram_x.norm() * gram_y.norm()).clamp(min=1e-12)
@@ -265,5 +268,8 @@ def transfer_set(
     settings = {"batch_size": BATCH, "seed": options.seed, "loss": hard}
     for donor, places in parts:
         if len(places):
-            changed[places] = run_attack(donor, images[places], labels[places], options.attack, **settings)
+            with rounding_to(options.precision, device):
+                changed[places] = run_attack(
+                    donor, images[places], labels[places], options.attack, **settings
+                )
     return changed

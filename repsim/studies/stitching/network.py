@@ -5,16 +5,17 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from repsim.activations import LayerGraph, fold_batchnorm, trace
+from repsim.activations import LayerGraph, channels_side_by_side, fold_batchnorm, trace
 from repsim.studies.stitching.layouts import Layout
 from repsim.studies.stitching.moments import Moments
 from repsim.studies.stitching.transforms import MATCHED, Initial, Mask, Transform
-from repsim.support.devices import device_of
+from repsim.support.devices import Precision, device_of, rounding_to, training_format
 
 BATCH = 250  # images whose activations are held at once
 
@@ -28,7 +29,11 @@ class StitchedNetwork(nn.Module):
     ----------
     transform
         All that can be trained.
+    precision
+        In which all of it computes; logits are float32 at least.
     """
+
+    precision: Precision = "float32"
 
     def __init__(
         self, front: LayerGraph, end: LayerGraph, layer_front: str, layer_end: str, transform: Transform
@@ -44,14 +49,25 @@ class StitchedNetwork(nn.Module):
 
     def before(self, images: Float[Tensor, "n c h w"]) -> tuple[Tensor, ...]:
         """All that does not depend on the transform: what it takes, then what goes around it."""
-        return (self.prefix(images), *self.context(images))
+        with self._rounding(images.device):
+            return (self.prefix(images), *self.context(images))
 
     def after(self, value: Tensor, *context: Tensor) -> Float[Tensor, "n classes"]:
         """Logits from what `before` gives."""
-        return self.rest(self._given(value), *context)
+        with self._rounding(value.device):
+            logits = self.rest(self._given(value), *context)
+        if self.precision == "float32":
+            return logits
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+    def _rounding(self, device: torch.device) -> AbstractContextManager:
+        # of float32 none at all: a caller's own is left alone
+        return nullcontext() if self.precision == "float32" else rounding_to(self.precision, device)
 
     def _given(self, value: Tensor) -> Tensor:
         """The value that the end gets for the front's: each in its own precision."""
+        if self.precision != "float32":
+            return self.transform(value)
         return self.transform(value.to(self.transform.bias.dtype)).to(self.dtype)
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
@@ -64,20 +80,28 @@ class StitchedNetwork(nn.Module):
         self.transform.train(mode)
         return self
 
-    def folded(self, images: Float[Tensor, "n c h w"]) -> StitchedNetwork:
-        """A faster twin for fitting: the same transform, and the donors' BatchNorm folded away.
+    def computing_in(self, precision: Precision) -> StitchedNetwork:
+        """A twin, of the same modules, that computes in another precision."""
+        twin = copy.copy(self)
+        twin._modules = dict(self._modules)
+        twin.precision = precision
+        return twin
 
-        It computes the same but for rounding, as is seen on `images`, of which few suffice.
+    def faster(self, images: Float[Tensor, "n c h w"]) -> StitchedNetwork:
+        """A faster twin for fitting and attacks: the same transform, and the donors' BatchNorm folded away.
+
+        Its weights are in the format in which networks are trained. It computes the same but for rounding, as
+        is seen on `images`, of which few suffice.
         """
         with torch.no_grad():
             value, *context = self.before(images)
             given = self._given(value)
         inputs = {"prefix": (images,), "context": (images,), "rest": (given, *context)}
-        twin = copy.copy(self)
-        twin._modules = {
-            name: fold_batchnorm(part, *inputs[name]) if name in inputs else part
-            for name, part in self._modules.items()
-        }
+        side_by_side = training_format(images.device) == torch.channels_last
+        twin = self.computing_in(self.precision)
+        for name, given in inputs.items():
+            part = fold_batchnorm(self._modules[name], *given)
+            twin._modules[name] = channels_side_by_side(part, *given) if side_by_side else part
         return twin
 
     def batchnorms(self) -> dict[str, nn.Module]:

@@ -11,6 +11,7 @@ from pydantic import Field
 from repsim.attacks import Attack, Norm
 from repsim.studies.stitching.moments import MATCHES
 from repsim.studies.stitching.transforms import Initial, Mask
+from repsim.support.devices import Precision
 from repsim.support.options import Count, Length, NotNegative, Positive, Share, options, read_options
 
 Method = Literal["standard", "pgd", "trades", "least_squares", "pseudo_inverse", "orthogonal"]
@@ -67,6 +68,10 @@ class StitchOptions:
     update_batchnorm
         Let the BatchNorm layers of the donors' copies learn the statistics of what they now see, as the
         published code does by default. Donors themselves never change.
+    precision
+        In which the networks and the transform compute while it is fitted (and a transfer set is made);
+        `bfloat16` is faster, and refused where the device does not multiply it itself. The transform's
+        weights are float32, and so is all that is measured.
     save_every
         Keep the transform after every so many epochs too (0: the last only).
     seed
@@ -99,6 +104,7 @@ class StitchOptions:
     cka_weight: float = 0.0
     augment: bool = True
     update_batchnorm: bool = False
+    precision: Precision = "float32"
     save_every: Annotated[int, Field(ge=0)] = 0
     seed: int = 0
 

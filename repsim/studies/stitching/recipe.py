@@ -72,5 +72,13 @@ class StitchRecipe(StoredRecipe):
         return 1 if self.options.is_direct else VERSION  # a direct match is what it always was
 
     @property
+    def identity(self) -> dict[str, object]:
+        """The plain values that are hashed; before there was a precision, it was float32."""
+        made_by = super().identity
+        if self.options.precision == "float32":
+            del made_by["options"]["precision"]
+        return made_by
+
+    @property
     def title(self) -> str:
         return f"{self.front}/{self.layer_front} → {self.end}/{self.layer_end}"

@@ -113,6 +113,31 @@ def test_the_penalty_of_ridge_is_that_of_leaving_out_each_input(make, shape, noi
     assert same(probe, fit_probe(features, labels, 3, ProbeOptions(penalty=best)))
 
 
+@pytest.mark.parametrize("noise", [0.05, 0.1])
+def test_whatever_float32_rounds_the_penalty_is_that_of_float64(noise, monkeypatch):
+    """Of many inputs in few directions, errors of small penalties are alike to six digits."""
+    features, labels = clusters((3000, 4), noise, 1)
+    original, asked = fitting._left_out, []
+
+    def rounded_by_all_that_it_may(principal, rest, penalties, dtype):
+        errors, doubt = original(principal, rest, penalties, dtype)
+        asked.append((dtype, len(penalties)))
+        if dtype == torch.float32:
+            exact, _ = original(principal, rest, penalties, torch.float64)
+            assert ((errors - exact).abs() <= doubt * exact).all()
+            assert doubt.max() < 1e-3  # and would tell most penalties apart
+            best = torch.arange(len(doubt)) == exact.argmin()
+            errors = exact * torch.where(best, 1 + 0.9 * doubt, 1 - 0.9 * doubt)
+            assert errors.argmin() != exact.argmin()
+        return errors, doubt
+
+    expected = fit_probe(features, labels, 3)
+    monkeypatch.setattr(fitting, "_left_out", rounded_by_all_that_it_may)
+    assert fit_probe(features, labels, 3).penalty == expected.penalty
+    assert [dtype for dtype, _ in asked] == [torch.float32, torch.float64]
+    assert 1 < asked[1][1] < asked[0][1] == len(PENALTIES)
+
+
 # -- logistic -----------------------------------------------------------------------------------------------
 
 
@@ -188,6 +213,23 @@ def test_logistic_reaches_the_minimum_where_classes_can_be_separated(classes):
     expected = (fresh.double() @ weight.T + bias).argmax(1)
     assert (probe.logits(fresh).argmax(1) == expected).double().mean() > 0.985
     assert (probe.weight - weight).norm() < 0.02 * weight.norm()
+
+
+@pytest.mark.parametrize("penalty", [1e-5, 1e-3])
+def test_logistic_of_correlated_features_is_scikit_learns_in_few_steps(penalty, monkeypatch):
+    """Spreads of directions from 1 to 1000: the steps know them. Not to be at the minimum is a warning."""
+    monkeypatch.setattr(fitting, "MOST_STEPS", 40)
+    d = 20
+    spread = torch.randn(2000, d, generator=generator(0)) * torch.logspace(0, -3, d)
+    labels = (
+        spread[:, :3] + 50 * spread[:, -3:] + 0.5 * torch.randn(2000, 3, generator=generator(1))
+    ).argmax(1)
+    features = (spread.double() @ rotation(d, 2) + 1).float()
+    probe = fit_probe(features, labels, 3, ProbeOptions("logistic", penalty=penalty))
+    weight, bias = by_scikit_learn(features, labels, 3, penalty)
+    best = objective(weight, bias, features.double(), labels, penalty)
+    own = objective(probe.weight.double(), probe.bias.double(), features.double(), labels, penalty)
+    assert best - 1e-9 < own < best + 1e-7
 
 
 def test_the_bias_is_not_penalised():

@@ -9,6 +9,7 @@ from repsim.models import build_model
 from repsim.studies.stitching import Budget, activation_cache, make_transform, splice
 from repsim.studies.stitching.activation_cache import cached_activations
 from repsim.support import paths
+from repsim.support.devices import lay_out
 
 SHAPE = (1, 8, 8)
 IMAGES = torch.rand(7, *SHAPE, generator=torch.Generator().manual_seed(0))
@@ -76,6 +77,18 @@ def test_what_is_kept_is_what_would_be_computed_again(layer, budget):
         for one, other in zip(found, expected, strict=True):
             assert torch.equal(one, other)
             assert not one.requires_grad
+
+
+@pytest.mark.parametrize("budget", BUDGETS.values(), ids=BUDGETS)
+def test_channels_stay_side_by_side_where_the_network_has_put_them_so(budget):
+    stitched = lay_out(stitched_at("layer2.0.conv2"), torch.channels_last)
+    expected = in_parts(stitched)
+    with cached_activations(stitched, IMAGES, budget) as found:
+        for one, other in zip(found, expected, strict=True):
+            assert torch.equal(one, other)
+            assert one.stride()[1:] == other.stride()[1:]
+            assert one.stride(1) == 1
+            assert one[torch.tensor([2, 0])].stride(1) == 1  # as batches are taken
 
 
 def test_memory_then_disk_then_nothing():

@@ -27,7 +27,7 @@ from repsim.studies.stitching import (
 )
 from repsim.studies.stitching import fitting as fitting_module
 from repsim.studies.stitching.fitting import linear_cka, transfer_set
-from repsim.support import paths
+from repsim.support import devices, paths
 from repsim.training import accuracy, model_store, optimization, zoo
 from repsim.training.optimization import Diverged
 
@@ -341,6 +341,49 @@ def test_the_first_batchnorm_learns_the_mean_of_what_it_sees(tiny_data):
         if name.startswith("beginning") and name.endswith("bn1") and "layer" not in name
     )
     torch.testing.assert_close(new, 0.9 * old + 0.1 * convolved.mean((0, 2, 3)))
+
+
+# -- precision ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["standard", "pgd", "transfer", "cka", "update_batchnorm"])
+def test_bfloat16_gives_another_transform_of_the_same_accuracy_in_float32(tiny_data, monkeypatch, method):
+    monkeypatch.setattr(devices, "_multiplies_bfloat16", lambda device: True)
+    front, end, images = trained(), trained(epsilon=0.1), tiny_data.train.images
+    (exact, exact_curve), (rounded, curve) = (
+        fit(front, end, INSIDE, tiny_data, initial="pseudo_inverse", precision=precision, **METHODS[method])
+        for precision in ("float32", "bfloat16")
+    )
+    assert not equal(exact, rounded)
+    assert curve["loss"].tolist() == pytest.approx(exact_curve["loss"].tolist(), rel=0.1)
+    found = [accuracy(each, images, tiny_data.train.labels) for each in (exact, rounded)]
+    assert found[0] == pytest.approx(found[1], abs=0.03)
+    # nothing of the network that comes out is rounded
+    assert all(value.dtype == torch.float32 for value in state(rounded).values())
+    if method != "update_batchnorm":
+        assert torch.equal(rounded(images), splice(front, end, INSIDE, INSIDE, rounded.transform)(images))
+
+
+def test_activations_in_bfloat16_take_half_the_room(tiny_data, monkeypatch, runs):
+    monkeypatch.setattr(devices, "_multiplies_bfloat16", lambda device: True)
+    size = 4 * math.prod(trained().values[BLOCK].shape) * len(tiny_data.train)
+    kept = []
+    for precision in ("float32", "bfloat16"):
+        before = len(runs)
+        budget = Budget(size // 2, size // 2)
+        fit(trained(), trained(seed=1), BLOCK, tiny_data, precision=precision, budget=budget)
+        kept.append(len(runs) - before < 10)
+    assert kept == [False, True]
+
+
+@pytest.mark.parametrize("method", ["standard", "pgd", "transfer"])
+def test_bfloat16_is_refused_where_it_is_slow_before_anything_is_computed(
+    tiny_data, monkeypatch, runs, method
+):
+    monkeypatch.setattr(devices, "_multiplies_bfloat16", lambda device: False)
+    with pytest.raises(ValueError, match="does not multiply bfloat16"):
+        fit(trained(), trained(seed=1), BLOCK, tiny_data, precision="bfloat16", **METHODS[method])
+    assert runs == []
 
 
 # -- what is kept -------------------------------------------------------------------------------------------

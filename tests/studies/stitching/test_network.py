@@ -359,6 +359,22 @@ def test_batchnorm_layers_are_those_that_run():
 # -- a faster twin ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_channels_lie_side_by_side_in_the_twin_where_one_thread_computes(monkeypatch, threads):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    graph, images = graph_of("resnet_tiny"), images_for(4, shape_of("resnet_tiny"))
+    layer = "layer2.0.conv1"
+    stitched = splice(graph, graph, layer, layer, make_transform(graph, graph, layer, layer))
+    twin = stitched.faster(images)
+    kernels = {  # of several pixels and channels: others lie in both ways at once
+        network: [each for each in network.parameters() if each.dim() == 4 and min(each.shape[1:]) > 1]
+        for network in (twin, stitched)
+    }
+    assert {kernel.stride(1) == 1 for kernel in kernels[twin]} == {threads == 1}
+    assert {kernel.stride(1) == 1 for kernel in kernels[stitched]} == {False}
+    torch.testing.assert_close(twin(images), stitched(images), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.matrix("resnet_tiny", "untraceable")
 @pytest.mark.parametrize("name", ["resnet_tiny", "wrn_tiny", "vgg_tiny", "densenet", "untraceable"])
 def test_with_batchnorm_folded_away_a_stitched_network_means_the_same(name):
@@ -366,7 +382,7 @@ def test_with_batchnorm_folded_away_a_stitched_network_means_the_same(name):
     layer = list(front.layers)[len(front.layers) // 2]
     stitched = splice(front, end, layer, layer, make_transform(front, end, layer, layer))
     state, norms = state_of(stitched), len(stitched.batchnorms())
-    twin = stitched.folded(images)
+    twin = stitched.faster(images)
     assert twin.transform is stitched.transform
     assert (len(twin.batchnorms()) < norms) == (name != "untraceable")
     gradients = []
@@ -584,4 +600,4 @@ def test_batchnorm_without_running_statistics_is_not_folded():
     stitched = splice(graph, graph, "0", "0", make_transform(graph, graph, "0", "0", initial="identity"))
     images = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        torch.testing.assert_close(stitched.folded(images)(images), network(images))
+        torch.testing.assert_close(stitched.faster(images)(images), network(images))

@@ -38,6 +38,7 @@ OTHER = {
     "cka_weight": -0.5,
     "augment": False,
     "update_batchnorm": True,
+    "precision": "bfloat16",
     "save_every": 2,
     "seed": 1,
 }
@@ -71,6 +72,7 @@ def test_the_defaults_are_the_published_ones():
         "cka_weight": 0.0,
         "augment": True,
         "update_batchnorm": False,
+        "precision": "float32",
         "save_every": 0,
         "seed": 0,
     }
@@ -111,6 +113,10 @@ NEAREST = {
     "schedule": (
         "1cycle",
         "unknown schedule '1cycle'; did you mean 'onecycle'? Known: thirds, constant, onecycle.",
+    ),
+    "precision": (
+        "float16",
+        "unknown precision 'float16'; did you mean 'bfloat16' or 'float32'? Known: float32, bfloat16.",
     ),
     "optimizer": ("adamw", "unknown optimizer 'adamw'; did you mean 'adam'? Known: adam, sgd."),
 }

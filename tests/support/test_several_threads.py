@@ -1,4 +1,4 @@
-"""What takes long, each kind in a process of its own that has two threads: none of them ends the process.
+"""What takes long, each kind in a process of its own that has two threads or three: none ends the process.
 
 Torch may write beyond its memory with several threads where it does not with one (see
 `repsim.support.devices.training_format`), and most tests run with one.
@@ -20,10 +20,11 @@ from repsim.studies.comparison import compare_models
 from repsim.studies.inversion import invert
 from repsim.studies.probing import ProbeOptions, fit_probe
 from repsim.studies.stitching import StitchOptions, stitch
+from repsim.support import devices
 from repsim.training import Recipe, accuracy, train, zoo
 from repsim.training.model_store import find
 
-THREADS = 2
+THREADS = (2, 3)
 COUNT = 128 + 17  # the last batch is smaller than the others
 RESIDUAL = ("resnet_tiny", "resnet_tiny_deep", "wrn_tiny")
 LAYER = "layer2.0.relu2"
@@ -90,6 +91,7 @@ def comparing():
     assert table["value"].notna().all()
 
 
+BRIEF = {"epochs": 3, "batch_size": 17, "precision": "bfloat16"}
 STEPS = {
     **{
         f"{method} {architecture}": (training, (method, architecture), options)
@@ -100,6 +102,21 @@ STEPS = {
         }.items()
         for architecture in RESIDUAL
     },
+    **{
+        f"{kind} {architecture}": (training, ("pgd", architecture), {**BRIEF, **options})
+        for kind, options in {
+            "bfloat16": {"attack_steps": 2},
+            "fgsm": {"training_attack": "fgsm"},
+            "free": {"training_attack": "free", "attack_steps": 2},
+        }.items()
+        for architecture in RESIDUAL
+    },
+    "bfloat16 stitch of resnet_tiny": (stitching, (), {"precision": "bfloat16"}),
+    "bfloat16 stitch of resnet_tiny with PGD": (
+        stitching,
+        (),
+        {"method": "pgd", "epsilon": 0.1, "attack_steps": 2, "precision": "bfloat16"},
+    ),
     "attack": (attacking, (), {}),
     "invert": (inverting, (), {}),
     "stitch": (stitching, (), {}),
@@ -112,9 +129,14 @@ STEPS = {
 
 
 @pytest.mark.matrix
-@pytest.mark.parametrize("kind", ["standard resnet_tiny", "standard", "pgd", "trades", "other"])
-def test_two_threads_end_no_process(kind):
+@pytest.mark.parametrize("threads", THREADS)
+@pytest.mark.parametrize(
+    "kind", ["standard resnet_tiny", "standard", "pgd", "trades", "bfloat16", "fgsm", "free", "other"]
+)
+def test_several_threads_end_no_process(kind, threads):
     """The last line is of what was begun last."""
+    if kind in ("bfloat16", "fgsm", "free") and not devices._multiplies_bfloat16(torch.device("cpu")):
+        pytest.skip("this processor does not multiply bfloat16")
     if kind in STEPS:
         chosen = [kind]
     else:
@@ -123,8 +145,8 @@ def test_two_threads_end_no_process(kind):
         ]
     root = Path(__file__).parents[2]
     # threads that wait are to leave the processors to other tests
-    threads = {"OMP_NUM_THREADS": str(THREADS), "OMP_WAIT_POLICY": "passive"}
-    environment = {**os.environ, "PYTHONPATH": str(root), **threads}
+    waiting = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"}
+    environment = {**os.environ, "PYTHONPATH": str(root), **waiting}
     done = subprocess.run(
         [sys.executable, __file__, *chosen],
         env=environment,
@@ -138,7 +160,7 @@ def test_two_threads_end_no_process(kind):
 
 
 if __name__ == "__main__":
-    assert torch.get_num_threads() == THREADS
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # also more than there are processors
     for step in sys.argv[1:]:
         print(step, flush=True)
         function, arguments, options = STEPS[step]
