@@ -18,7 +18,7 @@ from bench_against import at_commit
 from measuring import Row, show
 
 BEFORE = "1e1c75e"
-REPEATS = 3
+REPEATS = 2
 CORES = os.cpu_count() or 1
 PGD = {"method": "pgd", "epsilon": 8 / 255, "attack_steps": 3}
 CHILD = """
@@ -38,7 +38,7 @@ for line in sys.stdin:
     train(recipe, data, device="cpu", progress=False, on_epoch=lambda *_: ends.append(time.perf_counter()))
     print({images} / (ends[1] - ends[0]), flush=True)
 """
-IMAGES = {"resnet20_w1": 1280, "wrn_28_1": 1280, "resnet18": 256}
+IMAGES = {"resnet20_w1": 512, "wrn_28_1": 512, "resnet18": 128}
 TARGETS = {"resnet20_w1": 2.2, "wrn_28_1": 2, "resnet18": 1.8}
 CHEAPER, ALONE = 3.5, 1.6
 HELD = 256  # images of 50,000 that robustness is followed on, as by default; here as many of so many fewer
