@@ -16,7 +16,6 @@ from repsim.measures.hsic import Estimator
 from repsim.studies.probing.options import Kind
 from repsim.studies.stitching.moments import MATCHES
 from repsim.studies.stitching.options import Attacked
-from repsim.support import devices
 
 # Number of a notebook, parameter, text → what is said.
 REFUSED = [
@@ -140,11 +139,3 @@ def test_names_are_those_of_the_package(kind, known):
         KINDS[kind](name)
     with pytest.raises(ValueError, match=rf"known: {', '.join(known)}\.$"):
         KINDS[kind]("~")
-
-
-def test_a_dry_run_refuses_what_this_processor_would_train_slowly(monkeypatch, capsys):
-    """Networks that are stored are another matter: they were trained elsewhere."""
-    monkeypatch.setattr(devices, "_multiplies_bfloat16", lambda device: False)
-    assert main(["run", "00", "--plan", "-p", "training", "{precision: bfloat16}"]) == 2
-    assert "this processor does not multiply bfloat16 itself" in capsys.readouterr().err
-    assert main(["run", "00", "--plan"]) == 0

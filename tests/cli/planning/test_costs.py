@@ -17,6 +17,7 @@ from repsim.cli.planning.costs import (
     training_passes,
 )
 from repsim.studies.stitching import StitchOptions
+from repsim.support import devices
 from repsim.training import Recipe
 
 ROBUST = {"method": "pgd", "epsilon": 0.1, "attack_steps": 7}
@@ -39,6 +40,12 @@ def test_what_is_kept_is_what_a_layer_by_layer_count_gives():
     kept = cost(network, "cpu").kept
     floats = 16 + 3 * 64 + 10  # the normalised image, three hidden layers, log-probabilities
     assert 4 * floats <= kept <= 4 * 2 * floats
+
+
+def test_a_dry_run_refuses_what_this_processor_would_train_slowly(monkeypatch):
+    monkeypatch.setattr(devices, "_multiplies_bfloat16", lambda device: False)
+    with pytest.raises(ValueError, match="^this processor does not multiply bfloat16 itself"):
+        cost(Network("mlp", (1, 4, 4), 3, "bfloat16"), "cpu")
 
 
 @pytest.mark.parametrize(
