@@ -44,7 +44,7 @@ def test_what_is_kept_is_what_a_layer_by_layer_count_gives():
 
 def test_a_dry_run_refuses_what_this_processor_would_train_slowly(monkeypatch):
     monkeypatch.setattr(devices, "_multiplies_bfloat16", lambda device: False)
-    with pytest.raises(ValueError, match="^this processor does not multiply bfloat16 itself"):
+    with pytest.raises(ValueError, match=r"^this processor does not multiply bfloat16 itself"):
         cost(Network("mlp", (1, 4, 4), 3, "bfloat16"), "cpu")
 
 
