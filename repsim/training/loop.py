@@ -93,8 +93,7 @@ def train(
     if checkpoint is not None and (written := read_unfinished(checkpoint)) is not None:
         training.restore(_loaded(written, checkpoint, recipe, target))
 
-    bar = progress_bar(range(recipe.epochs), recipe.architecture, "epoch", progress)
-    with bar:
+    with progress_bar(None, recipe.architecture, "epoch", progress, total=recipe.epochs) as bar:
         bar.update(len(training.history))
         while (done := len(training.history)) < recipe.epochs:
             row = training.epoch()
