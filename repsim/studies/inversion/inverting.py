@@ -81,14 +81,19 @@ class FeatureExtractor:
         self.compiled = compiled
         few = graph.trial_images(2)
         prefix = fold_batchnorm(graph.prefix(names[0]), few)
-        side_by_side = prefix if compiled else channels_side_by_side(prefix, few)
-        if compiled:
-            prefix = side_by_side = torch.compile(prefix, dynamic=False, mode="reduce-overhead")
-        self._parts = {torch.contiguous_format: prefix, torch.channels_last: side_by_side}
+        self._parts = {
+            torch.contiguous_format: prefix,
+            torch.channels_last: channels_side_by_side(prefix, few),
+        }
+        self._ready = {} if compiled else self._parts
 
     def __call__(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:
-        part = self._parts[training_format(self.device)]  # this thread may have as many threads as it likes
-        rows = part(images).flatten(1)
+        memory_format = training_format(self.device)  # this thread may have as many threads as it likes
+        if memory_format not in self._ready:
+            self._ready[memory_format] = torch.compile(
+                self._parts[memory_format], dynamic=False, mode="reduce-overhead"
+            )
+        rows = self._ready[memory_format](images).flatten(1)
         return rows.to(
             torch.promote_types(rows.dtype, torch.float32)
         )  # half precision is no measure of length
