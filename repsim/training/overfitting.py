@@ -42,7 +42,7 @@ class Guard:
     """
 
     def __init__(self, recipe: Recipe, split: Split | StreamedSplit, classes: int):
-        count = min(recipe.held_out, int(LARGEST * len(split)))
+        count = max(1, min(recipe.held_out, int(LARGEST * len(split))))
         held = torch.from_numpy(stratified(split.labels.cpu().numpy(), count))
         is_held = torch.zeros(len(split), dtype=torch.bool)
         is_held[held] = True

@@ -192,6 +192,7 @@ def test_held_out_images_are_of_all_classes_and_never_trained_on(tiny_data):
     assert images.labels[rest].bincount().tolist() == [2] * 10
     few = Guard(recipe(tiny_data, **FGSM), images, 10)
     assert len(few.others) == len(images) - len(images) // 10  # at most a tenth
+    assert len(Guard(recipe(tiny_data, **FGSM), images.subset(5), 10).others) == 4  # and one at least
 
 
 @pytest.mark.parametrize("options", [FGSM, FREE], ids=["fgsm", "free"])
