@@ -176,8 +176,7 @@ def _settled(match: Match, reading: Reading, library: str, layers: Layers | None
         return replace(match, settled_by="file", notes=(*match.notes, f"The file says that it is {library}."))
     usual = [match.architecture + (f"+{each}" if each else "") for each in reading.variants]
     twins = (name for name in index.lookup(_shapes(match.weights)) if name != match.architecture)
-    fitting = [*usual, *alternatives(usual[0]), *(name for name in twins if _match(name, reading, None))]
-    fitting = list(dict.fromkeys(fitting))
+    fitting = list(dict.fromkeys([*usual, *alternatives(usual[0]), *twins]))
     if layers is not None:
         fitting = [each for each in fitting if modules.agree(layers, layers_of(each, match.image_shape))]
         if not fitting:
