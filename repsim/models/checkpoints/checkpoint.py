@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from repsim.models.checkpoints import normalizers, sources
 from repsim.models.checkpoints.contents import read_contents
-from repsim.models.checkpoints.readings import Reading
+from repsim.models.checkpoints.readings import Reading, parts
 from repsim.models.checkpoints.recognizing import Match, recognize
 
 
@@ -111,6 +112,8 @@ def read_checkpoint(
     if reader := sources.named(given):
         if architecture:
             raise ValueError(f"{given} names its architecture: leave architecture out.")
+        if weights:
+            raise ValueError(f"{given} names its weights: leave weights out.")
         return Checkpoint(source=given, **reader(size))
     path, notes = sources.located(given)
     found = read_contents(path, given, weights, trust_pickle)
@@ -124,6 +127,10 @@ def read_checkpoint(
     reading, match = _recognized(found.readings, given, architecture, size, found.said)
     notes = [*notes, *found.notes, *reading.notes, *match.notes, *_said(match, bool(architecture), size)]
     normalizer = _normalizer(reading, found.normalizer, match, given)
+    if reading.inside:
+        notes.append("It normalises inside, by a mean and deviation of its own.")
+    elif found.normalizer and not reading.normalizer:
+        notes.append(f"Its mean and deviation are from {found.normalized_by}.")
     height, width = (
         found.side if found.side and size is None and not match.side_matters else match.image_shape[1:]
     )
@@ -158,13 +165,27 @@ def _recognized(
     ValueError
         None does: what is wrong with the most plausible one.
     """
-    first: ValueError | None = None
+    plausible = next(readings)
+    try:
+        return plausible, recognize(plausible.weights, source, architecture, size)
+    except ValueError as error:
+        refusal = error
     for reading in readings:
-        try:
+        with suppress(ValueError):
             return reading, recognize(reading.weights, source, architecture, size)
-        except ValueError as error:
-            first = first or error
-    raise first or ValueError(f"{source} holds no weights.")
+    fitting = []
+    for name, part in parts(plausible):
+        with suppress(ValueError):
+            fitting.append((name, recognize(part.weights, source, architecture, size).architecture))
+    if not fitting:
+        raise refusal
+    named = " and ".join(f"{name}. (of {kind})" for name, kind in fitting)
+    others = [key for key in plausible.weights if key.partition(".")[0] not in dict(fitting)]
+    beside = f", beside {', '.join(others[:3])}{', …' if len(others) > 3 else ''}" if others else ""
+    raise ValueError(
+        f"{source} holds the weights of a network as {named}{beside}. If that network alone is meant: "
+        f"weights={fitting[0][0]}."
+    ) from refusal
 
 
 def _normalizer(

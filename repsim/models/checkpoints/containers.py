@@ -22,7 +22,8 @@ CONTAINERS = (
 AVERAGED = re.compile(r"(?:^|[._])(?:ema|swa|averaged)(?:$|[._])", re.IGNORECASE)
 # What holds tensors of training, and no network.
 OF_TRAINING = re.compile(
-    r"optim|^opt$|sched|scaler|^amp$|^callbacks$|^loops$|rng|^args$|hparams|hyper_parameters", re.IGNORECASE
+    r"(?:^|[._])optim(?:$|[._])|optimizer|^opt$|sched|scaler|^amp$|^callbacks$|^loops$|rng|^args$|hparams|hyper_parameters",
+    re.IGNORECASE,
 )
 SLOTS = {  # what optimizers keep for each weight
     *("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg", "acc_delta", "grad_avg"),
@@ -92,7 +93,9 @@ def choose(content: object, wanted: str, source: str) -> tuple[Place, list[str]]
     if wanted:
         return _asked_for(found, wanted, source)
     if len(found) == 1:
-        return found[0], []
+        place = found[0]
+        known = not place.path or (_rank(place) is not None and not place.is_average)
+        return place, [] if known else [f"Its weights are under {place.name!r}: there are no others in it."]
     ranked = sorted((each for each in found if _rank(each) is not None), key=_rank)
     names = [each.name or "itself" for each in found]
     if not ranked:
@@ -144,15 +147,17 @@ def _places(content: object, path: tuple[str, ...], seen: set[int]) -> Iterator[
 def _averages_apart(state: Mapping, path: tuple[str, ...]) -> Iterator[Place]:
     """The weights of a state dict, and those of an averaged copy inside of it, whose names begin otherwise."""
     names = {str(key): WRAPPERS.sub("", str(key)).partition(".")[0] for key in state}
-    copies = {name for name in names.values() if AVERAGED.search(name)}
-    if not copies or copies == set(names.values()):
-        yield Place(path, state)
-        return
-    yield Place(path, {key: value for key, value in state.items() if names[str(key)] not in copies})
-    for name in sorted(copies):
+    copies = {}
+    for name in sorted({name for name in names.values() if AVERAGED.search(name)}):
         inner = {key: value for key, value in state.items() if names[str(key)] == name}
         if _is_state(inner):
-            yield Place((*path, name), inner)
+            copies[name] = inner
+    rest = {key: value for key, value in state.items() if names[str(key)] not in copies}
+    if not copies or not _is_state(rest):
+        yield Place(path, state)
+        return
+    yield Place(path, rest)
+    yield from (Place((*path, name), inner) for name, inner in copies.items())
 
 
 def is_optimizer(content: object) -> bool:
@@ -196,15 +201,7 @@ def _asked_for(found: list[Place], wanted: str, source: str) -> tuple[Place, lis
     fitting += [each for each in found if each.name.endswith(f".{wanted}")]
     if wanted == ANY_AVERAGE:
         fitting += averaged
-    for each in found:  # a part of what is there by the beginning of its names
-        for beginning in (wanted, wanted.removeprefix(f"{each.name}.")):
-            inner = {
-                key.removeprefix(f"{beginning}."): value
-                for key, value in each.weights().items()
-                if key.startswith(f"{beginning}.")
-            }
-            if inner:
-                fitting.append(Place((*each.path, *beginning.split(".")), inner))
+    fitting += [part for each in found if (part := _part(each, wanted))]
     if fitting:
         return fitting[0], [f"Its weights are {fitting[0].name}, as asked."]
     names = [each.name for each in found if each.path] + ([ANY_AVERAGE] if averaged else [])
@@ -213,6 +210,20 @@ def _asked_for(found: list[Place], wanted: str, source: str) -> tuple[Place, lis
             f"{source} holds one network, under no name: leave weights out (there is no {wanted!r} in it)."
         )
     raise ValueError(f"{source}: {messages.unknown('weights', wanted, names)}")
+
+
+def _part(place: Place, wanted: str) -> Place | None:
+    """What lies in a place under names that begin so, behind whatever all of them begin with before."""
+    beginning = wanted.removeprefix(f"{place.name}.")
+    matches = [re.fullmatch(rf"((?:.*?\.)?{re.escape(beginning)})\.(.+)", key) for key in place.weights()]
+    prefixes = sorted({match[1] for match in matches if match}, key=len)
+    if not prefixes:
+        return None
+    start = f"{prefixes[0]}."
+    inner = {
+        key.removeprefix(start): value for key, value in place.weights().items() if key.startswith(start)
+    }
+    return Place((*place.path, *prefixes[0].split(".")), inner) if _is_state(inner) else None
 
 
 def _nothing(content: object, source: str) -> str:

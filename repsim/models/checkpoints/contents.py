@@ -33,8 +33,8 @@ class Contents:
         Names of its architecture, as the file, its settings and what stands beside it have them.
     facts
         `epsilon`, `norm`, `accuracy` and `epoch`, as far as they are known.
-    normalizer
-        Mean and deviation that stand beside the weights; None where nothing does.
+    normalizer, normalized_by
+        Mean and deviation that stand beside the weights, and where they do; None where nothing does.
     side
         Height and width of its images, where something says them.
     notes
@@ -50,6 +50,7 @@ class Contents:
     said: tuple[str, ...] = ()
     facts: dict = field(default_factory=dict)
     normalizer: tuple[Values, Values] | None = None
+    normalized_by: str = ""
     side: tuple[int, int] | None = None
     notes: list[str] = field(default_factory=list)
     converted: dict = field(default_factory=dict)
@@ -83,11 +84,12 @@ def read_contents(path: Path, source: str, weights: str = "", trust_pickle: bool
         return Contents(file, kind, checksum, readings(place.weights()), converted=converted)
     facts, how = settings.read_facts(content, file.name)
     beside = read_beside(file)
-    normalizer = settings.normalization(content)
-    if normalizer is not None:
-        notes.append("Its normalisation is the mean and std beside its weights.")
-    elif beside.mean is not None and beside.std is not None:
-        normalizer = beside.mean, beside.std
+    normalizer, where = (
+        settings.normalization(content) if place.path else None,
+        "the file, beside its weights",
+    )
+    if normalizer is None and beside.mean is not None and beside.std is not None:
+        normalizer, where = (beside.mean, beside.std), f"{beside.normalized_by} beside it"
     classes = [str(layers[""]["class"])] if layers else []
     return Contents(
         file,
@@ -97,6 +99,7 @@ def read_contents(path: Path, source: str, weights: str = "", trust_pickle: bool
         tuple(dict.fromkeys([*settings.architectures(content), *classes, *beside.said])),
         facts,
         normalizer,
+        where,
         beside.side,
         [*notes, *how, *beside.notes],
     )

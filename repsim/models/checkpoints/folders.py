@@ -49,6 +49,8 @@ class Beside:
         Names of its architecture, as they are written there.
     mean, std
         Per channel, in units of 1; None where they say nothing of it.
+    normalized_by
+        The file that says mean and std.
     side
         Height and width of its images.
     """
@@ -56,6 +58,7 @@ class Beside:
     said: tuple[str, ...] = ()
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    normalized_by: str = ""
     side: tuple[int, int] | None = None
     notes: tuple[str, ...] = ()
 
@@ -161,7 +164,8 @@ def _read_distributed(folder: Path) -> dict[str, object]:
         described = {
             name: torch.empty(entry.size, dtype=entry.properties.dtype)
             for name, entry in index.state_dict_metadata.items()
-            if isinstance(entry, TensorStorageMetadata) and not re.match(r"optim|opt\.", name)
+            if isinstance(entry, TensorStorageMetadata)
+            and not re.match(r"(?:opt|optim|optimizers?)[._]", name)
         }
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*torch.distributed is disabled")
@@ -244,8 +248,7 @@ def read_beside(path: Path) -> Beside:
     notes = [f"config.json beside it says {', '.join(said)}."]
     if mean is None or std is None or len(mean) != len(std):
         return Beside(said, side=side, notes=tuple(notes))
-    notes.append(f"Its normalisation is that of {file} beside it.")
-    return Beside(said, mean, std, side, tuple(notes))
+    return Beside(said, mean, std, file, side, tuple(notes))
 
 
 def _texts(value: object) -> list[str]:

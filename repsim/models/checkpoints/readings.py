@@ -78,7 +78,7 @@ def readings(weights: dict[str, Tensor], layers: Layers | None = None) -> Iterat
 
 def _unwrapped(given: Reading) -> Iterator[Reading]:
     """What is left at each step from the outside in."""
-    reading = _without_wrappers(given)
+    reading = _without_wrappers(_without_counters(given))
     while True:
         reading = _without_losses(_without_attacker(_without_counters(reading)))
         if normalizers.find(reading.weights):
@@ -112,7 +112,7 @@ def _without_wrappers(reading: Reading) -> Reading:
 
 def _without_counters(reading: Reading) -> Reading:
     counters = [key for key, value in reading.weights.items() if COUNTERS.search(key) and value.numel() == 1]
-    return _left_out(reading, counters, "which only count")
+    return _left_out(reading, counters, "counters")
 
 
 def _without_losses(reading: Reading) -> Reading:
@@ -122,7 +122,7 @@ def _without_losses(reading: Reading) -> Reading:
     if not losses or len(first) == len(losses):
         return reading
     keys = [key for key in reading.weights if key.partition(".")[0] in losses]
-    return _left_out(reading, keys, "of losses and metrics, which compute no output")
+    return _left_out(reading, keys, "parts of losses and metrics")
 
 
 def _left_out(reading: Reading, keys: list[str], what: str) -> Reading:
@@ -131,7 +131,7 @@ def _left_out(reading: Reading, keys: list[str], what: str) -> Reading:
     named = ", ".join(keys[:LISTED]) + (f", … ({len(keys)} in all)" if len(keys) > LISTED else "")
     dropped = set(keys)
     weights = {key: value for key, value in reading.weights.items() if key not in dropped}
-    return replace(reading, weights=weights).noted(f"Left out: {named}, {what}.")
+    return replace(reading, weights=weights).noted(f"Left out as {what}: {named}.")
 
 
 def _without_attacker(reading: Reading) -> Reading:
@@ -192,3 +192,15 @@ def _with_head(reading: Reading) -> Iterator[Reading]:
             yield reading.renamed(
                 lambda key, n=nested: re.sub(f"^{re.escape(n)}", f"{n.split('.')[0]}.", key)
             ).noted(note)
+
+
+def parts(reading: Reading) -> Iterator[tuple[str, Reading]]:
+    """Networks that names hold beside other things: what their names begin with, and each without it."""
+    first = dict.fromkeys(key.partition(".")[0] for key in reading.weights)
+    if len(first) == 1:
+        return
+    for name in first:
+        inner = {key: value for key, value in reading.weights.items() if key.startswith(f"{name}.")}
+        if any("." in key.removeprefix(f"{name}.") for key in inner):  # else it is a single layer
+            *_, part = _unwrapped(Reading(inner))
+            yield name, part

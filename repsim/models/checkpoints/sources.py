@@ -58,7 +58,10 @@ def check_name(path: Path, checksum: str) -> list[str]:
         _refuse(path, checksum, match[1], "its name")
     if match[1].isdecimal():
         return []
-    return [f"Its name ends in {match[1]}, and its SHA-256 begins with {checksum[:8]}: it was written anew."]
+    return [
+        f"Its name ends in {match[1]} as in a checksum, and its SHA-256 begins with {checksum[:8]}: it is not the "
+        "file that was published under that name."
+    ]
 
 
 def _torchvision(name: str, size: Size) -> dict:
