@@ -19,9 +19,11 @@ from repsim.models.checkpoints.files import read_file
 from repsim.support import artifacts
 from repsim.support.artifacts import DamagedArtifact
 
+INDEX = ".index.json"  # how the names of files end that say where each weight is
+BESIDE = ("config.json", "preprocessor_config.json")  # what says more of weights, where it stands beside them
 # Names that the Hugging Face hub, timm and transformers give to weights; the first that is there.
 USUAL = tuple(
-    f"{name}{index}" for name in ("model.safetensors", "pytorch_model.bin") for index in ("", ".index.json")
+    f"{name}{index}" for name in ("model.safetensors", "pytorch_model.bin") for index in ("", INDEX)
 )
 SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin", ".tar", ".th", ".npz", ".best")
 DISTRIBUTED = ".metadata"  # the file by which a folder of torch.distributed.checkpoint is known
@@ -78,7 +80,7 @@ def read_path(path: Path, trust_pickle: bool = False) -> tuple[object, dict[str,
             files = sorted(each for each in path.iterdir() if each.is_file())
             return _read_distributed(path), {}, path, _checksum(files)
         path = _file_in(path)
-    if path.name.endswith(".index.json") and path.is_file():
+    if path.name.endswith(INDEX) and path.is_file():
         parts = _parts(path)
         content: dict[object, object] = {}
         for part in parts:
@@ -111,13 +113,17 @@ def _file_in(folder: Path) -> Path:
     raise ValueError(f"{folder} is a folder without a checkpoint ({holds}): give the file with the weights.")
 
 
+def parts_named(index: Path) -> list[str]:
+    """The names of the files that an index of parts has; none where a file is no such index."""
+    placed = _json(index).get("weight_map") if index.name.endswith(INDEX) else None
+    return sorted({str(name) for name in placed.values()}) if isinstance(placed, Mapping) else []
+
+
 def _parts(index: Path) -> list[Path]:
     """The files that an index of parts names."""
-    content = _json(index)
-    placed = content.get("weight_map")
-    if not isinstance(placed, Mapping) or not placed:
+    names = parts_named(index)
+    if not names:
         raise ValueError(f"{index} is no index of a checkpoint's parts: it has no weight_map.")
-    names = sorted({str(name) for name in placed.values()})
     missing = [name for name in names if Path(name).name != name or not (index.parent / name).is_file()]
     if missing:
         raise ValueError(
@@ -229,7 +235,7 @@ def read_beside(path: Path) -> Beside:
     timm's layout (`architecture`, `pretrained_cfg`) and Hugging Face's (`architectures`, `model_type`) are known.
     """
     folder = path if path.is_dir() else path.parent
-    config, processor = _json(folder / "config.json"), _json(folder / "preprocessor_config.json")
+    config, processor = (_json(folder / name) for name in BESIDE)
     named = [config.get("architecture"), *_texts(config.get("architectures")), config.get("model_type")]
     said = tuple(dict.fromkeys(name for name in named if isinstance(name, str)))
     if not said:
@@ -239,9 +245,9 @@ def read_beside(path: Path) -> Beside:
     mean, std = _numbers(of_timm.get("mean")), _numbers(of_timm.get("std"))
     sizes = _numbers(of_timm.get("input_size"))
     side = (int(sizes[1]), int(sizes[2])) if sizes and len(sizes) == 3 else None
-    file = "config.json"
+    file, _ = BESIDE
     if mean is None and processor:
-        file = "preprocessor_config.json"
+        _, file = BESIDE
         mean, std = _numbers(processor.get("image_mean")), _numbers(processor.get("image_std"))
         if processor.get("do_normalize") is False:
             mean, std = (0.0,), (1.0,)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import torch
 
 from repsim.models import libraries
-from repsim.models.checkpoints import normalizers, settings
+from repsim.models.checkpoints import folders, normalizers, settings
 from repsim.support import artifacts, messages, paths
 from repsim.support.artifacts import DamagedArtifact
 from repsim.support.compat import import_robustbench, torchvision
@@ -176,13 +177,24 @@ def _from_hub(name: str) -> tuple[Path, list[str]]:
             RepositoryNotFoundError,
         )
     repository, file, revision = match.groups()
+
+    def fetched(name: str) -> Path:
+        path = Path(huggingface_hub.hf_hub_download(repository, name, revision=revision))
+        _check_kept(path)
+        return path
+
     try:
-        path = Path(huggingface_hub.hf_hub_download(repository, file, revision=revision))
+        path = fetched(file)
+        folder = file.removesuffix(path.name)
+        for part in folders.parts_named(path):
+            fetched(folder + part)
     except LocalEntryNotFoundError as error:
         raise RuntimeError(f"{name} is not kept here, and the hub cannot be reached.") from error
     except (EntryNotFoundError, RepositoryNotFoundError) as error:
         raise ValueError(f"the hub has no {name}: {str(error).splitlines()[0]}") from error
-    _check_kept(path)
+    for beside in folders.BESIDE:
+        with suppress(EntryNotFoundError):  # as LocalEntryNotFoundError is: they are there, or are not missed
+            fetched(folder + beside)
     commit = path.relative_to(path.parents[file.count("/")].parent).parts[0]
     return path, [f"From the hub's {repository} at {commit[:12]}, its checksum compared."]
 
