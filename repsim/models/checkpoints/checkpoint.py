@@ -11,8 +11,8 @@ from torch import Tensor
 
 from repsim.models.checkpoints import normalizers, sources
 from repsim.models.checkpoints.contents import read_contents
-from repsim.models.checkpoints.readings import Reading, parts
 from repsim.models.checkpoints.recognizing import Match, recognize
+from repsim.models.checkpoints.unwrapping import Unwrapped, parts
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,8 @@ def read_checkpoint(
     ----------
     source
         A file: of the `robustness` package, a state dict of ours or in the names of well-known code, alone or
-        inside a mapping, as a pickle of tensors, safetensors or NumPy's `.npz`. Or a folder of the Hugging Face
-        hub, of timm or of `torch.distributed.checkpoint`. Or a name: `torchvision:resnet50`,
+        inside a mapping, as a pickle of tensors, safetensors or NumPy's `.npz`. Or a folder of the Hugging
+        Face hub, of timm or of `torch.distributed.checkpoint`. Or a name: `torchvision:resnet50`,
         `timm:NAME`, `robustbench:NAME`, `hf:OWNER/REPOSITORY/FILE` (`@REVISION` behind it), which are
         downloaded by these packages and kept where they keep files.
     architecture
@@ -145,19 +145,19 @@ def read_checkpoint(
         mean=normalizer[0] if normalizer else None,
         std=normalizer[1] if normalizer else None,
         notes=tuple(converted["notes"] if converted else dict.fromkeys(notes)),
-        alternatives=tuple(converted["alternatives"]) if converted else (),
+        alternatives=tuple(converted["alternatives"]) if converted else match.alternatives,
         settled_by=settled,
         **facts,
     )
 
 
 def _recognized(
-    readings: Iterator[Reading],
+    readings: Iterator[Unwrapped],
     source: str,
     architecture: str,
     size: tuple[int, int] | None,
     said: tuple[str, ...],
-) -> tuple[Reading, Match]:
+) -> tuple[Unwrapped, Match]:
     """The first reading of a file's names that fits an architecture, and how it fits.
 
     Raises
@@ -189,9 +189,12 @@ def _recognized(
 
 
 def _normalizer(
-    reading: Reading, beside: tuple[normalizers.Values, normalizers.Values] | None, match: Match, source: str
+    reading: Unwrapped,
+    beside: tuple[normalizers.Values, normalizers.Values] | None,
+    match: Match,
+    source: str,
 ) -> tuple[normalizers.Values, normalizers.Values] | None:
-    """What the file normalises with, one value per channel: by its weights, else by what stands beside them."""
+    """What the file normalises with, per channel: by its weights, else by what stands beside them."""
     channels = match.image_shape[0]
     if reading.inside:
         return (0.0,) * channels, (1.0,) * channels
@@ -201,14 +204,14 @@ def _normalizer(
     mean, std = (normalizers.widened(each, channels) for each in normalizer)
     if len(mean) != channels:
         raise ValueError(
-            f"{source} normalises {len(mean)} channels, and its network takes images of {channels}: leave the "
-            "normaliser out of what is saved."
+            f"{source} normalises {len(mean)} channels, and its network takes images of {channels}: leave "
+            "the normaliser out of what is saved."
         )
     if normalizers.is_blue_first(mean):
         raise ValueError(
-            f"{source} normalises with ImageNet's mean in the order blue, green, red, so that its network takes "
-            "images of this order: save it with the channels of its first convolution turned, weight.flip(1), "
-            "and mean and std too, flip(0)."
+            f"{source} normalises with ImageNet's mean in the order blue, green, red: its network takes such "
+            "images. Save it with the inputs of its first convolution turned, weight.flip(1), and its mean "
+            "and std, flip(0)."
         )
     return mean, std
 

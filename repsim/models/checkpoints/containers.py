@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from repsim.models.checkpoints.layers import is_network, tensors_of
-from repsim.models.checkpoints.readings import WRAPPERS
+from repsim.models.checkpoints.unwrapping import WRAPPERS
 from repsim.support import messages
 
-# Names under which files hold the weights that were trained, before averages of them; the first that is there.
+# Names under which files hold the weights that were trained; the first that is there.
 CONTAINERS = (
     *("model", "state_dict", "model_state_dict", "net", "model_state", "network", "weights", "params"),
     *("module", "classifier", "state", "last", "best", "best_model"),
@@ -100,8 +100,8 @@ def choose(content: object, wanted: str, source: str) -> tuple[Place, list[str]]
     names = [each.name or "itself" for each in found]
     if not ranked:
         raise ValueError(
-            f"{source} holds the weights of several networks ({', '.join(names)}): say which is meant, weights= one "
-            "of these."
+            f"{source} holds the weights of several networks ({', '.join(names)}): say which is meant, such "
+            f"as weights={names[0]}."
         )
     taken = ranked[0]
     others = [each for each in found if each is not taken]
@@ -110,8 +110,8 @@ def choose(content: object, wanted: str, source: str) -> tuple[Place, list[str]]
     choice = ANY_AVERAGE if averaged else others[0].name
     which = "the averaged ones" if averaged else "the others"
     return taken, [
-        f"It holds weights as {taken.name or 'plain keys'}, which were taken, and as {said}: weights={choice} "
-        f"takes {which}."
+        f"It holds weights as {taken.name or 'plain keys'}, which were taken, and as {said}: "
+        f"weights={choice} takes {which}."
     ]
 
 
@@ -145,7 +145,7 @@ def _places(content: object, path: tuple[str, ...], seen: set[int]) -> Iterator[
 
 
 def _averages_apart(state: Mapping, path: tuple[str, ...]) -> Iterator[Place]:
-    """The weights of a state dict, and those of an averaged copy inside of it, whose names begin otherwise."""
+    """The weights of a state dict, and those of averaged copies in it, whose names begin otherwise."""
     names = {str(key): WRAPPERS.sub("", str(key)).partition(".")[0] for key in state}
     copies = {}
     for name in sorted({name for name in names.values() if AVERAGED.search(name)}):
@@ -229,8 +229,8 @@ def _part(place: Place, wanted: str) -> Place | None:
 def _nothing(content: object, source: str) -> str:
     if is_optimizer(content):
         return (
-            f"{source} holds the state of an optimizer, without the weights of a network: give the file that was "
-            "saved beside it for the network's state_dict()."
+            f"{source} holds the state of an optimizer, without the weights of a network: give the file that "
+            "was saved beside it for the network's state_dict()."
         )
     if isinstance(content, Mapping):
         held = ", ".join(f"{key!r}" for key in list(content)[:LISTED]) or "nothing"

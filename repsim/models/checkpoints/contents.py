@@ -11,8 +11,8 @@ from repsim.models.checkpoints import containers, settings
 from repsim.models.checkpoints.folders import read_beside, read_path
 from repsim.models.checkpoints.layers import layers_of
 from repsim.models.checkpoints.normalizers import Values
-from repsim.models.checkpoints.readings import Reading, readings
 from repsim.models.checkpoints.settings import from_name
+from repsim.models.checkpoints.unwrapping import Unwrapped, unwrapped
 
 KIND = "repsim checkpoint"  # what the header of a converted file says that it is
 
@@ -46,7 +46,7 @@ class Contents:
     file: Path
     format: str
     checksum: str
-    readings: Iterator[Reading]
+    readings: Iterator[Unwrapped]
     said: tuple[str, ...] = ()
     facts: dict = field(default_factory=dict)
     normalizer: tuple[Values, Values] | None = None
@@ -81,7 +81,7 @@ def read_contents(path: Path, source: str, weights: str = "", trust_pickle: bool
     if header.get("format") == KIND:
         converted = json.loads(header["checkpoint"])
         kind = f"{converted.pop('converted_from')}, converted by repsim"
-        return Contents(file, kind, checksum, readings(place.weights()), converted=converted)
+        return Contents(file, kind, checksum, unwrapped(place.weights()), converted=converted)
     facts, how = settings.read_facts(content, file.name)
     beside = read_beside(file)
     normalizer, where = (
@@ -95,7 +95,7 @@ def read_contents(path: Path, source: str, weights: str = "", trust_pickle: bool
         file,
         kind,
         checksum,
-        readings(place.weights(), layers),
+        unwrapped(place.weights(), layers),
         tuple(dict.fromkeys([*settings.architectures(content), *classes, *beside.said])),
         facts,
         normalizer,

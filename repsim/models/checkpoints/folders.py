@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import NoReturn
 
 import torch
@@ -153,10 +154,10 @@ def _json(path: Path) -> dict:
 
 
 def _read_distributed(folder: Path) -> dict[str, object]:
-    """The tensors of a folder of `torch.distributed.checkpoint`, but for an optimizer's, by torch's own reader.
+    """The tensors of a folder of `torch.distributed.checkpoint` by torch's own reader, without an optimizer's.
 
-    Its index is a pickle, and is unpickled with nothing but classes that describe tensors; what is no tensor is
-    not read, since torch would unpickle it.
+    Its index is a pickle, and is unpickled with nothing but classes that describe tensors; what is no tensor
+    is not read, since torch would unpickle it.
     """
     from torch.distributed import checkpoint
     from torch.distributed.checkpoint.metadata import TensorStorageMetadata
@@ -185,9 +186,8 @@ def _read_distributed(folder: Path) -> dict[str, object]:
         checkpoint.CheckpointException,
     ) as error:
         raise DamagedArtifact(
-            f"{folder} is no whole folder of torch.distributed.checkpoint ({error!s:.200}): copy it again, or make "
-            f"a file of it where it was saved: python -m torch.distributed.checkpoint.format_utils dcp_to_torch "
-            f"{folder} {folder.name}.pt"
+            f"{folder} is no whole folder of torch.distributed.checkpoint ({error!s:.200}): copy it again, or "
+            f"make a file of it where it was saved:\n    {_to_file(folder)}"
         ) from error
     places = index.planner_data or {}
     content: dict[str, object] = {}
@@ -220,10 +220,16 @@ def _index(path: Path):
 
 def _refuse(folder: Path, needed: str) -> NoReturn:
     raise ValueError(
-        f"{folder} has an index that holds more than descriptions of tensors ({needed}), and loading it could run "
-        "any code that its author put in. If you trust its author, make a file of it: python -m "
-        f"torch.distributed.checkpoint.format_utils dcp_to_torch {folder} {folder.name}.pt"
+        f"{folder} has an index that holds more than descriptions of tensors ({needed}), and loading it could "
+        f"run any code that its author put in. If you trust its author, make a file of it:\n"
+        f"    {_to_file(folder)}"
     )
+
+
+def _to_file(folder: Path) -> str:
+    """The command of torch that makes a file of a folder of `torch.distributed.checkpoint`."""
+    module = "torch.distributed.checkpoint.format_utils"
+    return f"python -m {module} dcp_to_torch {quote(str(folder))} {quote(str(folder))}.pt"
 
 
 # what stands beside weights
@@ -232,7 +238,8 @@ def _refuse(folder: Path, needed: str) -> NoReturn:
 def read_beside(path: Path) -> Beside:
     """What `config.json` and `preprocessor_config.json` beside a file, or in a folder, say of its network.
 
-    timm's layout (`architecture`, `pretrained_cfg`) and Hugging Face's (`architectures`, `model_type`) are known.
+    timm's layout (`architecture`, `pretrained_cfg`) and Hugging Face's (`architectures`, `model_type`) are
+    known.
     """
     folder = path if path.is_dir() else path.parent
     config, processor = (_json(folder / name) for name in BESIDE)

@@ -60,8 +60,8 @@ def check_name(path: Path, checksum: str) -> list[str]:
     if match[1].isdecimal():
         return []
     return [
-        f"Its name ends in {match[1]} as in a checksum, and its SHA-256 begins with {checksum[:8]}: it is not the "
-        "file that was published under that name."
+        f"Its name ends in {match[1]} as in a checksum, and its SHA-256 begins with {checksum[:8]}: it is not "
+        "the file that was published under that name."
     ]
 
 

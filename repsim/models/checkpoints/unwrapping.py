@@ -1,4 +1,4 @@
-"""Ways to read the names of weights: without wrappers, counters, losses and normalisers around a network."""
+"""Names of weights without what is around a network: wrappers, counters, losses, normalisers, attackers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LISTED = 3  # names of what was left out that a note gives
 
 
 @dataclass(frozen=True)
-class Reading:
+class Unwrapped:
     """One way to read the names of weights.
 
     Attributes
@@ -52,23 +52,23 @@ class Reading:
     format: str = ""
     inside: bool = False
 
-    def renamed(self, rename: Callable[[str], str]) -> Reading:
+    def renamed(self, rename: Callable[[str], str]) -> Unwrapped:
         """The same with other names; a name that becomes "" is left out."""
         weights = {new: value for key, value in self.weights.items() if (new := rename(key))}
         layers = self.layers and {rename(f"{name}.").rstrip("."): each for name, each in self.layers.items()}
         return replace(self, weights=weights, layers=layers)
 
-    def noted(self, *notes: str) -> Reading:
+    def noted(self, *notes: str) -> Unwrapped:
         return replace(self, notes=(*self.notes, *notes))
 
 
-def readings(weights: dict[str, Tensor], layers: Layers | None = None) -> Iterator[Reading]:
+def unwrapped(weights: dict[str, Tensor], layers: Layers | None = None) -> Iterator[Unwrapped]:
     """Ways to read names, the most plausible first: what wraps all of the network is left out.
 
     An architecture fits names as a whole, so that at most one way is right; the others are for networks
     whose own names look like those of a wrapper.
     """
-    given = Reading(weights, layers)
+    given = Unwrapped(weights, layers)
     found = list(_unwrapped(given))
     yield from _with_head(found[-1])
     yield from reversed(found)
@@ -76,7 +76,7 @@ def readings(weights: dict[str, Tensor], layers: Layers | None = None) -> Iterat
         yield replace(given, inside=normalizers.find(weights) is not None)
 
 
-def _unwrapped(given: Reading) -> Iterator[Reading]:
+def _unwrapped(given: Unwrapped) -> Iterator[Unwrapped]:
     """What is left at each step from the outside in."""
     reading = _without_wrappers(_without_counters(given))
     while True:
@@ -93,7 +93,7 @@ def _unwrapped(given: Reading) -> Iterator[Reading]:
         reading = reading.renamed(lambda key, prefix=prefix: key.removeprefix(prefix)).noted(note)
 
 
-def _without_wrappers(reading: Reading) -> Reading:
+def _without_wrappers(reading: Unwrapped) -> Unwrapped:
     """Names without what wrappers of torch put into them."""
     common, rest = "", list(reading.weights)
     while match := WRAPPERS.match(rest[0]):
@@ -110,12 +110,12 @@ def _without_wrappers(reading: Reading) -> Reading:
     return reading.renamed(lambda key: WRAPPERS.sub("", key)).noted(*notes)
 
 
-def _without_counters(reading: Reading) -> Reading:
+def _without_counters(reading: Unwrapped) -> Unwrapped:
     counters = [key for key, value in reading.weights.items() if COUNTERS.search(key) and value.numel() == 1]
     return _left_out(reading, counters, "counters")
 
 
-def _without_losses(reading: Reading) -> Reading:
+def _without_losses(reading: Unwrapped) -> Unwrapped:
     """Names without those of losses and metrics that stand beside a network of one name."""
     first = dict.fromkeys(key.partition(".")[0] for key in reading.weights)
     losses = [name for name in first if LOSSES.fullmatch(name)]
@@ -125,7 +125,7 @@ def _without_losses(reading: Reading) -> Reading:
     return _left_out(reading, keys, "parts of losses and metrics")
 
 
-def _left_out(reading: Reading, keys: list[str], what: str) -> Reading:
+def _left_out(reading: Unwrapped, keys: list[str], what: str) -> Unwrapped:
     if not keys or len(keys) == len(reading.weights):
         return reading
     named = ", ".join(keys[:LISTED]) + (f", … ({len(keys)} in all)" if len(keys) > LISTED else "")
@@ -134,7 +134,7 @@ def _left_out(reading: Reading, keys: list[str], what: str) -> Reading:
     return replace(reading, weights=weights).noted(f"Left out as {what}: {named}.")
 
 
-def _without_attacker(reading: Reading) -> Reading:
+def _without_attacker(reading: Unwrapped) -> Unwrapped:
     """Names without an attacker's, which in an `AttackerModel` of robustness holds the same weights."""
     first = {key.partition(".")[0] for key in reading.weights}
     if not (first & {"attacker", "normalizer"} and first <= {"attacker", "normalizer", "model"}):
@@ -144,15 +144,15 @@ def _without_attacker(reading: Reading) -> Reading:
         return replace(reading, weights=weights)
     wrapped = re.search(r"begin with (\S+), which was left out", reading.notes[0]) if reading.notes else None
     note = (
-        f"Keys begin with {wrapped[1] if wrapped else ''}model.: a robustness checkpoint. Its normaliser comes "
-        "first in the network; its attacker, which holds the same weights, was left out."
+        f"Keys begin with {wrapped[1] if wrapped else ''}model.: a robustness checkpoint. Its normaliser "
+        "comes first in the network; its attacker, which holds the same weights, was left out."
     )
-    kept = Reading(weights, reading.layers, reading.normalizer, (note,), "robustness checkpoint")
+    kept = Unwrapped(weights, reading.layers, reading.normalizer, (note,), "robustness checkpoint")
     taken = _without_normalizer(kept).renamed(lambda key: key.removeprefix("model."))
     return replace(taken, notes=kept.notes)
 
 
-def _without_normalizer(reading: Reading) -> Reading:
+def _without_normalizer(reading: Unwrapped) -> Unwrapped:
     """Names without those of a normaliser, which is taken over."""
     if (names := normalizers.find(reading.weights)) is None:
         return reading
@@ -165,7 +165,7 @@ def _without_normalizer(reading: Reading) -> Reading:
     )
 
 
-def _with_head(reading: Reading) -> Iterator[Reading]:
+def _with_head(reading: Unwrapped) -> Iterator[Unwrapped]:
     """Names of a network without its last layer, beside that layer; or of a last layer behind a dropout."""
     first = {key.partition(".")[0] for key in reading.weights}
     if len(first) == 2 and (backbone := first & {*BACKBONES}) and (head := first & {*HEADS}):
@@ -186,15 +186,15 @@ def _with_head(reading: Reading) -> Iterator[Reading]:
         if inner and all(match) and len({each[1] for each in match}) == 1:
             nested = f"{end}.{match[0][1]}."
             note = (
-                f"Its last layer is {nested.rstrip('.')}; what stands before it has no weights, and was taken "
-                "for dropout, which does nothing here."
+                f"Its last layer is {nested.rstrip('.')}; what stands before it has no weights, and was "
+                "taken for dropout, which does nothing here."
             )
             yield reading.renamed(
                 lambda key, n=nested: re.sub(f"^{re.escape(n)}", f"{n.split('.')[0]}.", key)
             ).noted(note)
 
 
-def parts(reading: Reading) -> Iterator[tuple[str, Reading]]:
+def parts(reading: Unwrapped) -> Iterator[tuple[str, Unwrapped]]:
     """Networks that names hold beside other things: what their names begin with, and each without it."""
     first = dict.fromkeys(key.partition(".")[0] for key in reading.weights)
     if len(first) == 1:
@@ -202,5 +202,5 @@ def parts(reading: Reading) -> Iterator[tuple[str, Reading]]:
     for name in first:
         inner = {key: value for key, value in reading.weights.items() if key.startswith(f"{name}.")}
         if any("." in key.removeprefix(f"{name}.") for key in inner):  # else it is a single layer
-            *_, part = _unwrapped(Reading(inner))
+            *_, part = _unwrapped(Unwrapped(inner))
             yield name, part
