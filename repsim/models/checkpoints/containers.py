@@ -22,7 +22,7 @@ CONTAINERS = (
 AVERAGED = re.compile(r"(?:^|[._])(?:ema|swa|averaged)(?:$|[._])", re.IGNORECASE)
 # What holds tensors of training, and no network.
 OF_TRAINING = re.compile(
-    r"(?:^|[._])optim(?:$|[._])|optimizer|^opt$|sched|scaler|^amp$|^callbacks$|^loops$|rng|^args$|hparams|hyper_parameters",
+    r"(?:^|[._])optim(?:$|[._])|optimizer|^opt$|sched|scaler|^amp$|^loops$|rng|^args$|hparams|hyper_parameters",
     re.IGNORECASE,
 )
 SLOTS = {  # what optimizers keep for each weight

@@ -154,7 +154,7 @@ def _json(path: Path) -> dict:
 
 
 def _read_distributed(folder: Path) -> dict[str, object]:
-    """The tensors of a folder of `torch.distributed.checkpoint` by torch's own reader, without an optimizer's.
+    """The tensors of a folder of `torch.distributed.checkpoint`, but for an optimizer's, by torch's reader.
 
     Its index is a pickle, and is unpickled with nothing but classes that describe tensors; what is no tensor
     is not read, since torch would unpickle it.
@@ -186,8 +186,8 @@ def _read_distributed(folder: Path) -> dict[str, object]:
         checkpoint.CheckpointException,
     ) as error:
         raise DamagedArtifact(
-            f"{folder} is no whole folder of torch.distributed.checkpoint ({error!s:.200}): copy it again, or "
-            f"make a file of it where it was saved:\n    {_to_file(folder)}"
+            f"{folder} is no whole folder of torch.distributed.checkpoint ({error!s:.200}): copy it again, "
+            f"or make a file of it where it was saved:\n    {_to_file(folder)}"
         ) from error
     places = index.planner_data or {}
     content: dict[str, object] = {}
@@ -220,8 +220,8 @@ def _index(path: Path):
 
 def _refuse(folder: Path, needed: str) -> NoReturn:
     raise ValueError(
-        f"{folder} has an index that holds more than descriptions of tensors ({needed}), and loading it could "
-        f"run any code that its author put in. If you trust its author, make a file of it:\n"
+        f"{folder} has an index that holds more than descriptions of tensors ({needed}), and loading it "
+        f"could run any code that its author put in. If you trust its author, make a file of it:\n"
         f"    {_to_file(folder)}"
     )
 

@@ -109,7 +109,7 @@ def _training(settings: Mapping, norm_of_name: str | None) -> tuple[dict, list[s
 
 
 def _in_pixels(name: str, value: float, norm: str | None) -> tuple[float | None, str]:
-    """ε from a setting for images in [0, 1], None where it is not known; and what is to be said of its unit."""
+    """ε from a setting for images in [0, 1], None where it is not known; and what is said of its unit."""
     said = f"{name} = {value:g} in its settings"
     in_levels = f"{said} is read as {value:g}/255, in levels of 255: give epsilon= if it is not."
     if norm == "linf" and SMALLEST_LEVEL <= value <= LARGEST_LEVEL:

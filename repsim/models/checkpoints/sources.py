@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -60,8 +59,8 @@ def check_name(path: Path, checksum: str) -> list[str]:
     if match[1].isdecimal():
         return []
     return [
-        f"Its name ends in {match[1]} as in a checksum, and its SHA-256 begins with {checksum[:8]}: it is not "
-        "the file that was published under that name."
+        f"Its name ends in {match[1]} as in a checksum, and its SHA-256 begins with {checksum[:8]}: it is "
+        "not the file that was published under that name."
     ]
 
 
@@ -192,11 +191,16 @@ def _from_hub(name: str) -> tuple[Path, list[str]]:
         raise RuntimeError(f"{name} is not kept here, and the hub cannot be reached.") from error
     except (EntryNotFoundError, RepositoryNotFoundError) as error:
         raise ValueError(f"the hub has no {name}: {str(error).splitlines()[0]}") from error
-    for beside in folders.BESIDE:
-        with suppress(EntryNotFoundError):  # as LocalEntryNotFoundError is: they are there, or are not missed
-            fetched(folder + beside)
     commit = path.relative_to(path.parents[file.count("/")].parent).parts[0]
-    return path, [f"From the hub's {repository} at {commit[:12]}, its checksum compared."]
+    notes = [f"From the hub's {repository} at {commit[:12]}, its checksum compared."]
+    for beside in folders.BESIDE:
+        try:
+            fetched(folder + beside)
+        except LocalEntryNotFoundError:
+            notes.append(f"Whether {beside} stands beside it is not known, as the hub cannot be reached.")
+        except EntryNotFoundError:  # most files of others have none
+            pass
+    return path, notes
 
 
 def _check_kept(path: Path) -> None:
