@@ -118,14 +118,16 @@ def read_checkpoint(
     path, notes = sources.located(given)
     found = read_contents(path, given, weights, trust_pickle)
     notes += sources.check_name(found.file, found.checksum)
-    facts, converted, settled = found.facts, found.converted, "name" if architecture else ""
+    facts, converted, named = found.facts, found.converted, bool(architecture)
     if converted:
-        settled = settled or converted["settled_by"]
         architecture = architecture or converted["architecture"]
         size = size or tuple(converted["image_shape"][1:])
         facts = {name: converted[name] for name in ("epsilon", "norm", "accuracy", "epoch")}
     reading, match = _recognized(found.readings, given, architecture, size, found.said)
     notes = [*notes, *found.notes, *reading.notes, *match.notes, *_said(match, bool(architecture), size)]
+    alternatives, settled_by = match.alternatives, match.settled_by
+    if converted and not named:
+        alternatives, settled_by = tuple(converted["alternatives"]), converted["settled_by"]
     normalizer = _normalizer(reading, found.normalizer, match, given)
     if reading.inside:
         notes.append("It normalises inside, by a mean and deviation of its own.")
@@ -145,8 +147,8 @@ def read_checkpoint(
         mean=normalizer[0] if normalizer else None,
         std=normalizer[1] if normalizer else None,
         notes=tuple(converted["notes"] if converted else dict.fromkeys(notes)),
-        alternatives=tuple(converted["alternatives"]) if converted else match.alternatives,
-        settled_by=settled,
+        alternatives=alternatives,
+        settled_by=settled_by,
         **facts,
     )
 
@@ -165,18 +167,24 @@ def _recognized(
     ValueError
         None does: what is wrong with the most plausible one.
     """
+
+    def fit(reading: Unwrapped) -> Match:
+        # layers say more than a name does
+        names = said if reading.layers is None else ()
+        return recognize(reading.weights, source, architecture, size, names, reading.layers)
+
     plausible = next(readings)
     try:
-        return plausible, recognize(plausible.weights, source, architecture, size)
+        return plausible, fit(plausible)
     except ValueError as error:
         refusal = error
     for reading in readings:
         with suppress(ValueError):
-            return reading, recognize(reading.weights, source, architecture, size)
+            return reading, fit(reading)
     fitting = []
     for name, part in parts(plausible):
         with suppress(ValueError):
-            fitting.append((name, recognize(part.weights, source, architecture, size).architecture))
+            fitting.append((name, fit(part).architecture))
     if not fitting:
         raise refusal
     named = " and ".join(f"{name}. (of {kind})" for name, kind in fitting)
@@ -218,7 +226,7 @@ def _normalizer(
 
 def _said(match: Match, named: bool, size: tuple[int, int] | None) -> list[str]:
     notes = []
-    if not named and not match.alternatives:
+    if not named and not match.alternatives and not match.settled_by:
         notes.append(f"Its architecture is {match.architecture}, by names and shapes of its weights.")
     if not match.side_matters and size is None:
         _, height, width = match.image_shape

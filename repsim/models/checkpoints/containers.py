@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from repsim.models.checkpoints.layers import is_network, tensors_of
+from repsim.models.checkpoints.pickled import is_network, tensors_of
 from repsim.models.checkpoints.unwrapping import WRAPPERS
 from repsim.support import messages
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from repsim.models.checkpoints import containers, settings
 from repsim.models.checkpoints.folders import read_beside, read_path
-from repsim.models.checkpoints.layers import layers_of
 from repsim.models.checkpoints.normalizers import Values
+from repsim.models.checkpoints.pickled import layers_of
 from repsim.models.checkpoints.settings import from_name
 from repsim.models.checkpoints.unwrapping import Unwrapped, unwrapped
 
@@ -75,7 +75,7 @@ def read_contents(path: Path, source: str, weights: str = "", trust_pickle: bool
     place, notes = containers.choose(content, weights, source)
     kind = f"checkpoint with its weights as {place.name!r}" if place.path else "state dict"
     network = place.network
-    layers = dict(layers_of(network)) if network is not None else None
+    layers = layers_of(network) if network is not None else None
     if network is not None:
         kind = f"{kind}, a whole network" if place.path else "whole network"
     if header.get("format") == KIND:
@@ -90,13 +90,12 @@ def read_contents(path: Path, source: str, weights: str = "", trust_pickle: bool
     )
     if normalizer is None and beside.mean is not None and beside.std is not None:
         normalizer, where = (beside.mean, beside.std), f"{beside.normalized_by} beside it"
-    classes = [str(layers[""]["class"])] if layers else []
     return Contents(
         file,
         kind,
         checksum,
         unwrapped(place.weights(), layers),
-        tuple(dict.fromkeys([*settings.architectures(content), *classes, *beside.said])),
+        tuple(dict.fromkeys([*settings.architectures(content), *beside.said])),
         facts,
         normalizer,
         where,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from repsim.models.checkpoints import normalizers
-from repsim.models.checkpoints.layers import Layers
+from repsim.models.checkpoints.modules import Layers
 from repsim.models.checkpoints.normalizers import Values
 
 # Names that DataParallel, torch.compile, FSDP and activation checkpointing put around modules, at any depth.
@@ -55,7 +55,9 @@ class Unwrapped:
     def renamed(self, rename: Callable[[str], str]) -> Unwrapped:
         """The same with other names; a name that becomes "" is left out."""
         weights = {new: value for key, value in self.weights.items() if (new := rename(key))}
-        layers = self.layers and {rename(f"{name}.").rstrip("."): each for name, each in self.layers.items()}
+        layers = self.layers and {
+            new: each for name, each in self.layers.items() if (new := rename(f"{name}.").rstrip("."))
+        }
         return replace(self, weights=weights, layers=layers)
 
     def noted(self, *notes: str) -> Unwrapped:
