@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from repsim.models import ARCHITECTURES, build_model
 from repsim.models.checkpoints.layouts import Reading, readings
+from repsim.models.checkpoints.numbered import numbered
 from repsim.models.libraries import robustness_builders, torchvision_names
 from repsim.models.variants import alternatives
 from repsim.support.compat import torchvision
@@ -109,7 +110,7 @@ def candidates(shapes: Shapes) -> Iterator[str]:
     outermost = _outermost(shapes)
     fixed = [name for name, known in ARCHITECTURES.items() if re.fullmatch(known.pattern, name)]
     theirs = [name if name not in ARCHITECTURES else f"torchvision:{name}" for name in torchvision_names()]
-    yield from _numbered(shapes)
+    yield from numbered(shapes)
     yield from (name for name in theirs if _has_size(name.removeprefix("torchvision:"), shapes))
     yield from (name for name in fixed if _has_depth(name, shapes) and _family_outermost(name) == outermost)
     for name in (f"robustness:{name}" for name in robustness_builders()):
@@ -143,21 +144,6 @@ def _alike(name: str) -> list[str]:
     return [
         each for each in found if each.removeprefix("robustness:") in robustness_builders() and each != name
     ]
-
-
-def _numbered(shapes: Shapes) -> Iterator[str]:
-    """Names of ours that hold numbers, as the weights would have them."""
-    stem, first = shapes.get("conv1.weight"), shapes.get("layer1.0.conv1.weight")
-    if stem is None or first is None or "layer4.0.conv1.weight" in shapes:
-        return
-    blocks = len({key.split(".")[1] for key in shapes if key.startswith("layer1.")})
-    if "bn2.weight" in shapes:  # pre-activation
-        yield f"wrn_{6 * blocks + 4}_{max(1, first[0] // 16)}"
-    else:
-        if blocks == 3 and stem[0] % 16 == 0:
-            yield f"resnet20_w{stem[0] // 16}"
-        yield from (name for name in ("resnet_tiny", "resnet_tiny_deep") if stem[0] == 8)
-        yield f"resnet_tiny_d{6 * blocks + 2}_w{stem[0]}"
 
 
 def _family_outermost(name: str) -> frozenset[str]:
