@@ -289,10 +289,12 @@ def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
     return on_hypersphere(preact_resnet(int(match["depth"]), shape[0], classes, _width(match, 64)), 15.0)
 
 
-@_register("dm_preactresnet18", "dm_preactresnet34", pattern=r"dm_preactresnet(?P<depth>18|34)")
+@_register(
+    "dm_preactresnet18", "dm_preactresnet34", pattern=r"dm_preactresnet(?P<depth>18|34)(?:_w(?P<width>\d+))?"
+)
 def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
     """The pre-activation ResNet of Rebuffi et al. (2021), with 3 × 3 shortcuts and TensorFlow's padding."""
-    return padded_preact_resnet(int(match["depth"]), shape[0], classes)
+    return padded_preact_resnet(int(match["depth"]), shape[0], classes, _width(match, 64))
 
 
 @_register("wrn_D_K_bias", pattern=r"wrn_(?P<depth>\d+)_(?P<factor>\d+)_bias")

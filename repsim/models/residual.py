@@ -315,11 +315,11 @@ def preact_resnet(depth: int, channels: int, num_classes: int, width: int = 64, 
     )
 
 
-def padded_preact_resnet(depth: int, channels: int, num_classes: int) -> ResNet:
+def padded_preact_resnet(depth: int, channels: int, num_classes: int, width: int = 64) -> ResNet:
     """The pre-activation ResNet-18 or 34 of Rebuffi et al., 2021, of `PaddedPreActivationBlock`s."""
-    widths = [64, 128, 256, 512]
+    widths = [width, 2 * width, 4 * width, 8 * width]
     ends = {"activates_stem": False, "activates_end": True}
-    return ResNet(PaddedPreActivationBlock, BLOCKS[depth], widths, 64, channels, num_classes, **ends)
+    return ResNet(PaddedPreActivationBlock, BLOCKS[depth], widths, width, channels, num_classes, **ends)
 
 
 def squeezed_preact_resnet(depth: int, channels: int, num_classes: int) -> ResNet:

@@ -178,6 +178,15 @@ def _same_padding(network: nn.Module) -> bool:
     return sum(block.pad_at_ends() for block in blocks) > 0
 
 
+def _second_stride(network: nn.Module) -> bool:
+    """Pre-activation blocks halve in their second convolution rather than in their first."""
+    blocks = [each for each in network.modules() if isinstance(each, PreActivationBlock)]
+    halving = [each for each in blocks if each.conv1.stride != (1, 1)]
+    for block in halving:
+        block.conv2.stride, block.conv1.stride = block.conv1.stride, (1, 1)
+    return bool(halving)
+
+
 def _unit_features(network: nn.Module) -> bool:
     if not isinstance(network, ResNet) or network.embedding is not None:
         return False
@@ -213,6 +222,7 @@ VARIANTS: dict[str, Variant] = {
     "celu_1.2": Variant("CELU (1.2) for ReLU", _activation(lambda: nn.CELU(1.2))),
     "tanh": Variant("tanh for ReLU", _activation(nn.Tanh)),
     "raw_transitions": Variant("blocks of x, not of relu(bn(x)), where later stages begin", _raw_transitions),
+    "second_stride": Variant("blocks that halve in their second convolution", _second_stride),
     "same_padding": Variant("padding on the right and below where a convolution has a stride", _same_padding),
     "unit_features": Variant("features of length 1 before the last layer", _unit_features),
     "plain_head": Variant("a last layer without bias rather than cosines", _plain_head),
@@ -223,7 +233,12 @@ ACTIVATIONS = ("leaky_relu", "leaky_relu_0.1", "silu", "gelu", "softplus")
 # one network, of one variant or of several.
 FIELD: dict[str, tuple[str, ...]] = {
     r"preactresnet(50|101|152)_bias(_\w+)?": ("raw_shortcut+first_stride", "raw_shortcut"),
-    r"(preactresnet\d+|wrn_\d+_\d+)_bias(_\w+)?": ("raw_shortcut",),
+    r"preactresnet\d+_bias(_\w+)?": ("raw_shortcut",),
+    r"wrn_\d+_\d+_bias": (
+        "raw_shortcut",
+        "raw_shortcut+second_stride",
+        "leaky_relu_0.1+bn_eps_1e-3+raw_transitions",
+    ),
     r"(preactresnet\d+|wrn_\d+_\d+)_he(_\w+)?": ("plain_head", "softplus", "gelu", "leaky_relu_0.1", "elu"),
     r"preactresnet\d+(_\w+)?": (
         *("raw_shortcut", *ACTIVATIONS),

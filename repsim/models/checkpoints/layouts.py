@@ -210,4 +210,10 @@ LAYOUTS = [
         ),
         ("raw_shortcut", ""),
     ),
+    Layout(
+        r"^layer2\.0\.shortcut\.0\.bias",
+        "Keys are those of meliketoy's WideResNet; they were given our names.",
+        rewritten((r"^bn1\.", "bn2."), (r"^linear\.", "fc."), (r"\.shortcut\.0\.", ".shortcut.")),
+        ("raw_shortcut+second_stride", "raw_shortcut", ""),
+    ),
 ]

@@ -40,8 +40,10 @@ def _four_stages(shapes: Shapes, stem: int, blocks: tuple[int, ...]) -> Iterator
     depth, starts, ends = next(found, None), "bn1.weight" in shapes, "bn2.weight" in shapes
     if depth is None or (starts and "conv1.bias" not in shapes):  # rather a ResNet whose blocks end in relu
         return
+    padded = "layer2.0.shortcut.1.weight" in shapes  # the name of a convolution behind its padding
+    name = f"dm_preactresnet{depth}" if padded else f"preactresnet{depth}"
     kind = _kind(shapes) if ends or starts else "_no_final_bn"
-    yield f"preactresnet{depth}{kind}" + ("" if stem == 64 else f"_w{stem}")
+    yield f"{name}{kind}" + ("" if stem == 64 else f"_w{stem}")
 
 
 def _three_stages(shapes: Shapes, stem: int, depth: int) -> Iterator[str]:
