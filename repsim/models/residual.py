@@ -107,7 +107,7 @@ class PreActivationBlock(nn.Module):
         return out + self.shortcut(activated if self.activates_shortcut else x)
 
     def residual(self, x: Tensor) -> Tensor:
-        """What is added to the input, from the activated input."""
+        """Compute from the activated input what is added to the input."""
         x = self.conv1(x if self.pad is None else self.pad(x))
         return self.conv2(self.relu2(self.bn2(x)))
 

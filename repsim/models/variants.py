@@ -254,6 +254,6 @@ FIELD: dict[str, tuple[str, ...]] = {
         "same_padding",
         "elu",
     ),
-    r"dm_preactresnet\d+": ("silu",),
+    r"dm_preactresnet\d+(_w\d+)?": ("silu",),
     r"resnet\d+_w\d+(_option_a)?": ACTIVATIONS,
 }

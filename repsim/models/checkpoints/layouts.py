@@ -68,12 +68,12 @@ def rewritten(*changes: tuple[str, str | Callable[[re.Match], str]]) -> Callable
 
 
 def _stage(first: int) -> Callable[[re.Match], str]:
-    """A stage and a block of it, as ours count from 1 and theirs from `first`."""
+    """A block of a stage by our name; ours count stages from 1, theirs from `first`."""
     return lambda match: f"layer{int(match[1]) - first + 1}.{match[2]}."
 
 
 def _numbered_parts(names: Mapping[int, str]) -> Callable[[re.Match], str]:
-    """What the parts of a sequence are in a block of ours."""
+    """Names that the numbered parts of a sequence have in a block of ours."""
     return lambda match: names.get(int(match[1]), match[0].rstrip(".")) + "."
 
 

@@ -28,7 +28,7 @@ def _blocks(shapes: Shapes, stage: int) -> int:
 
 
 def _kind(shapes: Shapes) -> str:
-    """What the ends of a pre-activation network say of it, as its name does."""
+    """The end of a pre-activation network's name, from its first and last layers."""
     if "conv1.bias" in shapes:
         return "_bias"
     return "" if "fc.bias" in shapes else "_he"
