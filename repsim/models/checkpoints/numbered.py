@@ -1,4 +1,4 @@
-"""Names of residual networks that hold numbers, read off the shapes of their weights."""
+"""Names of architectures that hold numbers, read off the shapes of their weights."""
 
 from __future__ import annotations
 
@@ -11,9 +11,14 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 def numbered(shapes: Shapes) -> Iterator[str]:
     """Names of ours that hold numbers, as the weights would have them."""
-    stem, first = shapes.get("conv1.weight"), shapes.get("layer1.0.conv1.weight")
-    if stem is None or first is None:
-        return
+    if len(first := shapes.get("features.0.weight", ())) == 4:
+        yield f"vgg_tiny_w{first[0]}"
+    if "conv1.weight" in shapes and "layer1.0.conv1.weight" in shapes:
+        yield from _residual(shapes)
+
+
+def _residual(shapes: Shapes) -> Iterator[str]:
+    stem, first = shapes["conv1.weight"], shapes["layer1.0.conv1.weight"]
     blocks = tuple(_blocks(shapes, stage) for stage in (1, 2, 3, 4))
     if blocks[3]:
         yield from _four_stages(shapes, stem[0], blocks)
