@@ -12,8 +12,11 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from repsim.models.pooling import pool_where_it_halves
+from repsim.models.repvgg import halve_at_once
 from repsim.models.residual import PreActivationBlock
 from repsim.support import messages
+from repsim.support.compat import torchvision
 
 Change = Callable[[nn.Module], bool]
 
@@ -61,7 +64,9 @@ def alternatives(name: str) -> Iterator[str]:
     """Names of the field's other networks that have the weights of this one, but compute something else."""
     base, _ = split_variants(name)
     bare = base.rpartition(":")[2]
-    open_ = next((each for pattern, each in FIELD.items() if re.fullmatch(pattern, bare)), ())
+    open_ = next((each for pattern, each in FIELD.items() if re.fullmatch(pattern, base)), None)
+    if open_ is None:
+        open_ = next((each for pattern, each in FIELD.items() if re.fullmatch(pattern, bare)), ())
     for text in ("", *open_):
         if (other := base + "".join(f"+{each}" for each in text.split("+") if each)) != name:
             yield other
@@ -160,6 +165,35 @@ def _transform_input(network: nn.Module) -> bool:
     return True
 
 
+def _cifar_strides(network: nn.Module) -> bool:
+    """torchvision's MobileNetV2 halves in its stem and at 24 channels; here in neither."""
+    features = getattr(network, "features", None)
+    if not isinstance(network, torchvision.models.MobileNetV2) or features[0][0].stride == (1, 1):
+        return False
+    features[0][0].stride = features[2].conv[1][0].stride = (1, 1)
+    return True
+
+
+def _no_transition_relu(network: nn.Module) -> bool:
+    """DenseNets go from BatchNorm to convolution between their blocks."""
+    transitions = [
+        each for name, each in network.named_modules() if re.fullmatch(r"features\.transition\d", name)
+    ]
+    for transition in transitions:
+        transition.relu = nn.Identity()
+    return bool(transitions)
+
+
+def _layer_norm_eps(value: float) -> Change:
+    def change(network: nn.Module) -> bool:
+        norms = [each for each in network.modules() if isinstance(each, nn.LayerNorm)]
+        for norm in norms:
+            norm.eps = value
+        return bool(norms)
+
+    return change
+
+
 VARIANTS: dict[str, Variant] = {
     "silu": Variant("SiLU for ReLU", _activation(nn.SiLU)),
     "gelu": Variant("GELU for ReLU", _activation(nn.GELU)),
@@ -175,13 +209,42 @@ VARIANTS: dict[str, Variant] = {
     "stem_stride_2": Variant("a stem of stride 2", _stem_stride(2)),
     "first_stride": Variant("bottlenecks that halve in their first convolution", _first_stride),
     "transform_input": Variant("images normalised once more inside", _transform_input),
+    "average_pooling": Variant(
+        "average pooling where it halves", lambda network: pool_where_it_halves(network, blur=False)
+    ),
+    "blur_pooling": Variant("blur where it halves", lambda network: pool_where_it_halves(network, blur=True)),
+    "cifar_strides": Variant("strides of 1 in the stem and at its first halving", _cifar_strides),
+    "imagenet_strides": Variant("a stem and a first stage of stride 2", halve_at_once),
+    "no_transition_relu": Variant("no ReLU between dense blocks", _no_transition_relu),
+    "ln_eps_1e-12": Variant("LayerNorms of eps 1e-12", _layer_norm_eps(1e-12)),
+    "ln_eps_1e-5": Variant("LayerNorms of eps 1e-5", _layer_norm_eps(1e-5)),
 }
 
 ACTIVATIONS = ("leaky_relu", "leaky_relu_0.1", "silu", "gelu", "softplus")
+SMALL_STEM = ("max_pooling", "stem_stride_2", "stem_stride_2+max_pooling")
+LARGE_STEM = ("no_max_pooling", "stem_stride_1+no_max_pooling", "blur_pooling", "average_pooling")
 # What others train by these names and keys (without a package's prefix), the likeliest first: each text is
 # one network, of one variant or of several.
 FIELD: dict[str, tuple[str, ...]] = {
     r"preactresnet\d+(_\w+)?": ("raw_shortcut", *ACTIVATIONS),
     r"wrn_\d+_\d+": (*ACTIVATIONS, "raw_shortcut", "leaky_relu_0.1+bn_eps_1e-3"),
     r"resnet20_w\d+": ACTIVATIONS,
+    r"(torchvision|timm):resnet(18|34)": (*LARGE_STEM, "leaky_relu", "bn_eps_1e-3"),
+    r"(torchvision|timm):(wide_)?res(net|next)\d+(_\w+)?": (
+        "first_stride",
+        *LARGE_STEM,
+        "leaky_relu",
+        "bn_eps_1e-3",
+    ),
+    r"(torchvision|timm):densenet\d+": ("no_max_pooling", "stem_stride_1+no_max_pooling"),
+    r"resnet(18|34)": (*SMALL_STEM, *ACTIVATIONS, "bn_eps_1e-3"),
+    r"(wide_)?res(net|next)\d+(_\w+)?": (*SMALL_STEM, "first_stride", *ACTIVATIONS, "bn_eps_1e-3"),
+    r"densenet\d+": ("max_pooling",),
+    r"densenet\d+_conv_stem": ("no_transition_relu",),
+    r"mobilenet_v2(_x\d+(_\d+)?)?": ("cifar_strides", "stem_stride_1"),
+    r"shufflenet_v2_x\d_\d": ("stem_stride_1+no_max_pooling", "stem_stride_1"),
+    r"(mobilenet_v3|efficientnet|mnasnet|regnet)_\w+": ("stem_stride_1",),
+    r"repvgg_(a2|b[123])": ("imagenet_strides",),
+    r"googlenet|inception_v3": ("transform_input",),
+    r"vit_[blh]_\d+": ("ln_eps_1e-12", "ln_eps_1e-5"),
 }

@@ -33,6 +33,7 @@ THIRD_STAGE = {
     "101": 23,
     "152": 36,
 }  # blocks of a ResNet (He et al., 2015, table 1)
+THIRD_BLOCK = {24: 121, 36: 161, 32: 169, 48: 201}  # layers of a DenseNet (Huang et al., 2017, table 1)
 LISTED = 5  # entries of each kind that a message spells out
 
 
@@ -130,7 +131,9 @@ def _has_size(name: str, shapes: Shapes) -> bool:
 
 
 def _has_depth(name: str, shapes: Shapes) -> bool:
-    """Whether the weights have as many blocks as a ResNet of that name; true of whatever is no ResNet."""
+    """Whether the weights have as many blocks as a ResNet or DenseNet of that name; true of all others."""
+    if dense := re.match(r"densenet(\d+)", name):
+        return THIRD_BLOCK.get(_dense_layers(shapes)) == int(dense[1])
     depth = re.search(r"(?<!preact)(?:resnet|resnext)(18|34|50|101|152)(?!\d)", name)
     blocks = {key.split(".")[1] for key in shapes if key.startswith("layer3.")}
     return depth is None or len(blocks) == THIRD_STAGE[depth[1]]
@@ -147,6 +150,7 @@ def _alike(name: str) -> list[str]:
 
 def _numbered(shapes: Shapes) -> Iterator[str]:
     """Names of ours that hold numbers, as the weights would have them."""
+    yield from _numbered_others(shapes)
     stem, first = shapes.get("conv1.weight"), shapes.get("layer1.0.conv1.weight")
     if stem is None or first is None or "layer4.0.conv1.weight" in shapes:
         return
@@ -158,6 +162,27 @@ def _numbered(shapes: Shapes) -> Iterator[str]:
             yield f"resnet20_w{stem[0] // 16}"
         yield from (name for name in ("resnet_tiny", "resnet_tiny_deep") if stem[0] == 8)
         yield f"resnet_tiny_d{6 * blocks + 2}_w{stem[0]}"
+
+
+def _numbered_others(shapes: Shapes) -> Iterator[str]:
+    if (last := shapes.get("hidden.4.weight")) is not None:
+        yield f"mlp_w{last[0]}"
+    if "classifier.3.weight" in shapes and shapes.get("classifier.0.weight", (0, 0))[1] == 512:
+        convolutions = sum(len(shape) == 4 for shape in shapes.values())
+        norm = "_bn" if "features.1.running_mean" in shapes else ""
+        hidden = [
+            shapes[f"classifier.{at}.weight"][0] for at in (0, 3) if f"classifier.{at + 3}.weight" in shapes
+        ]
+        yield f"vgg{convolutions + 3}{norm}_h" + "_".join(map(str, hidden))
+    if "features.denseblock3.denselayer1.norm1.weight" in shapes and "features.norm0.weight" not in shapes:
+        if (depth := THIRD_BLOCK.get(_dense_layers(shapes))) is not None:
+            yield f"densenet{depth}_conv_stem"
+    if (last := shapes.get("features.17.conv.2.weight")) is not None and last[0] != 320:
+        yield f"mobilenet_v2_x{last[0] / 320:.3g}".replace(".", "_")
+
+
+def _dense_layers(shapes: Shapes) -> int:
+    return len({key.split(".")[2] for key in shapes if key.startswith("features.denseblock3.")})
 
 
 def _family_outermost(name: str) -> frozenset[str]:
