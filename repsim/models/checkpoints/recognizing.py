@@ -174,9 +174,9 @@ def _numbered_others(shapes: Shapes) -> Iterator[str]:
             shapes[f"classifier.{at}.weight"][0] for at in (0, 3) if f"classifier.{at + 3}.weight" in shapes
         ]
         yield f"vgg{convolutions + 3}{norm}_h" + "_".join(map(str, hidden))
-    if "features.denseblock3.denselayer1.norm1.weight" in shapes and "features.norm0.weight" not in shapes:
-        if (depth := THIRD_BLOCK.get(_dense_layers(shapes))) is not None:
-            yield f"densenet{depth}_conv_stem"
+    depth = THIRD_BLOCK.get(_dense_layers(shapes))
+    if depth and "features.norm0.weight" not in shapes:
+        yield f"densenet{depth}_conv_stem"
     if (last := shapes.get("features.17.conv.2.weight")) is not None and last[0] != 320:
         yield f"mobilenet_v2_x{last[0] / 320:.3g}".replace(".", "_")
 
