@@ -166,7 +166,7 @@ def _vision_transformer(weights: Weights) -> Weights:
     """Rename by `_TRANSFORMER`, with queries, keys and values joined as torch's attention holds them."""
     found: Weights = {}
     for key, value in weights.items():
-        if part := re.search(r"^(.+)\.attention\.(?:attention\.)?(query|q_proj)\.(weight|bias)$", key):
+        if part := re.search(r"^(.+?)\.attention\.(?:attention\.)?(query|q_proj)\.(weight|bias)$", key):
             three = [
                 weights[key.replace(part[2], other)]
                 for other in (

@@ -131,9 +131,7 @@ def _has_size(name: str, shapes: Shapes) -> bool:
 
 
 def _has_depth(name: str, shapes: Shapes) -> bool:
-    """Whether the weights have as many blocks as a ResNet or DenseNet of that name; true of all others."""
-    if dense := re.match(r"densenet(\d+)", name):
-        return THIRD_BLOCK.get(_dense_layers(shapes)) == int(dense[1])
+    """Whether the weights have as many blocks as a ResNet of that name; true of whatever is no ResNet."""
     depth = re.search(r"(?<!preact)(?:resnet|resnext)(18|34|50|101|152)(?!\d)", name)
     blocks = {key.split(".")[1] for key in shapes if key.startswith("layer3.")}
     return depth is None or len(blocks) == THIRD_STAGE[depth[1]]
@@ -174,15 +172,11 @@ def _numbered_others(shapes: Shapes) -> Iterator[str]:
             shapes[f"classifier.{at}.weight"][0] for at in (0, 3) if f"classifier.{at + 3}.weight" in shapes
         ]
         yield f"vgg{convolutions + 3}{norm}_h" + "_".join(map(str, hidden))
-    depth = THIRD_BLOCK.get(_dense_layers(shapes))
-    if depth and "features.norm0.weight" not in shapes:
-        yield f"densenet{depth}_conv_stem"
+    layers = len({key.split(".")[2] for key in shapes if key.startswith("features.denseblock3.")})
+    if layers in THIRD_BLOCK and "features.norm0.weight" not in shapes:
+        yield f"densenet{THIRD_BLOCK[layers]}_conv_stem"
     if (last := shapes.get("features.17.conv.2.weight")) is not None and last[0] != 320:
         yield f"mobilenet_v2_x{last[0] / 320:.3g}".replace(".", "_")
-
-
-def _dense_layers(shapes: Shapes) -> int:
-    return len({key.split(".")[2] for key in shapes if key.startswith("features.denseblock3.")})
 
 
 def _family_outermost(name: str) -> frozenset[str]:
