@@ -12,15 +12,11 @@ from torch import Tensor, nn
 class BlurPool(nn.Module):
     """The binomial filter of 3 × 3 at every second place, on reflected edges (Zhang, 2019)."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        line = torch.tensor([0.25, 0.5, 0.25])
-        self.register_buffer("filter", torch.outer(line, line)[None, None], persistent=False)
-
     def forward(self, x: Tensor) -> Tensor:
         channels = x.shape[1]
+        line = x.new_tensor([0.25, 0.5, 0.25])
         padded = F.pad(x, (1, 1, 1, 1), mode="reflect")
-        return F.conv2d(padded, self.filter.expand(channels, 1, 3, 3), stride=2, groups=channels)
+        return F.conv2d(padded, torch.outer(line, line).expand(channels, 1, 3, 3), stride=2, groups=channels)
 
 
 class PooledConv2d(nn.Conv2d):
