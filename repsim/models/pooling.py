@@ -1,4 +1,4 @@
-"""Anti-aliased ResNets: where they halve, activations are averaged or blurred rather than left out."""
+"""What variants put before a convolution: the pooling of anti-aliased ResNets, standardised images."""
 
 from __future__ import annotations
 
@@ -19,13 +19,28 @@ class BlurPool(nn.Module):
         return F.conv2d(padded, torch.outer(line, line).expand(channels, 1, 3, 3), stride=2, groups=channels)
 
 
-class PooledConv2d(nn.Conv2d):
-    """A convolution of what a pooling makes of its input."""
+class Standardize(nn.Module):
+    """Each image minus its mean, over its deviation or, of flat ones, over that of a single step of 1."""
 
-    pool: nn.Module
+    def forward(self, images: Tensor) -> Tensor:
+        axes = tuple(range(1, images.ndim))
+        deviation = images.std(axes, keepdim=True).clamp(min=images[0].numel() ** -0.5)
+        return (images - images.mean(axes, keepdim=True)) / deviation
+
+
+class Conv2d(nn.Conv2d):
+    """A convolution of what another module makes of its input."""
+
+    prepare: nn.Module
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(self.pool(x))
+        return super().forward(self.prepare(x))
+
+
+def prepared(convolution: nn.Conv2d, prepare: nn.Module) -> None:
+    """Put a module before a convolution, in place and without a change of the names of its weights."""
+    convolution.__class__ = Conv2d
+    convolution.prepare = prepare
 
 
 def pool_where_it_halves(network: nn.Module, blur: bool) -> bool:
@@ -44,6 +59,5 @@ def pool_where_it_halves(network: nn.Module, blur: bool) -> bool:
         for halving, following in itertools.pairwise(convolutions):
             if following is not None and block is not network and halving.stride == (2, 2):
                 halving.stride = (1, 1)
-                following.__class__ = PooledConv2d
-                following.pool = make()
+                prepared(following, make())
     return True

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from repsim.models.pooling import pool_where_it_halves
+from repsim.models.pooling import Standardize, pool_where_it_halves, prepared
 from repsim.models.repvgg import halve_at_once
 from repsim.models.residual import PreActivationBlock
 from repsim.support import messages
@@ -184,6 +184,15 @@ def _no_transition_relu(network: nn.Module) -> bool:
     return bool(transitions)
 
 
+def _standardized_images(network: nn.Module) -> bool:
+    """Put each image at mean 0 and deviation 1 before the first convolution, as TensorFlow does."""
+    stem = next((each for each in network.modules() if isinstance(each, nn.Conv2d)), None)
+    if stem is None:
+        return False
+    prepared(stem, Standardize())
+    return True
+
+
 def _layer_norm_eps(value: float) -> Change:
     def change(network: nn.Module) -> bool:
         norms = [each for each in network.modules() if isinstance(each, nn.LayerNorm)]
@@ -216,6 +225,7 @@ VARIANTS: dict[str, Variant] = {
     "cifar_strides": Variant("strides of 1 in the stem and at its first halving", _cifar_strides),
     "imagenet_strides": Variant("a stem and a first stage of stride 2", halve_at_once),
     "no_transition_relu": Variant("no ReLU between dense blocks", _no_transition_relu),
+    "standardized_images": Variant("each image at mean 0 and deviation 1", _standardized_images),
     "ln_eps_1e-12": Variant("LayerNorms of eps 1e-12", _layer_norm_eps(1e-12)),
     "ln_eps_1e-5": Variant("LayerNorms of eps 1e-5", _layer_norm_eps(1e-5)),
 }
@@ -227,7 +237,7 @@ LARGE_STEM = ("no_max_pooling", "stem_stride_1+no_max_pooling", "blur_pooling", 
 # one network, of one variant or of several.
 FIELD: dict[str, tuple[str, ...]] = {
     r"preactresnet\d+(_\w+)?": ("raw_shortcut", *ACTIVATIONS),
-    r"wrn_\d+_\d+": (*ACTIVATIONS, "raw_shortcut", "leaky_relu_0.1+bn_eps_1e-3"),
+    r"wrn_\d+_\d+": (*ACTIVATIONS, "raw_shortcut", "leaky_relu_0.1+bn_eps_1e-3", "standardized_images"),
     r"resnet20_w\d+": ACTIVATIONS,
     r"(torchvision|timm):resnet(18|34)": (*LARGE_STEM, "leaky_relu", "bn_eps_1e-3"),
     r"(torchvision|timm):(wide_)?res(net|next)\d+(_\w+)?": (
