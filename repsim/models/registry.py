@@ -10,11 +10,28 @@ import torch
 from torch import nn
 
 from repsim.models import libraries
+from repsim.models.dla import DLA
 from repsim.models.layers import with_normalization, without_inplace
-from repsim.models.mobile import MobileNetV2
+from repsim.models.mobilenet import BiasedMobileNetV2, CifarMobileNetV2
 from repsim.models.repvgg import SIZES, RepVGG
-from repsim.models.residual import cifar_resnet, preact_resnet18, wide_resnet
-from repsim.models.small import MLP, VGG, LeNet, Tiny10, vision_transformer
+from repsim.models.residual import (
+    cifar_resnet,
+    on_hypersphere,
+    padded_preact_resnet,
+    preact_resnet,
+    squeezed_preact_resnet,
+    wide_resnet,
+)
+from repsim.models.small import (
+    MLP,
+    VGG,
+    CifarCNN,
+    LeNet,
+    MnistNet,
+    SmallCNN,
+    Tiny10,
+    vision_transformer,
+)
 from repsim.models.variants import VARIANTS, split_variants, vary
 from repsim.support import messages
 from repsim.support.compat import torchvision
@@ -167,7 +184,7 @@ def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
 @_register("preactresnet18", pattern=r"preactresnet18(?:_w(?P<width>\d+))?")
 def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
     """The 18-layer ResNet with activations before its convolutions; `preactresnet18_w8` begins 8 wide."""
-    return preact_resnet18(shape[0], classes, _width(match, 64))
+    return preact_resnet(18, shape[0], classes, _width(match, 64))
 
 
 def _width(match: re.Match, usual: int) -> int:
@@ -229,6 +246,112 @@ def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
     return network
 
 
+# residual
+
+
+@_register("resnetD_wK", pattern=r"resnet(?P<depth>\d+)_w(?P<width>\d+)")
+def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """The CIFAR ResNet of D layers (32, 44, 56, 110, …), K times as wide as in its paper."""
+    return cifar_resnet(int(match["depth"]), 16 * int(match["width"]), shape[0], classes)
+
+
+@_register("resnetD_wK_option_a", pattern=r"resnet(?P<depth>\d+)_w(?P<width>\d+)_option_a")
+def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """The CIFAR ResNet whose shortcuts have no weights, but stride and pad, as in its paper."""
+    return cifar_resnet(int(match["depth"]), 16 * int(match["width"]), shape[0], classes, projects=False)
+
+
+@_register("preactresnetD", pattern=r"preactresnet(?P<depth>18|34|50|101|152)(?:_w(?P<width>\d+))?")
+def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """The pre-activation ResNet of 18, 34, 50, 101 or 152 layers with a CIFAR stem."""
+    return preact_resnet(int(match["depth"]), shape[0], classes, _width(match, 64))
+
+
+@_register(
+    "preactresnetD_no_final_bn",
+    pattern=r"preactresnet(?P<depth>18|34|50|101|152)_no_final_bn(?:_w(?P<width>\d+))?",
+)
+def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """The pre-activation ResNet without BatchNorm and ReLU at its end, as kuangliu's pytorch-cifar has it."""
+    options = {"activates_end": False}
+    return preact_resnet(int(match["depth"]), shape[0], classes, _width(match, 64), **options)
+
+
+@_register("preactresnetD_bias", pattern=r"preactresnet(?P<depth>18|34|50|101|152)_bias(?:_w(?P<width>\d+))?")
+def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """The pre-activation ResNet with biases, and BatchNorm and ReLU at its beginning rather than its end."""
+    options = {"bias": True, "activates_stem": True, "activates_end": False}
+    return preact_resnet(int(match["depth"]), shape[0], classes, _width(match, 64), **options)
+
+
+@_register("preactresnetD_he", pattern=r"preactresnet(?P<depth>18|34|50|101|152)_he(?:_w(?P<width>\d+))?")
+def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """The pre-activation ResNet whose logits are 15 times cosines (hypersphere embedding)."""
+    return on_hypersphere(preact_resnet(int(match["depth"]), shape[0], classes, _width(match, 64)), 15.0)
+
+
+@_register(
+    "dm_preactresnet18", "dm_preactresnet34", pattern=r"dm_preactresnet(?P<depth>18|34)(?:_w(?P<width>\d+))?"
+)
+def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """The pre-activation ResNet of Rebuffi et al. (2021), with 3 × 3 shortcuts and TensorFlow's padding."""
+    return padded_preact_resnet(int(match["depth"]), shape[0], classes, _width(match, 64))
+
+
+@_register("wrn_D_K_bias", pattern=r"wrn_(?P<depth>\d+)_(?P<factor>\d+)_bias")
+def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """The wide ResNet with biases in its convolutions."""
+    return wide_resnet(int(match["depth"]), int(match["factor"]), shape[0], classes, bias=True)
+
+
+@_register("wrn_D_K_he", pattern=r"wrn_(?P<depth>\d+)_(?P<factor>\d+)_he")
+def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """The wide ResNet whose logits are cosines (hypersphere embedding)."""
+    return on_hypersphere(wide_resnet(int(match["depth"]), int(match["factor"]), shape[0], classes), 1.0)
+
+
+@_register("senet18", "senet34", pattern=r"senet(?P<depth>18|34)")
+def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """The pre-activation ResNet with squeeze and excitation, as kuangliu's pytorch-cifar has it."""
+    return squeezed_preact_resnet(int(match["depth"]), shape[0], classes)
+
+
+@_register("dla", "dla_simple", pattern=r"dla(?P<simple>_simple)?")
+def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """DLA-34 with a CIFAR stem (Yu et al., 2018); of simpler trees, as kuangliu's pytorch-cifar has both."""
+    return DLA(shape[0], classes, simple=bool(match["simple"]))
+
+
+@_register("mobilenet_v2_cifar")
+def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """MobileNetV2 with ReLU and strides for CIFAR, as kuangliu's pytorch-cifar has it."""
+    return CifarMobileNetV2(shape[0], classes)
+
+
+@_register("nbn_tiny10")
+def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """tiny10 without its BatchNorms."""
+    return Tiny10(shape, classes, norm=False)
+
+
+@_register("small_cnn")
+def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """The network for MNIST of TRADES: four convolutions, three linear layers."""
+    return SmallCNN(shape, classes)
+
+
+@_register("small_cnn_cifar")
+def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """The small network for CIFAR of friendly adversarial training: six convolutions, two linear layers."""
+    return CifarCNN(shape, classes)
+
+
+@_register("mnist_net")
+def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """PyTorch's older MNIST example, which TRADES has, too: two convolutions, two linear layers."""
+    return MnistNet(shape, classes)
+
+
 # others
 
 
@@ -273,7 +396,7 @@ def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
 @_register("mobilenetv2_stem1x1")
 def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
     """A MobileNetV2 for CIFAR whose stem is a 1 × 1 convolution and whose convolutions all have biases."""
-    return MobileNetV2(shape[0], classes)
+    return BiasedMobileNetV2(shape[0], classes)
 
 
 @_register(*(f"repvgg_{size}" for size in SIZES))

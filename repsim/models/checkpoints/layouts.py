@@ -57,6 +57,27 @@ def by_key(rename: Callable[[str], str]) -> Callable[[Weights], Weights]:
     return lambda weights: {new: value for key, value in weights.items() if (new := rename(key))}
 
 
+def rewritten(*changes: tuple[str, str | Callable[[re.Match], str]]) -> Callable[[Weights], Weights]:
+    """Rename weights by regular expressions and what stands for them, one after the other."""
+
+    def rename(key: str) -> str:
+        for pattern, new in changes:
+            key = re.sub(pattern, new, key)
+        return key
+
+    return by_key(rename)
+
+
+def _stage(first: int) -> Callable[[re.Match], str]:
+    """A block of a stage by our name; ours count stages from 1, theirs from `first`."""
+    return lambda match: f"layer{int(match[1]) - first + 1}.{match[2]}."
+
+
+def _numbered_parts(names: Mapping[int, str]) -> Callable[[re.Match], str]:
+    """Names that the numbered parts of a sequence have in a block of ours."""
+    return lambda match: names.get(int(match[1]), match[0].rstrip(".")) + "."
+
+
 def _wide_resnet(key: str) -> str:
     if key.startswith("sub_block1."):  # of TRADES' code, where it is never called
         return ""
@@ -78,6 +99,27 @@ def _old_torchvision(key: str) -> str:
     if key.startswith(("aux1.", "aux2.", "AuxLogits.")):
         return ""
     return re.sub(r"\.(norm|conv)\.([12])\.", r".\1\2.", key)
+
+
+_DEEPMIND = (  # parts of Gowal's and Rebuffi's networks
+    (r"\.batchnorm_0\.", ".bn1."),
+    (r"\.batchnorm_1\.", ".bn2."),
+    (r"\.conv_1\.", ".conv2."),
+    (r"\.conv_0\.", ".conv1."),
+    (r"^batchnorm\.", "bn2."),
+    (r"^logits\.", "fc."),
+)
+_WEIAICUNZAI = "Keys are those of weiaicunzai's pre-activation ResNet; they were given our names."
+_BIASED_PREACTIVATION = (
+    (r"^pre\.0\.", "conv1."),
+    (r"^pre\.1\.", "bn1."),
+    (r"^stage(\d)\.(\d+)\.", _stage(1)),
+    (
+        r"residual\.(\d)\.",
+        _numbered_parts({0: "bn1", 2: "conv1", 3: "bn2", 5: "conv2", 6: "bn3", 8: "conv3"}),
+    ),
+    (r"^linear\.", "fc."),
+)
 
 
 def _staged_vgg(weights: Weights) -> Weights:
@@ -209,6 +251,81 @@ LAYOUTS = [
         r"\.(norm|conv)\.[12]\.|^aux|^AuxLogits",
         "Keys are torchvision's, with older names or auxiliary classifiers; the latter were left out.",
         by_key(_old_torchvision),
+    ),
+    # residual
+    Layout(
+        r"^layer\d\.\d+\.downsample\.1\.",
+        "Keys are those of CIFAR ResNets with downsample for shortcut; they were given our names.",
+        rewritten((r"\.downsample\.", ".shortcut.")),
+    ),
+    Layout(
+        r"^layer\d\.\d+\.downsample\.0\.",
+        "Keys are those of pre-activation ResNets with downsample for shortcut; they were given our names.",
+        rewritten((r"^bn\.", "bn2."), (r"\.downsample\.0\.", ".shortcut.")),
+        ("raw_shortcut", ""),
+    ),
+    Layout(
+        r"^layer\.\d\.block\.\d+\.batchnorm_0\.",
+        "Keys are those of the WideResNet of Gowal et al. (2020); they were given our names.",
+        rewritten((r"^init_conv\.", "conv1."), (r"^layer\.(\d)\.block\.(\d+)\.", _stage(0)), *_DEEPMIND),
+        ("silu+same_padding", "same_padding"),
+    ),
+    Layout(
+        r"^layer_\d\.\d+\.batchnorm_0\.",
+        "Keys are those of the PreActResNet of Rebuffi et al. (2021); they were given our names.",
+        rewritten(
+            (r"^conv_2d\.", "conv1."),
+            (r"^layer_(\d)\.(\d+)\.", _stage(0)),
+            (r"\.conv_2d_(\d)\.", r".conv\1."),
+            (r"\.shortcut\.", ".shortcut.1."),
+            *_DEEPMIND,
+        ),
+        ("silu", ""),
+    ),
+    Layout(
+        r"^conv2_x\.",
+        "Keys are those of weiaicunzai's ResNet; they were given our names.",
+        rewritten(
+            (r"^conv1\.0\.", "conv1."),
+            (r"^conv1\.1\.", "bn1."),
+            (r"^conv(\d)_x\.(\d+)\.", _stage(2)),
+            (
+                r"residual_function\.(\d)\.",
+                _numbered_parts({0: "conv1", 1: "bn1", 3: "conv2", 4: "bn2", 6: "conv3", 7: "bn3"}),
+            ),
+            (r"\.shortcut\.", ".downsample."),
+        ),
+    ),
+    Layout(
+        r"^stage\d\.\d+\.residual\.8\.",
+        _WEIAICUNZAI,
+        rewritten(*_BIASED_PREACTIVATION),
+        ("raw_shortcut+first_stride", "raw_shortcut", ""),
+    ),
+    Layout(
+        r"^stage\d\.\d+\.residual\.5\.",
+        _WEIAICUNZAI,
+        rewritten(*_BIASED_PREACTIVATION),
+        ("raw_shortcut", ""),
+    ),
+    Layout(
+        r"^conv\d\.\d+\.residual\.6\.",
+        "Keys are those of weiaicunzai's WideResNet; they were given our names.",
+        rewritten(
+            (r"^init_conv\.", "conv1."),
+            (r"^conv([234])\.(\d+)\.", _stage(2)),
+            (r"residual\.(\d)\.", _numbered_parts({0: "bn1", 2: "conv1", 3: "bn2", 6: "conv2"})),
+            (r"\.shortcut\.0\.", ".shortcut."),
+            (r"^bn\.", "bn2."),
+            (r"^linear\.", "fc."),
+        ),
+        ("raw_shortcut", ""),
+    ),
+    Layout(
+        r"^layer2\.0\.shortcut\.0\.bias",
+        "Keys are those of meliketoy's WideResNet; they were given our names.",
+        rewritten((r"^bn1\.", "bn2."), (r"^linear\.", "fc."), (r"\.shortcut\.0\.", ".shortcut.")),
+        ("raw_shortcut+second_stride", "raw_shortcut", ""),
     ),
     # others
     Layout(

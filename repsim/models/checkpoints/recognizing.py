@@ -16,6 +16,7 @@ from repsim.models import ARCHITECTURES, build_model, is_architecture
 from repsim.models.checkpoints import index, modules
 from repsim.models.checkpoints.layouts import Reading, readings
 from repsim.models.checkpoints.modules import Layers
+from repsim.models.checkpoints.numbered import numbered
 from repsim.models.libraries import robustbench_classes, split_library, timm_side, torchvision_names
 from repsim.models.variants import alternatives, said_of, split_variants
 from repsim.models.wrappers import logits_of
@@ -24,7 +25,6 @@ from repsim.support.devices import evaluating
 Shapes = dict[str, tuple[int, ...]]
 ImageShape = tuple[int, int, int]
 SIDES = (32, 224, 28, 16, 64, 8, 96, 48, 128, 256, 384, 512, 518)  # of images, where weights depend on them
-THIRD_BLOCK = {24: 121, 36: 161, 32: 169, 48: 201}  # layers of a DenseNet (Huang et al., 2017, table 1)
 NORMALIZERS = {"mu": 0.0, "sigma": 1.0}  # inside RobustBench's own classes
 LISTED = 5  # entries of each kind that a message spells out
 NEAREST = 6  # architectures that a message compares with
@@ -113,7 +113,7 @@ def recognize(
 
 def candidates(shapes: Shapes) -> Iterator[str]:
     """Architectures that may have such weights."""
-    yield from _numbered(shapes)
+    yield from numbered(shapes)
     yield from index.lookup(shapes)
 
 
@@ -131,44 +131,6 @@ def _named(said: tuple[str, ...]) -> list[str]:
 
 def _is_of_library(name: str) -> bool:
     return split_library(name) is not None or name not in ARCHITECTURES
-
-
-def _numbered(shapes: Shapes) -> Iterator[str]:
-    """Names of ours that hold numbers, as the weights would have them."""
-    yield from _numbered_others(shapes)
-    stem, first = shapes.get("conv1.weight"), shapes.get("layer1.0.conv1.weight")
-    if stem is None or first is None:
-        if "features.0.weight" in shapes and len(shapes["features.0.weight"]) == 4:
-            yield f"vgg_tiny_w{shapes['features.0.weight'][0]}"
-        return
-    blocks = len({key.split(".")[1] for key in shapes if key.startswith("layer1.")})
-    preactivation = "bn2.weight" in shapes
-    if "layer4.0.conv1.weight" in shapes:
-        yield from [f"preactresnet18_w{stem[0]}"] if preactivation and stem[0] != 64 else []
-    elif preactivation:
-        yield f"wrn_{6 * blocks + 4}_{max(1, first[0] // 16)}"
-    else:
-        if blocks == 3 and stem[0] % 16 == 0:
-            yield f"resnet20_w{stem[0] // 16}"
-        yield from (name for name in ("resnet_tiny", "resnet_tiny_deep") if stem[0] == 8)
-        yield f"resnet_tiny_d{6 * blocks + 2}_w{stem[0]}"
-
-
-def _numbered_others(shapes: Shapes) -> Iterator[str]:
-    if (last := shapes.get("hidden.4.weight")) is not None:
-        yield f"mlp_w{last[0]}"
-    if "classifier.3.weight" in shapes and shapes.get("classifier.0.weight", (0, 0))[1] == 512:
-        convolutions = sum(len(shape) == 4 for shape in shapes.values())
-        norm = "_bn" if "features.1.running_mean" in shapes else ""
-        hidden = [
-            shapes[f"classifier.{at}.weight"][0] for at in (0, 3) if f"classifier.{at + 3}.weight" in shapes
-        ]
-        yield f"vgg{convolutions + 3}{norm}_h" + "_".join(map(str, hidden))
-    layers = len({key.split(".")[2] for key in shapes if key.startswith("features.denseblock3.")})
-    if layers in THIRD_BLOCK and "features.norm0.weight" not in shapes:
-        yield f"densenet{THIRD_BLOCK[layers]}_conv_stem"
-    if (last := shapes.get("features.17.conv.2.weight")) is not None and last[0] != 320:
-        yield f"mobilenet_v2_x{last[0] / 320:.3g}".replace(".", "_")
 
 
 def usual_shape(name: str) -> ImageShape:
@@ -349,7 +311,7 @@ def _no_match(found: list[Reading], source: str, architecture: str, size: tuple[
     nearest, best = None, 0.0
     for reading in found:
         shapes = _shapes(reading.weights)
-        for name in [architecture] if architecture else [*_numbered(shapes), *index.nearest(shapes, NEAREST)]:
+        for name in [architecture] if architecture else [*numbered(shapes), *index.nearest(shapes, NEAREST)]:
             # what is wrong with a name that the caller gave is theirs to read
             read = outline if architecture else outline_or_none
             height, width = size or usual_shape(name)[1:]
