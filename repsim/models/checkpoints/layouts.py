@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 Weights = dict[str, Tensor]
@@ -120,6 +121,116 @@ _BIASED_PREACTIVATION = (
     (r"^linear\.", "fc."),
 )
 
+
+def _staged_vgg(weights: Weights) -> Weights:
+    """features.conv2_1 → features.4, counting ReLUs and poolings as torchvision's VGG does."""
+    places, at, stage = {}, 0, "1"
+    for key in weights:
+        found = re.match(r"features\.conv((\d+)_\d+)\.weight", key)
+        if found:
+            at += found[2] != stage
+            places[found[1]], stage = at, found[2]
+            at += 3
+    heads = {"fc1": 0, "fc2": 3, "fc3": 6}
+
+    def rename(key: str) -> str:
+        key = re.sub(r"^features\.conv(\d+_\d+)\.", lambda found: f"features.{places[found[1]]}.", key)
+        key = re.sub(r"^features\.bn(\d+_\d+)\.", lambda found: f"features.{places[found[1]] + 1}.", key)
+        return re.sub(r"^classifier\.(fc[123])\.", lambda found: f"classifier.{heads[found[1]]}.", key)
+
+    return by_key(rename)(weights)
+
+
+def _four_linear(key: str) -> str:
+    return re.sub(r"^fc([123])\.", lambda found: f"hidden.{2 * int(found[1]) - 2}.", key).replace(
+        "fc4.", "classifier."
+    )
+
+
+def _dense_blocks(key: str) -> str:
+    """pytorch-cifar100's DenseNet → torchvision's, one further block a stage."""
+    key = re.sub(r"^conv1\.", "features.conv0.", key)
+    key = re.sub(
+        r"^features\.dense_block(?:_layer_)?(\d)\.bottle_neck_layer_(\d+)\.bottle_neck\.(\d)\.",
+        lambda found: (
+            f"features.denseblock{int(found[1]) + 1}.denselayer{int(found[2]) + 1}."
+            f"{('norm1', '', 'conv1', 'norm2', '', 'conv2')[int(found[3])]}."
+        ),
+        key,
+    )
+    key = re.sub(
+        r"^features\.transition_layer_(\d)\.down_sample\.([01])\.",
+        lambda found: f"features.transition{int(found[1]) + 1}.{('norm', 'conv')[int(found[2])]}.",
+        key,
+    )
+    return re.sub(r"^linear\.", "classifier.", key.replace("features.bn.", "features.norm5."))
+
+
+def _transformers_resnet(key: str) -> str:
+    parts = {"convolution": "conv", "normalization": "bn"}
+    key = re.sub(
+        r"^resnet\.embedder\.embedder\.(convolution|normalization)\.", lambda f: f"{parts[f[1]]}1.", key
+    )
+    key = re.sub(
+        r"^resnet\.encoder\.stages\.(\d)\.layers\.", lambda f: f"layer{int(f[1]) + 1}.", key
+    ).replace("shortcut.convolution.", "downsample.0.")
+    key = key.replace("shortcut.normalization.", "downsample.1.").replace("classifier.1.", "fc.")
+    return re.sub(
+        r"\.layer\.(\d)\.(convolution|normalization)\.", lambda f: f".{parts[f[2]]}{int(f[1]) + 1}.", key
+    )
+
+
+def _mmpretrain(weights: Weights) -> Weights:
+    rename = by_key(lambda key: re.sub(r"^head\.fc\.", "fc.", key.removeprefix("backbone.")))
+    return rename(weights)
+
+
+# Of a vision transformer in others' words: torchvision's name for each part. {} is the number of the layer.
+_TRANSFORMER = {
+    r"(?:vit\.embeddings\.)?cls_token$": "class_token",
+    r"vit\.embeddings\.position_embeddings$|pos_embed$": "encoder.pos_embedding",
+    r"vit\.embeddings\.patch_embeddings\.projection\.|patch_embed\.proj(?:ection)?\.": "conv_proj.",
+    r"(?:vit\.encoder\.layer|vit\.layers|blocks|layers)\.(\d+)\.": "encoder.layers.encoder_layer_{}.",
+    r"vit\.layernorm\.|norm\.|ln1\.": "encoder.ln.",
+    r"classifier\.|head\.(?:layers\.head\.)?": "heads.head.",
+}
+_TRANSFORMER_LAYER = {
+    r"layernorm_before\.|norm1\.|ln1\.": "ln_1.",
+    r"layernorm_after\.|norm2\.|ln2\.": "ln_2.",
+    r"attn\.qkv\.": "self_attention.in_proj_",
+    r"attention\.output\.dense\.|attention\.o_proj\.|attn\.proj\.": "self_attention.out_proj.",
+    r"intermediate\.dense\.|mlp\.fc1\.|ffn\.layers\.0\.0\.": "mlp.0.",
+    r"output\.dense\.|mlp\.fc2\.|ffn\.layers\.1\.": "mlp.3.",
+}
+
+
+def _vision_transformer(weights: Weights) -> Weights:
+    """Rename by `_TRANSFORMER`, with queries, keys and values joined as torch's attention holds them."""
+    found: Weights = {}
+    for key, value in weights.items():
+        if part := re.search(r"^(.+?)\.attention\.(?:attention\.)?(query|q_proj)\.(weight|bias)$", key):
+            three = [
+                weights[key.replace(part[2], other)]
+                for other in (
+                    (part[2], "key", "value") if part[2] == "query" else ("q_proj", "k_proj", "v_proj")
+                )
+            ]
+            found[f"{_named(part[1] + '.', _TRANSFORMER)}self_attention.in_proj_{part[3]}"] = torch.cat(three)
+        elif not re.search(r"\.attention\.(?:attention\.)?(key|value|k_proj|v_proj)\.", key):
+            found[_named(key, _TRANSFORMER)] = value
+    return found
+
+
+def _named(key: str, table: dict[str, str]) -> str:
+    for pattern, name in table.items():
+        if match := re.match(pattern, key):
+            rest = key[match.end() :]
+            if "{}" in name:
+                return name.format(match[1]) + (_named(rest, _TRANSFORMER_LAYER) if rest else "")
+            return name + rest
+    return key
+
+
 LAYOUTS = [
     Layout(
         r"^block1\.layer\.",
@@ -215,5 +326,45 @@ LAYOUTS = [
         "Keys are those of meliketoy's WideResNet; they were given our names.",
         rewritten((r"^bn1\.", "bn2."), (r"^linear\.", "fc."), (r"\.shortcut\.0\.", ".shortcut.")),
         ("raw_shortcut+second_stride", "raw_shortcut", ""),
+    ),
+    # others
+    Layout(
+        r"^features\.conv1_1\.",
+        "Keys are those of robust-stitching's VGG; they were given torchvision's names.",
+        _staged_vgg,
+    ),
+    Layout(
+        r"^fc4\.",
+        "Keys are those of robust-stitching's perceptron; they were given our names.",
+        by_key(_four_linear),
+    ),
+    Layout(
+        r"\.bottle_neck_layer_0\.",
+        "Keys are those of pytorch-cifar100's DenseNet, without ReLU between its blocks; they were given "
+        "torchvision's names.",
+        by_key(_dense_blocks),
+        ("no_transition_relu", ""),
+    ),
+    Layout(
+        r"^resnet\.embedder\.",
+        "Keys are those of transformers' ResNet; they were given torchvision's names.",
+        by_key(_transformers_resnet),
+    ),
+    Layout(
+        r"^vit\.embeddings\.",
+        "Keys are those of transformers' vision transformer, whose LayerNorms have an eps of 1e-12; they "
+        "were given torchvision's names.",
+        _vision_transformer,
+        ("ln_eps_1e-12", ""),
+    ),
+    Layout(
+        r"^blocks\.0\.attn\.qkv\.",
+        "Keys are those of timm's vision transformer; they were given torchvision's names.",
+        _vision_transformer,
+    ),
+    Layout(
+        r"^backbone\.(conv1|cls_token|stem)",
+        "Keys are those of mmpretrain; they were given torchvision's names.",
+        lambda weights: _vision_transformer(_mmpretrain(weights)),
     ),
 ]

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from repsim.models.residual import BLOCKS, BOTTLENECKS
 
 Shapes = Mapping[str, tuple[int, ...]]
+THIRD_BLOCK = {24: 121, 36: 161, 32: 169, 48: 201}  # layers of a DenseNet (Huang et al., 2017, table 1)
 
 
 def numbered(shapes: Shapes) -> Iterator[str]:
@@ -15,6 +16,7 @@ def numbered(shapes: Shapes) -> Iterator[str]:
         yield f"vgg_tiny_w{first[0]}"
     if "conv1.weight" in shapes and "layer1.0.conv1.weight" in shapes:
         yield from _residual(shapes)
+    yield from _others(shapes)
 
 
 def _residual(shapes: Shapes) -> Iterator[str]:
@@ -57,3 +59,20 @@ def _three_stages(shapes: Shapes, stem: int, depth: int) -> Iterator[str]:
         yield f"resnet{depth}_w{stem // 16}" + ("" if projects else "_option_a")
     yield from (name for name in ("resnet_tiny", "resnet_tiny_deep") if stem == 8)
     yield f"resnet_tiny_d{depth}_w{stem}"
+
+
+def _others(shapes: Shapes) -> Iterator[str]:
+    if last := shapes.get("hidden.4.weight"):
+        yield f"mlp_w{last[0]}"
+    if "classifier.3.weight" in shapes and shapes.get("classifier.0.weight", (0, 0))[1] == 512:
+        convolutions = sum(len(shape) == 4 for shape in shapes.values())
+        norm = "_bn" if "features.1.running_mean" in shapes else ""
+        heads = (at for at in (0, 3) if f"classifier.{at + 3}.weight" in shapes)
+        widths = (shapes[f"classifier.{at}.weight"][0] for at in heads)
+        yield f"vgg{convolutions + 3}{norm}_h" + "_".join(map(str, widths))
+    layers = len({key.split(".")[2] for key in shapes if key.startswith("features.denseblock3.")})
+    if layers in THIRD_BLOCK and "features.norm0.weight" not in shapes:
+        yield f"densenet{THIRD_BLOCK[layers]}_conv_stem"
+    last = shapes.get("features.17.conv.2.weight")
+    if last and last[0] != 320:
+        yield f"mobilenet_v2_x{last[0] / 320:.3g}".replace(".", "_")

@@ -17,7 +17,7 @@ from repsim.models.checkpoints import index, modules
 from repsim.models.checkpoints.layouts import Reading, readings
 from repsim.models.checkpoints.modules import Layers
 from repsim.models.checkpoints.numbered import numbered
-from repsim.models.libraries import split_library, timm_side, torchvision_names
+from repsim.models.libraries import robustbench_classes, split_library, timm_side, torchvision_names
 from repsim.models.variants import alternatives, said_of, split_variants
 from repsim.models.wrappers import logits_of
 from repsim.support.devices import evaluating
@@ -25,6 +25,7 @@ from repsim.support.devices import evaluating
 Shapes = dict[str, tuple[int, ...]]
 ImageShape = tuple[int, int, int]
 SIDES = (32, 224, 28, 16, 64, 8, 96, 48, 128, 256, 384, 512, 518)  # of images, where weights depend on them
+NORMALIZERS = {"mu": 0.0, "sigma": 1.0}  # inside RobustBench's own classes
 LISTED = 5  # entries of each kind that a message spells out
 NEAREST = 6  # architectures that a message compares with
 ALIKE = 0.3  # share of entries that must be there for a network to be called the nearest
@@ -240,7 +241,7 @@ def _match(name: str, reading: Reading, size: tuple[int, int] | None) -> Match |
             found = outline_or_none(name, shape, classes)
             if found is not None and _filled(found, shapes) == found:
                 other = outline_or_none(name, (count, 2 * image_size[0], 2 * image_size[1]), classes)
-                complete = {key: reading.weights.get(key, torch.tensor(0)) for key in found}
+                complete = {key: reading.weights.get(key, _default(key, found[key])) for key in found}
                 matters = other is not None and other != found
                 notes = (*reading.notes, *_counters(found, shapes))
                 return Match(name, complete, classes, shape, matters, notes)
@@ -260,8 +261,14 @@ def _same_keys(expected: Shapes, shapes: Shapes) -> bool:
 
 
 def _filled(expected: Shapes, shapes: Shapes) -> Shapes:
-    """`shapes`, with BatchNorm's batch counters, which old files leave out and nothing depends on."""
-    return {**shapes, **{key: () for key in expected if _is_counter(key) and key not in shapes}}
+    """`shapes`, with what files may lack: BatchNorm's batch counters; a normaliser, as it is read apart."""
+    lacking = (key for key in expected if key not in shapes and (_is_counter(key) or key in NORMALIZERS))
+    return {**shapes, **{key: expected[key] for key in lacking}}
+
+
+def _default(key: str, shape: tuple[int, ...]) -> Tensor:
+    """What a file lacks: a counter of 0; a normaliser that does nothing, as ours comes before it."""
+    return torch.full(shape, NORMALIZERS.get(key, 0))
 
 
 def _is_counter(key: str) -> bool:
@@ -279,6 +286,8 @@ def _classes(name: str, image_shape: ImageShape, shapes: Shapes) -> int:
     """The number of classes that weights tell apart: the length of what depends on it in an architecture."""
     ten, eleven = (outline(name, image_shape, count) for count in (10, 11))
     key = next((key for key in ten if ten[key] != eleven[key]), None)
+    if name.startswith("robustbench:"):
+        return robustbench_classes(name)
     if key is None:  # a class of somebody's own, which has its number
         network = build_model(name, image_shape, 10, [0.0] * image_shape[0], [1.0] * image_shape[0])
         with torch.no_grad(), evaluating(network):
