@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from repsim.models import libraries
+from repsim.models import libraries, own
 from repsim.models.layers import with_normalization, without_inplace
 from repsim.models.residual import cifar_resnet, preact_resnet18, wide_resnet
 from repsim.models.small import MLP, VGG, LeNet, Tiny10, vision_transformer
@@ -64,7 +64,8 @@ def build_model(
     name
         One of `ARCHITECTURES`, or a classifier of torchvision: by its own name where none of ours has it, or
         as `torchvision:resnet18`. Also `robustness:cifar/resnet18` and `robustness:imagenet/resnet50`,
-        `timm:NAME` and `robustbench:NAME`, as these packages build them.
+        `timm:NAME` and `robustbench:NAME`, as these packages build them; or a class of one's own,
+        `mymodule:Net(width=4)` (see `repsim.models.own`).
     image_shape
         Channels, height, width.
     mean, std
@@ -89,7 +90,8 @@ def is_architecture(name: str) -> bool:
     ours = any(re.fullmatch(architecture.pattern, name) for architecture in ARCHITECTURES.values())
     if name.startswith("torchvision:"):
         return name.removeprefix("torchvision:") in libraries.torchvision_names()
-    return ours or name in libraries.torchvision_names() or libraries.split_library(name) is not None
+    named = ours or name in libraries.torchvision_names() or libraries.split_library(name) is not None
+    return named or own.find_own(name) is not None
 
 
 def _build(name: str, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
@@ -99,6 +101,8 @@ def _build(name: str, image_shape: tuple[int, int, int], num_classes: int) -> nn
     if found := libraries.split_library(name):
         library, theirs = found
         return libraries.LIBRARIES[library](theirs, image_shape, num_classes)
+    if theirs_own := own.find_own(name):
+        return theirs_own.build(num_classes)
     known = libraries.torchvision_names()
     if name not in known:
         raise ValueError(messages.unknown("model", name, [*ARCHITECTURES, *known]))
