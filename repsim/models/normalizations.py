@@ -107,8 +107,8 @@ def find_normalization(given: str | float | Mapping) -> Normalization:
     ----------
     given
         A name; numbers of mean and deviation, `"0.49 0.48 0.45 / 0.25 0.24 0.26"`, with spaces or commas
-        between them, a single one for all channels; or a mapping of `mean` and `std` to such numbers. They are
-        of pixels in [0, 1], and of 255 where one is above 2.
+        between them, a single one for all channels; or a mapping of `mean` and `std` to such numbers. They
+        are of pixels in [0, 1], and of 255 where one is above 2.
 
     Raises
     ------
@@ -154,7 +154,8 @@ def _written(mean: tuple[float, ...], std: tuple[float, ...], text: str) -> Norm
     length = max(len(mean), len(std))
     if {len(mean), len(std)} - {1, length}:
         raise ValueError(
-            f"normalization {text}: {len(mean)} means and {len(std)} deviations: as many of each, or one for all."
+            f"normalization {text}: {len(mean)} means and {len(std)} deviations, but there are as many of "
+            "each, or one for all."
         )
     mean, std = (values * length if len(values) == 1 else values for values in (mean, std))
     if min(std) <= 0:

@@ -1,11 +1,11 @@
 """Networks by classes of the user's own: `architecture=mymodule:Net(width=4)`.
 
-What is stored names such a class by this text, so that a later process finds it again, and keeps which file it
-was defined in. A text must not become a way to call anything: records travel between people. So nothing but a
-subclass of `torch.nn.Module`, or a function that makes one, is called, with plain literals (`ast` reads them);
-a function has to be defined in the very module that is named, and that module be none of Python's own and, where
-it is of an installed package, say by its annotation that it returns a network. Importing the module runs it, as
-`import` does: it is looked for where Python looks, and the working directory is where the user put it.
+What is stored names such a class by this text, so that a later process finds it again, and keeps which file
+it was defined in. A text must not become a way to call anything: records travel between people. So nothing
+but a subclass of `torch.nn.Module`, or a function that makes one, is called, with plain literals (`ast` reads
+them). A function has to be defined in the very module that is named; that module is none of Python's own; and
+a function of an installed package says by its annotation that it returns a network. Importing the module runs
+it, as `import` does: it is looked for where Python looks, the working directory first.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ import torch
 from torch import nn
 
 from repsim.models.libraries import LIBRARIES
+from repsim.models.variants import split_variants
 from repsim.support import artifacts, messages
 
 FORM = re.compile(
@@ -128,7 +129,7 @@ def find_own(text: str) -> OwnClass | None:
 
 def definition_of(architecture: str) -> dict[str, dict[str, str]]:
     """The entry of a record of what defines an own class; none for any other architecture."""
-    own = find_own(architecture)
+    own = find_own(split_variants(architecture)[0])
     return {"definition": own.definition()} if own else {}
 
 
@@ -145,7 +146,7 @@ def check_definition(architecture: str, definition: Mapping[str, str], model: st
     ValueError
         It cannot be found.
     """
-    own = find_own(architecture)
+    own = find_own(split_variants(architecture)[0])
     if own is None:
         return
     kept = definition.get("file", "")
@@ -162,8 +163,8 @@ def check_definition(architecture: str, definition: Mapping[str, str], model: st
         raise ValueError(f"{model} is a {architecture}. {error}{hint}") from error
     if definition and now.get("sha256") != definition.get("sha256"):
         warnings.warn(
-            f"{now.get('file', own.module)}, which defines {architecture}, is not what it was when {model} was "
-            "stored: where it computes something else now, load the file anew.",
+            f"{now.get('file', own.module)}, which defines {architecture}, is not what it was when {model} "
+            "was stored: where it computes something else now, load the file anew.",
             stacklevel=3,
         )
 
@@ -185,9 +186,9 @@ def _check_takes_normalization(text: str, network: nn.Module) -> None:
     """Refuse networks in which our first layer would be met by what they do themselves."""
     if hasattr(network, "normalize"):
         raise ValueError(
-            f"{text} has a `normalize` of its own, and repsim puts one in front of every network: name the class "
-            "of the network behind it (mean and std in the file are taken over), or call it otherwise in the "
-            "class, and load with normalization=none."
+            f"{text} has a `normalize` of its own, and repsim puts one in front of every network: name "
+            "the class of the network behind it (mean and std in the file are taken over), or call it "
+            "otherwise in the class, and load with normalization=none."
         )
     forward = type(network).forward
     if forward is nn.Sequential.forward:  # ours becomes the first of its modules
@@ -195,8 +196,8 @@ def _check_takes_normalization(text: str, network: nn.Module) -> None:
     names = getattr(getattr(forward, "__code__", None), "co_names", ())
     if isinstance(network, nn.Sequential) or set(names) & GOING_THROUGH:
         raise ValueError(
-            f"{text} goes through all of its own layers in `forward`, and would meet the normalisation that repsim "
-            "puts in front: keep the layers in an nn.Sequential or nn.ModuleList inside."
+            f"{text} goes through all of its own layers in `forward`, and would meet the normalisation that "
+            "repsim puts in front: keep the layers in an nn.Sequential or nn.ModuleList inside."
         )
 
 
@@ -287,7 +288,7 @@ def _with_classes(own: OwnClass, signature: inspect.Signature, num_classes: int)
         signature.bind(*own.arguments, **options)
     except TypeError as error:
         raise ValueError(
-            f"{own.text} does not fit: {error}. It takes {own.name}{signature}; its arguments are written as in "
-            f"{EXAMPLE}."
+            f"{own.text} does not fit: {error}. It takes {own.name}{signature}; its arguments are written as "
+            f"in {EXAMPLE}."
         ) from error
     return options

@@ -13,6 +13,7 @@ from repsim.models import libraries, own
 from repsim.models.layers import with_normalization, without_inplace
 from repsim.models.residual import cifar_resnet, preact_resnet18, wide_resnet
 from repsim.models.small import MLP, VGG, LeNet, Tiny10, vision_transformer
+from repsim.models.variants import VARIANTS, split_variants, vary
 from repsim.support import messages
 from repsim.support.compat import torchvision
 from repsim.support.devices import seeded
@@ -65,7 +66,8 @@ def build_model(
         One of `ARCHITECTURES`, or a classifier of torchvision: by its own name where none of ours has it, or
         as `torchvision:resnet18`. Also `robustness:cifar/resnet18` and `robustness:imagenet/resnet50`,
         `timm:NAME` and `robustbench:NAME`, as these packages build them; or a class of one's own,
-        `mymodule:Net(width=4)` (see `repsim.models.own`).
+        `mymodule:Net(width=4)` (see `repsim.models.own`). Behind any of them `+VARIANT`, once or more often:
+        one of `VARIANTS`, such as `wrn_28_10+silu`.
     image_shape
         Channels, height, width.
     mean, std
@@ -81,12 +83,15 @@ def build_model(
     if len(mean) != image_shape[0] or len(std) != image_shape[0]:
         raise ValueError(f"mean and std need one value per channel ({image_shape[0]}), got {mean} and {std}.")
     with seeded(seed, torch.get_default_device()):
-        network = _build(name, tuple(image_shape), num_classes)
+        network = vary(_build(split_variants(name)[0], tuple(image_shape), num_classes), name)
     return without_inplace(with_normalization(network, mean, std))
 
 
 def is_architecture(name: str) -> bool:
     """Whether `build_model` knows the name; of other packages' networks, whether the package is known."""
+    name, variants = split_variants(name)
+    if not set(variants) <= set(VARIANTS):
+        return False
     ours = any(re.fullmatch(architecture.pattern, name) for architecture in ARCHITECTURES.values())
     if name.startswith("torchvision:"):
         return name.removeprefix("torchvision:") in libraries.torchvision_names()

@@ -41,8 +41,11 @@ class BasicBlock(nn.Module):
 class PreActivationBlock(nn.Module):
     """bn → relu → conv → bn → relu → conv, plus the input (He et al., 2016).
 
-    Where the shape changes, the shortcut is a 1 × 1 convolution of the activated input.
+    Where the shape changes, the shortcut is a 1 × 1 convolution of the activated input, or of the input
+    itself, as some write it, where `activates_shortcut` is False.
     """
+
+    activates_shortcut = True
 
     def __init__(self, channels_in: int, channels_out: int, stride: int):
         super().__init__()
@@ -59,7 +62,9 @@ class PreActivationBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         activated = self.relu1(self.bn1(x))
         out = self.conv2(self.relu2(self.bn2(self.conv1(activated))))
-        return out + (x if self.shortcut is None else self.shortcut(activated))
+        if self.shortcut is None:
+            return out + x
+        return out + self.shortcut(activated if self.activates_shortcut else x)
 
 
 class ResNet(nn.Module):

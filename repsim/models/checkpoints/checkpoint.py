@@ -44,6 +44,12 @@ class Checkpoint:
         On clean test images, between 0 and 1, as the file records it.
     notes
         What was found, in sentences.
+    alternatives
+        Names of architectures that the same weights fit as well, and that compute something else: what the
+        keys leave open.
+    settled_by
+        What tells the architecture from those: `""`, the keys alone, which cannot; `"file"`, where the file
+        names architecture or layers; or `"name"`, where the caller does.
     """
 
     source: str
@@ -60,6 +66,8 @@ class Checkpoint:
     accuracy: float | None = None
     epoch: int | None = None
     notes: tuple[str, ...] = ()
+    alternatives: tuple[str, ...] = ()
+    settled_by: str = ""
 
 
 def read_checkpoint(
@@ -100,7 +108,7 @@ def read_checkpoint(
     if reader := sources.named(given):
         if architecture:
             raise ValueError(f"{given} names its architecture: leave architecture out.")
-        return Checkpoint(source=given, **reader(size))
+        return Checkpoint(source=given, settled_by="name", **reader(size))
     path, notes = sources.located(given)
     checksum = artifacts.checksum(path) if path.is_file() else ""
     content, header = read_file(path, trust_pickle)
@@ -132,6 +140,8 @@ def read_checkpoint(
         mean=found.mean,
         std=found.std,
         notes=tuple(dict.fromkeys(notes)),
+        alternatives=match.alternatives,
+        settled_by="name" if architecture else "",
         **facts,
     )
 

@@ -14,7 +14,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from repsim.models import ARCHITECTURES, build_model
+from repsim.models.checkpoints.layouts import Reading, readings
 from repsim.models.libraries import robustness_builders, torchvision_names
+from repsim.models.variants import alternatives
 from repsim.support.compat import torchvision
 
 Shapes = dict[str, tuple[int, ...]]
@@ -45,7 +47,9 @@ class Match:
     side_matters
         Whether the images' height and width follow from the weights.
     also
-        Other architectures that fit as well.
+        Other architectures that fit as well, and compute the same.
+    alternatives
+        Architectures that fit as well, and compute something else: what the keys leave open.
     """
 
     architecture: str
@@ -55,6 +59,7 @@ class Match:
     side_matters: bool
     notes: tuple[str, ...]
     also: tuple[str, ...] = ()
+    alternatives: tuple[str, ...] = ()
 
 
 def recognize(
@@ -76,20 +81,24 @@ def recognize(
         They fit none, listing what is missing, unexpected and of another shape than in the nearest; or they
         are for images of another size.
     """
-    variants = list(_variants(weights))
-    for rewritten, notes in variants:
-        names = [architecture] if architecture else candidates(_shapes(rewritten))
-        fitting = (match for name in names if (match := _match(name, rewritten, notes, size)))
+    found = list(readings(weights))
+    for reading in found:
+        names = [architecture] if architecture else candidates(_shapes(reading.weights))
+        fitting = (match for name in names if (match := _match(name, reading, size)))
         if first := next(fitting, None):
             break
     else:
-        raise ValueError(_no_match(variants, source, architecture, size))
+        raise ValueError(_no_match(found, source, architecture, size))
     others = [] if architecture else _alike(first.architecture)
-    also = tuple(name for name in others if _match(name, rewritten, notes, size))
+    also = tuple(name for name in others if _match(name, reading, size))
     if size is not None and first.side_matters and first.image_shape[1:] != tuple(size):
         own, given = (" × ".join(map(str, s)) for s in (first.image_shape[1:], size))
         raise ValueError(f"{source} ({first.architecture}) takes images of {own} pixels, not of {given}.")
-    return Match(**{**vars(first), "also": also})
+    chosen = first.architecture
+    if not architecture and reading.variants[0]:
+        chosen += f"+{reading.variants[0]}"
+    left_open = () if architecture else tuple(alternatives(chosen))
+    return Match(**{**vars(first), "architecture": chosen, "also": also, "alternatives": left_open})
 
 
 # which architectures there are
@@ -208,11 +217,9 @@ def _shapes(weights: Mapping[str, Tensor]) -> Shapes:
 # whether they fit
 
 
-def _match(
-    name: str, weights: dict[str, Tensor], notes: list[str], size: tuple[int, int] | None
-) -> Match | None:
+def _match(name: str, reading: Reading, size: tuple[int, int] | None) -> Match | None:
     """The match of an architecture with some weights; None where it does not fit."""
-    shapes = _shapes(weights)
+    shapes = _shapes(reading.weights)
     usual = _usual_shape(name)
     expected = _outline_or_none(name, usual, 10)
     if expected is None or not _same_keys(expected, shapes):
@@ -227,9 +234,10 @@ def _match(
             found = _outline_or_none(name, shape, classes)
             if found is not None and _filled(found, shapes) == found:
                 other = _outline_or_none(name, (count, 2 * image_size[0], 2 * image_size[1]), classes)
-                complete = {key: weights.get(key, torch.tensor(0)) for key in found}
+                complete = {key: reading.weights.get(key, torch.tensor(0)) for key in found}
                 matters = other is not None and other != found
-                return Match(name, complete, classes, shape, matters, tuple(notes + _counters(found, shapes)))
+                notes = (*reading.notes, *_counters(found, shapes))
+                return Match(name, complete, classes, shape, matters, notes)
     return None
 
 
@@ -275,73 +283,18 @@ def _channels(expected: Shapes, shapes: Shapes) -> tuple[int, ...]:
     return (shapes[stem][1],) if len(shapes.get(stem, ())) == 4 else (3,)
 
 
-# how others call the same weights
-
-
-def _variants(weights: Mapping[str, Tensor]) -> Iterator[tuple[dict[str, Tensor], list[str]]]:
-    """The weights as they are, and as ours would be called where the names are those of well-known code."""
-    yield dict(weights), []
-    for (marker, said), rename in RENAMED.items():
-        if any(re.search(marker, key) for key in weights):
-            yield {new: value for key, value in weights.items() if (new := rename(key))}, [said]
-
-
-def _from_wide_resnet(key: str) -> str:
-    if key.startswith("sub_block1."):  # of TRADES' code, where it is never called
-        return ""
-    key = re.sub(r"^bn1\.", "bn2.", key)
-    key = re.sub(r"^block(\d)\.layer\.(\d+)\.", r"layer\1.\2.", key)
-    return key.replace("convShortcut", "shortcut")
-
-
-def _from_preactivation(key: str) -> str:
-    key = re.sub(r"^bn\.", "bn2.", key)
-    return re.sub(r"^linear\.", "fc.", key).replace("shortcut.0.", "shortcut.")
-
-
-def _from_cifar_resnet(key: str) -> str:
-    return re.sub(r"^linear\.", "fc.", key)
-
-
-def _from_old_torchvision(key: str) -> str:
-    if key.startswith(("aux1.", "aux2.", "AuxLogits.")):
-        return ""
-    return re.sub(r"\.(norm|conv)\.([12])\.", r".\1\2.", key)
-
-
-# what tells their names, and what is said of them → each name as ours, "" for what is left out
-RENAMED: dict[tuple[str, str], Callable[[str], str]] = {
-    (
-        r"^block1\.layer\.",
-        "Keys are those of the WideResNet of TRADES and of the CKA paper; they were given our names.",
-    ): _from_wide_resnet,
-    (
-        r"^linear\.",
-        "Keys are those of common CIFAR ResNets (linear for fc); they were given our names.",
-    ): _from_cifar_resnet,
-    (
-        r"^linear\.|shortcut\.0\.",
-        "Keys are those of common pre-activation ResNets; they were given our names.",
-    ): _from_preactivation,
-    (
-        r"\.(norm|conv)\.[12]\.|^aux|^AuxLogits",
-        "Keys are torchvision's, with older names or auxiliary classifiers; the latter were left out.",
-    ): _from_old_torchvision,
-}
-
-
 # what is said where they do not
 
 
 def _no_match(
-    variants: list[tuple[dict[str, Tensor], list[str]]],
+    found: list[Reading],
     source: str,
     architecture: str,
     size: tuple[int, int] | None,
 ) -> str:
     nearest, best = None, 0.0
-    for rewritten, _ in variants:
-        shapes = _shapes(rewritten)
+    for reading in found:
+        shapes = _shapes(reading.weights)
         for name in [architecture] if architecture else _near(shapes):
             # what is wrong with a name that the caller gave is theirs to read
             read = outline if architecture else _outline_or_none
@@ -355,7 +308,7 @@ def _no_match(
                 if nearest is None or score > best:
                     nearest, best = (name, expected, shapes), score
     if nearest is None or (best == 0 and not architecture):
-        some = ", ".join(list(variants[0][0])[:LISTED])
+        some = ", ".join(list(found[0].weights)[:LISTED])
         return f"{source} is of no architecture that repsim knows: its weights are called {some}, …"
     name, expected, shapes = nearest
     agree = sum(shapes.get(key) == shape for key, shape in expected.items())
