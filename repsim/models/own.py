@@ -127,6 +127,15 @@ def find_own(text: str) -> OwnClass | None:
     return OwnClass(text, match["module"], match["name"], arguments, options)
 
 
+def text_of(network: nn.Module) -> str:
+    """What names the class of a network; with `mymodule` for a module that cannot be imported."""
+    kind = type(network)
+    module = "mymodule" if kind.__module__ == "__main__" or "<" in kind.__qualname__ else kind.__module__
+    parameters = list(inspect.signature(kind).parameters.values())
+    needed = [each for each in parameters if each.default is each.empty and each.kind < each.VAR_POSITIONAL]
+    return f"{module}:{kind.__name__}{'(…)' if any(each.name not in CLASSES for each in needed) else ''}"
+
+
 def definition_of(architecture: str) -> dict[str, dict[str, str]]:
     """The entry of a record of what defines an own class; none for any other architecture."""
     own = find_own(split_variants(architecture)[0])

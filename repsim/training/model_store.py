@@ -21,7 +21,7 @@ from repsim.activations import LayerGraph, Observer, trace
 from repsim.attacks import AnyAttack, Attack, make_attack
 from repsim.data import Dataset
 from repsim.models import build_model
-from repsim.models.own import check_definition, definition_of
+from repsim.models.own import check_definition, definition_of, text_of
 from repsim.store import Artifact, Draft, Store, read_unfinished_tensors, write_unfinished_tensors
 from repsim.store.records import damaged
 from repsim.support import messages, paths
@@ -257,6 +257,27 @@ def obtain(
     if not stored.record["accuracies"]:
         measure(stored, dataset, [Attack(epsilon, recipe.norm) for epsilon in sorted({0.0, recipe.epsilon})])
     return stored
+
+
+def only_stored(models: Iterable[TrainedModel]) -> list[TrainedModel]:
+    """The models, where all of them are stored ones: what is made from a network is kept under its weights.
+
+    Raises
+    ------
+    ValueError
+        One is a network itself; told with the two lines that make a stored one of it.
+    """
+    models = list(models)
+    for model in models:
+        if isinstance(model, nn.Module):
+            raise ValueError(
+                "what is made from networks here is kept under their weights, so that they have to be stored "
+                f"ones, not {type(model).__name__} itself. Two lines make one (epsilon: what it was trained "
+                'at):\n    torch.save(network.state_dict(), "network.pt")\n'
+                '    model = repsim.load_model("network.pt", dataset=data, epsilon=0, normalization="none", '
+                f'architecture="{text_of(model)}")'
+            )
+    return models
 
 
 def find_whole(recipe: Recipe, device: str = "auto") -> TrainedModel | None:
