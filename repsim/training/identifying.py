@@ -17,7 +17,7 @@ from repsim.models import build_model
 from repsim.models.checkpoints import Checkpoint, read_checkpoint
 from repsim.models.normalizations import BY_DATA, Normalization, find_normalization, known
 from repsim.support.devices import resolve_device
-from repsim.support.labels import right_in_batch
+from repsim.support.labels import is_multilabel, right_in_batch
 from repsim.support.progress import progress_bar
 from repsim.training.evaluation import predict
 
@@ -26,6 +26,7 @@ MOST = 2000  # on which those that are still open are
 LEVEL = 0.95  # of intervals
 SAME = 1e-5  # of the deviation of logits: what differs by less computes the same
 ALIKE = 0.99  # share of images of one answer, above which a choice hardly matters
+SHOWN = 12  # rows of a table that is printed
 OWN = "the file's own"
 
 
@@ -42,7 +43,7 @@ class Tried:
     right
         How many of them it classified rightly; of several attributes, in shares.
     logits
-        Of the first images.
+        Of them.
     answers
         The class of each image.
     """
@@ -116,8 +117,9 @@ class Identification:
         shown = self.table.copy()
         if not shown["same"].any():
             del shown["same"]
-        rows = shown.round(3).to_string(index=False)
-        return f"{rows}\n\n{self.verdict}\n\n{self.python}\n{self.yaml}"
+        rows = shown.head(SHOWN).round(3).to_string(index=False)
+        left = f"\n… and {len(shown) - SHOWN} more, less accurate" if len(shown) > SHOWN else ""
+        return f"{rows}{left}\n\n{self.verdict}\n\n{self.python}\n{self.yaml}"
 
 
 def wilson(right: float, count: int) -> tuple[float, float]:
@@ -229,6 +231,8 @@ def identify(
             row.try_on(split, device)
     rows.sort(key=lambda row: -row.accuracy)
     settled, verdict = _verdict(rows, checkpoint, dataset)
+    if believed and rows[0] not in believed:
+        verdict += f" The normalisation that the file holds is worse: {best.name} has {best.accuracy:.3f}."
     options = {"weights": weights} if weights else {}
     return Identification(_table(rows), settled, verdict, *_lines(rows[0], checkpoint, options))
 
@@ -289,7 +293,7 @@ def _verdict(rows: Sequence[Tried], checkpoint: Checkpoint, dataset: Dataset) ->
     low, high = best.interval
     reached = f"{best.name}: accuracy {best.accuracy:.3f} ({low:.3f} to {high:.3f})"
     chance = 1 / len(dataset.classes)
-    if dataset.test.labels.dim() == 1 and (best.accuracy < 2 * chance or low <= chance):
+    if not is_multilabel(dataset.test.labels) and (best.accuracy < 2 * chance or low <= chance):
         return False, (
             f"Nothing is found: the best candidate's accuracy is {best.accuracy:.3f}, chance is "
             f"{chance:.3f}. Are the classes in another order, were the images others or of another size, or "
@@ -317,11 +321,8 @@ def _verdict(rows: Sequence[Tried], checkpoint: Checkpoint, dataset: Dataset) ->
 def _tie(best: Tried, tied: Sequence[Tried], dataset: Dataset) -> str:
     names = "; ".join(f"{row.name} ({row.accuracy:.3f})" for row in (best, *tied))
     agreement = min((row.answers == best.answers).float().mean().item() for row in tied)
-    settled = (
-        f" The architecture is {best.architecture} in all of them."
-        if {row.architecture for row in tied} == {best.architecture}
-        else ""
-    )
+    of_one = {row.architecture for row in tied} == {best.architecture}
+    settled = f" The architecture is {best.architecture} in all of them." if of_one else ""
     if agreement >= ALIKE:
         return (
             f"A tie: {names}. They give the same class to {agreement:.1%} of the images, so that it hardly "
