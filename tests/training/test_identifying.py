@@ -166,7 +166,7 @@ def test_candidates_that_compute_the_same_are_one(committed, data, tmp_path):
 def test_few_images_are_refused(committed, tiny_data, tmp_path):
     torch.save(committed["mlp"].state_dict(), tmp_path / "h.pt")
     with pytest.raises(
-        ValueError, match="60 labelled test images of digits are too few .*: give at least 200"
+        ValueError, match=r"60 labelled test images of digits are too few .*: give at least 200"
     ):
         found(tmp_path / "h.pt", tiny_data)
 
