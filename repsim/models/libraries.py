@@ -92,6 +92,12 @@ def timm_network(name: str, image_shape: ImageShape, num_classes: int) -> nn.Mod
         return timm.create_model(name, pretrained=False, **options)
 
 
+def timm_side(name: str) -> int:
+    """The height and width of the images that a model of timm is usually for; 224 where timm does not say."""
+    settings = import_timm().models.get_pretrained_cfg(name.partition(".")[0])
+    return settings.input_size[-1] if settings and settings.input_size else 224
+
+
 def import_timm():
     """The package timm, or what to do where it is missing."""
     with extra("timm", "models of timm need"):

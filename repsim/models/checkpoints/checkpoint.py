@@ -155,12 +155,7 @@ def _said_by_name(name: str, said: Mapping) -> list[str]:
 
 def _recognized(match, named: bool, size: tuple[int, int] | None) -> list[str]:
     notes = []
-    if match.also:
-        notes.append(
-            f"Its weights fit {match.architecture}, and as well {' and '.join(match.also)}: "
-            "the first is taken."
-        )
-    elif not named:
+    if not named and not match.alternatives:
         notes.append(f"Its architecture is {match.architecture}, by names and shapes of its weights.")
     if not match.side_matters and size is None:
         _, height, width = match.image_shape

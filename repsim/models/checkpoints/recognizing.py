@@ -3,37 +3,30 @@
 from __future__ import annotations
 
 import difflib
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from repsim.models import ARCHITECTURES, build_model
+from repsim.models import ARCHITECTURES, build_model, is_architecture
+from repsim.models.checkpoints import index, modules
 from repsim.models.checkpoints.layouts import Reading, readings
-from repsim.models.libraries import robustness_builders, torchvision_names
-from repsim.models.variants import alternatives
-from repsim.support.compat import torchvision
+from repsim.models.checkpoints.modules import Layers
+from repsim.models.libraries import split_library, timm_side, torchvision_names
+from repsim.models.variants import alternatives, said_of, split_variants
+from repsim.models.wrappers import logits_of
+from repsim.support.devices import evaluating
 
 Shapes = dict[str, tuple[int, ...]]
 ImageShape = tuple[int, int, int]
 SIDES = (32, 224, 28, 16, 64, 8, 96, 48, 128, 256, 384, 512, 518)  # of images, where weights depend on them
-BUFFERS = (  # what torchvision's networks hold besides parameters
-    *("running_mean", "running_var", "num_batches_tracked"),
-    *("relative_position_index", "relative_coords_table"),
-)
-THIRD_STAGE = {
-    "18": 2,
-    "34": 6,
-    "50": 6,
-    "101": 23,
-    "152": 36,
-}  # blocks of a ResNet (He et al., 2015, table 1)
 LISTED = 5  # entries of each kind that a message spells out
+NEAREST = 6  # architectures that a message compares with
+ALIKE = 0.3  # share of entries that must be there for a network to be called the nearest
 
 
 @dataclass(frozen=True)
@@ -46,10 +39,10 @@ class Match:
         By the architecture's own names, complete.
     side_matters
         Whether the images' height and width follow from the weights.
-    also
-        Other architectures that fit as well, and compute the same.
     alternatives
-        Architectures that fit as well, and compute something else: what the keys leave open.
+        Architectures that fit as well, and compute something else: what is left open.
+    settled_by
+        What says that it is this one and none of those: `file`, `name` (the caller's), or nothing.
     """
 
     architecture: str
@@ -58,8 +51,8 @@ class Match:
     image_shape: ImageShape
     side_matters: bool
     notes: tuple[str, ...]
-    also: tuple[str, ...] = ()
     alternatives: tuple[str, ...] = ()
+    settled_by: str = ""
 
 
 def recognize(
@@ -67,13 +60,21 @@ def recognize(
     source: str,
     architecture: str = "",
     size: tuple[int, int] | None = None,
+    said: tuple[str, ...] = (),
+    layers: Layers | None = None,
 ) -> Match:
     """Find the architecture of some weights, or check that they are of the one that is named.
 
     Parameters
     ----------
+    architecture
+        As the caller names it.
     size
         Height and width of the images; where they follow from the weights they must be the same.
+    said
+        Architectures as the file's settings name them, which need not be our names.
+    layers
+        Of a whole pickled network, the class and settings of each module, by its name.
 
     Raises
     ------
@@ -82,76 +83,66 @@ def recognize(
         are for images of another size.
     """
     found = list(readings(weights))
+    named = [] if architecture else _named(said)
+    other_size = None
     for reading in found:
-        names = [architecture] if architecture else candidates(_shapes(reading.weights))
-        fitting = (match for name in names if (match := _match(name, reading, size)))
-        if first := next(fitting, None):
-            break
-    else:
-        raise ValueError(_no_match(found, source, architecture, size))
-    others = [] if architecture else _alike(first.architecture)
-    also = tuple(name for name in others if _match(name, reading, size))
-    if size is not None and first.side_matters and first.image_shape[1:] != tuple(size):
-        own, given = (" × ".join(map(str, s)) for s in (first.image_shape[1:], size))
-        raise ValueError(f"{source} ({first.architecture}) takes images of {own} pixels, not of {given}.")
-    chosen = first.architecture
-    if not architecture and reading.variants[0]:
-        chosen += f"+{reading.variants[0]}"
-    left_open = () if architecture else tuple(alternatives(chosen))
-    return Match(**{**vars(first), "architecture": chosen, "also": also, "alternatives": left_open})
+        names = [architecture] if architecture else [*named, *candidates(_shapes(reading.weights))]
+        for name in dict.fromkeys(names):
+            match = _match(name, reading, size)
+            if match is None:
+                continue
+            if size is not None and match.side_matters and match.image_shape[1:] != tuple(size):
+                other_size = other_size or match
+                continue
+            if architecture:
+                return replace(match, settled_by="name")
+            library = name if name in named and _is_of_library(name) else ""
+            return _settled(match, reading, library, layers, source)
+    if other_size is not None:
+        own, given = (" × ".join(map(str, s)) for s in (other_size.image_shape[1:], size))
+        raise ValueError(
+            f"{source} ({other_size.architecture}) takes images of {own} pixels, not of {given}."
+        )
+    raise ValueError(_no_match(found, source, architecture, size))
 
 
 # which architectures there are
 
 
 def candidates(shapes: Shapes) -> Iterator[str]:
-    """Architectures that may have such weights, those that are cheap to rule out first."""
-    outermost = _outermost(shapes)
-    fixed = [name for name, known in ARCHITECTURES.items() if re.fullmatch(known.pattern, name)]
-    theirs = [name if name not in ARCHITECTURES else f"torchvision:{name}" for name in torchvision_names()]
+    """Architectures that may have such weights."""
     yield from _numbered(shapes)
-    yield from (name for name in theirs if _has_size(name.removeprefix("torchvision:"), shapes))
-    yield from (name for name in fixed if _has_depth(name, shapes) and _family_outermost(name) == outermost)
-    for name in (f"robustness:{name}" for name in robustness_builders()):
-        as_torchvision = ":imagenet/" in name and name.rpartition("/")[2] in torchvision_names()
-        if not as_torchvision and _has_depth(name, shapes) and _family_outermost(name) == outermost:
-            yield name
+    yield from index.lookup(shapes)
 
 
-def _has_size(name: str, shapes: Shapes) -> bool:
-    """Whether the weights are as many as a network of torchvision has, after all but a number of classes."""
-    if name.startswith(("vit_", "inception")):  # these depend on the images, or are published with more
-        return _family_outermost(name) == _outermost(shapes)
-    kinds = torchvision.models.get_model_weights(name)
-    published = {kind.meta["num_params"] for kind in kinds}  # with ImageNet's 1,000 classes
-    count = sum(math.prod(shape) for key, shape in shapes.items() if not key.endswith(BUFFERS))
-    heads = {shape[:2] for shape in shapes.values() if len(shape) == 2 or shape[2:] == (1, 1)}
-    return any(count + (1000 - classes) * (width + 1) in published for classes, width in heads)
+def _named(said: tuple[str, ...]) -> list[str]:
+    """The architectures that a file's settings may mean: `WideResNet-28-10` is `wrn_28_10`."""
+    found = []
+    for text in said:
+        plain = re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
+        wide = re.search(r"(?:wrn|wide_?resnet)_?(\d+)_?x?(\d+)", plain)
+        names = [text, plain, plain.replace("_", ""), f"wrn_{wide[1]}_{wide[2]}" if wide else ""]
+        names += [f"torchvision:{text}", f"timm:{text.partition('.')[0]}"]
+        found += [name for name in names if is_architecture(name)]
+    return list(dict.fromkeys(found))
 
 
-def _has_depth(name: str, shapes: Shapes) -> bool:
-    """Whether the weights have as many blocks as a ResNet of that name; true of whatever is no ResNet."""
-    depth = re.search(r"(?<!preact)(?:resnet|resnext)(18|34|50|101|152)(?!\d)", name)
-    blocks = {key.split(".")[1] for key in shapes if key.startswith("layer3.")}
-    return depth is None or len(blocks) == THIRD_STAGE[depth[1]]
-
-
-def _alike(name: str) -> list[str]:
-    """Names of the same architecture in other packages."""
-    bare = re.split("[:/]", name)[-1]
-    found = [f"robustness:{data}/{bare}" for data in ("imagenet", "cifar")]
-    return [
-        each for each in found if each.removeprefix("robustness:") in robustness_builders() and each != name
-    ]
+def _is_of_library(name: str) -> bool:
+    return split_library(name) is not None or name not in ARCHITECTURES
 
 
 def _numbered(shapes: Shapes) -> Iterator[str]:
     """Names of ours that hold numbers, as the weights would have them."""
     stem, first = shapes.get("conv1.weight"), shapes.get("layer1.0.conv1.weight")
-    if stem is None or first is None or "layer4.0.conv1.weight" in shapes:
+    if stem is None or first is None:
+        if "features.0.weight" in shapes and len(shapes["features.0.weight"]) == 4:
+            yield f"vgg_tiny_w{shapes['features.0.weight'][0]}"
         return
     blocks = len({key.split(".")[1] for key in shapes if key.startswith("layer1.")})
-    if "bn2.weight" in shapes:  # pre-activation
+    preactivation = "bn2.weight" in shapes
+    if "layer4.0.conv1.weight" in shapes:
+        yield from [f"preactresnet18_w{stem[0]}"] if preactivation and stem[0] != 64 else []
+    elif preactivation:
         yield f"wrn_{6 * blocks + 4}_{max(1, first[0] // 16)}"
     else:
         if blocks == 3 and stem[0] % 16 == 0:
@@ -160,28 +151,56 @@ def _numbered(shapes: Shapes) -> Iterator[str]:
         yield f"resnet_tiny_d{6 * blocks + 2}_w{stem[0]}"
 
 
-def _family_outermost(name: str) -> frozenset[str]:
-    """The outermost names of an architecture's weights, from the first of its family that was asked for."""
-    if name.startswith("robustness:"):
-        family = robustness_builders()[name.removeprefix("robustness:")].__module__
-    else:
-        family = re.match("[a-z_]+", name)[0]
-    if family not in _families:
-        _families[family] = _outermost(outline(name, _usual_shape(name), 10))
-    return _families[family]
-
-
-_families: dict[str, frozenset[str]] = {}
-
-
-def _outermost(shapes: Mapping) -> frozenset[str]:
-    return frozenset(key.partition(".")[0] for key in shapes)
-
-
-def _usual_shape(name: str) -> ImageShape:
-    large = name.startswith(("torchvision:", "robustness:imagenet", "timm:", "robustbench:"))
+def usual_shape(name: str) -> ImageShape:
+    """Channels, height and width of the images that an architecture is usually for."""
+    name, _ = split_variants(name)
+    if name.startswith("timm:"):
+        return 3, *((timm_side(name.removeprefix("timm:")),) * 2)
+    large = name.startswith(("torchvision:", "robustness:imagenet", "robustbench:imagenet"))
     side = 224 if large or (name in torchvision_names() and name not in ARCHITECTURES) else 32
     return 3, side, side
+
+
+# what is left open
+
+
+def _settled(match: Match, reading: Reading, library: str, layers: Layers | None, source: str) -> Match:
+    """Choose among the networks that have these keys, and say what is left open.
+
+    Raises
+    ------
+    ValueError
+        The layers of a whole pickled network are those of none of them.
+    """
+    if library:
+        return replace(match, settled_by="file", notes=(*match.notes, f"The file says that it is {library}."))
+    usual = [match.architecture + (f"+{each}" if each else "") for each in reading.variants]
+    twins = (name for name in index.lookup(_shapes(match.weights)) if name != match.architecture)
+    fitting = [*usual, *alternatives(usual[0]), *(name for name in twins if _match(name, reading, None))]
+    fitting = list(dict.fromkeys(fitting))
+    if layers is not None:
+        fitting = [each for each in fitting if modules.agree(layers, layers_of(each, match.image_shape))]
+        if not fitting:
+            raise ValueError(
+                f"{source} has the weights of {match.architecture}, but other layers "
+                f"({modules.told(layers)}), which no variant that repsim knows has: name its class "
+                "(architecture=mymodule:Net)."
+            )
+    chosen, *others = fitting
+    notes = list(match.notes)
+    if layers is not None:
+        notes.append(f"Its layers are those of {chosen}.")
+    if others:
+        some = ", ".join(f"{said_of(each)} ({each})" for each in others[:LISTED])
+        more = f" and {len(others) - LISTED} more" if len(others) > LISTED else ""
+        notes.append(
+            f"Names and shapes of weights fit {chosen}; they leave open: {some}{more}. "
+            f"'repsim check {source} --dataset …' tells them apart by accuracy; architecture= settles it."
+        )
+    settled_by = "file" if layers is not None and not others else ""
+    return replace(
+        match, architecture=chosen, notes=tuple(notes), alternatives=tuple(others), settled_by=settled_by
+    )
 
 
 # what they look like
@@ -210,6 +229,13 @@ def outline(name: str, image_shape: ImageShape, num_classes: int) -> Shapes:
     return {key: shape for key, shape in _shapes(network.state_dict()).items() if key[:10] != "normalize."}
 
 
+def layers_of(name: str, image_shape: ImageShape) -> Layers:
+    """The modules of an architecture."""
+    neutral = [0.0] * image_shape[0], [1.0] * image_shape[0]
+    with _Unallocated():
+        return modules.layers_of(build_model(name, image_shape, 10, *neutral))
+
+
 def _shapes(weights: Mapping[str, Tensor]) -> Shapes:
     return {key: tuple(value.shape) for key, value in weights.items()}
 
@@ -220,8 +246,8 @@ def _shapes(weights: Mapping[str, Tensor]) -> Shapes:
 def _match(name: str, reading: Reading, size: tuple[int, int] | None) -> Match | None:
     """The match of an architecture with some weights; None where it does not fit."""
     shapes = _shapes(reading.weights)
-    usual = _usual_shape(name)
-    expected = _outline_or_none(name, usual, 10)
+    usual = usual_shape(name)
+    expected = outline_or_none(name, usual, 10)
     if expected is None or not _same_keys(expected, shapes):
         return None
     classes = _classes(name, usual, shapes)
@@ -231,9 +257,9 @@ def _match(name: str, reading: Reading, size: tuple[int, int] | None) -> Match |
     for image_size in dict.fromkeys(tuple(each) for each in sizes):
         for count in channels:
             shape = (count, *image_size)
-            found = _outline_or_none(name, shape, classes)
+            found = outline_or_none(name, shape, classes)
             if found is not None and _filled(found, shapes) == found:
-                other = _outline_or_none(name, (count, 2 * image_size[0], 2 * image_size[1]), classes)
+                other = outline_or_none(name, (count, 2 * image_size[0], 2 * image_size[1]), classes)
                 complete = {key: reading.weights.get(key, torch.tensor(0)) for key in found}
                 matters = other is not None and other != found
                 notes = (*reading.notes, *_counters(found, shapes))
@@ -241,7 +267,8 @@ def _match(name: str, reading: Reading, size: tuple[int, int] | None) -> Match |
     return None
 
 
-def _outline_or_none(name: str, image_shape: ImageShape, num_classes: int) -> Shapes | None:
+def outline_or_none(name: str, image_shape: ImageShape, num_classes: int) -> Shapes | None:
+    """Names and shapes of weights; None where there is no such network for such images."""
     try:
         return outline(name, image_shape, num_classes)
     except ValueError:  # images that it does not take
@@ -271,7 +298,11 @@ def _counters(expected: Shapes, shapes: Shapes) -> list[str]:
 def _classes(name: str, image_shape: ImageShape, shapes: Shapes) -> int:
     """The number of classes that weights tell apart: the length of what depends on it in an architecture."""
     ten, eleven = (outline(name, image_shape, count) for count in (10, 11))
-    key = next(key for key in ten if ten[key] != eleven[key])
+    key = next((key for key in ten if ten[key] != eleven[key]), None)
+    if key is None:  # a class of somebody's own, which has its number
+        network = build_model(name, image_shape, 10, [0.0] * image_shape[0], [1.0] * image_shape[0])
+        with torch.no_grad(), evaluating(network):
+            return logits_of(network(torch.zeros(1, *image_shape))).shape[1]
     return shapes[key][0] if shapes[key] else 0
 
 
@@ -286,30 +317,30 @@ def _channels(expected: Shapes, shapes: Shapes) -> tuple[int, ...]:
 # what is said where they do not
 
 
-def _no_match(
-    found: list[Reading],
-    source: str,
-    architecture: str,
-    size: tuple[int, int] | None,
-) -> str:
+def _no_match(found: list[Reading], source: str, architecture: str, size: tuple[int, int] | None) -> str:
     nearest, best = None, 0.0
     for reading in found:
         shapes = _shapes(reading.weights)
-        for name in [architecture] if architecture else _near(shapes):
+        for name in [architecture] if architecture else [*_numbered(shapes), *index.nearest(shapes, NEAREST)]:
             # what is wrong with a name that the caller gave is theirs to read
-            read = outline if architecture else _outline_or_none
-            height, width = size or _usual_shape(name)[1:]
+            read = outline if architecture else outline_or_none
+            height, width = size or usual_shape(name)[1:]
             if (usual := read(name, (3, height, width), 10)) is None:
                 continue
             for channels in _channels(usual, shapes):
                 expected = _adapted(name, (channels, height, width), usual, shapes)
-                there = sum((key in shapes) + (shapes.get(key) == shape) for key, shape in expected.items())
-                score = there / len(expected | shapes)
+                score = sum(shapes.get(key) == shape for key, shape in expected.items()) / len(
+                    expected | shapes
+                )
                 if nearest is None or score > best:
                     nearest, best = (name, expected, shapes), score
-    if nearest is None or (best == 0 and not architecture):
+    own = "'mymodule:Net' for a class of your own, 'timm:NAME' or 'torchvision:NAME' for one of theirs"
+    if nearest is None or (best < ALIKE and not architecture):
         some = ", ".join(list(found[0].weights)[:LISTED])
-        return f"{source} is of no architecture that repsim knows: its weights are called {some}, …"
+        return (
+            f"{source} is of no architecture that repsim knows: its weights are called {some}, … "
+            f"Name its class: architecture={own}."
+        )
     name, expected, shapes = nearest
     agree = sum(shapes.get(key) == shape for key, shape in expected.items())
     said = (
@@ -318,22 +349,16 @@ def _no_match(
     lines = [f"{source} {said} ({agree} of its {len(expected)} entries are there)."]
     lines += _differences(expected, shapes)
     if not architecture:
-        lines.append("Say which it is if you know (architecture=…).")
+        lines.append(f"Name its class: architecture={own}.")
     return "\n".join(lines)
-
-
-def _near(shapes: Shapes) -> list[str]:
-    """Architectures to compare with in a message: those of the same outermost names, else the usual ones."""
-    named = list(candidates(shapes))
-    return named or [name for name, known in ARCHITECTURES.items() if re.fullmatch(known.pattern, name)]
 
 
 def _adapted(name: str, image_shape: ImageShape, usual: Shapes, shapes: Shapes) -> Shapes:
     """The outline for such images, with the file's number of classes, where it has what depends on it."""
-    ten, eleven = (_outline_or_none(name, image_shape, count) for count in (10, 11))
+    ten, eleven = (outline_or_none(name, image_shape, count) for count in (10, 11))
     if ten is None or eleven is None:
         return usual
-    key = next(key for key in ten if ten[key] != eleven[key])
+    key = next((key for key in ten if ten[key] != eleven[key]), None)
     return outline(name, image_shape, shapes[key][0]) if shapes.get(key) else ten
 
 

@@ -10,6 +10,10 @@ from safetensors.torch import save_file
 from repsim.models.checkpoints import read_checkpoint
 from repsim.support.artifacts import DamagedArtifact
 
+NAME_IT = (
+    "Name its class: architecture='mymodule:Net' for a class of your own, 'timm:NAME' or 'torchvision:NAME' "
+    "for one of theirs."
+)
 PAGE = b"""
 <!DOCTYPE html><html><head><title>Google Drive - Quota exceeded</title></head><body>Sorry.</body></html>"""
 
@@ -176,7 +180,7 @@ def test_a_network_that_is_not_known(tmp_path, small):
         "are there).\n"
         "  missing: bn1.bias\n"
         "  unexpected: layer3.0.gate.weight\n"
-        "Say which it is if you know (architecture=…).",
+        f"{NAME_IT}",
     )
 
 
@@ -184,7 +188,8 @@ def test_a_network_that_is_like_none(tmp_path):
     path = tmp_path / "weights.pt"
     torch.save({"encoder.w": torch.zeros(3, 3), "decoder.w": torch.zeros(3)}, path)
     message = (
-        f"{path} is of no architecture that repsim knows: its weights are called encoder.w, decoder.w, …"
+        f"{path} is of no architecture that repsim knows: its weights are called encoder.w, decoder.w, … "
+        f"{NAME_IT}"
     )
     refused(path, ValueError, message)
 

@@ -107,17 +107,19 @@ def test_images_of_another_size_than_the_weights_are_for(tmp_path, small):
         read_checkpoint(tmp_path / "weights.pt", image_shape=(1, 32, 32))
 
 
-def test_of_several_that_fit_the_first_is_taken(tmp_path, small, bare):
-    torch.save(bare(small("squeezenet1_1", (3, 224, 224), 9)), tmp_path / "weights.pt")
-    read = read_checkpoint(tmp_path / "weights.pt")
-    assert read.architecture == "squeezenet1_1"
-    assert (
-        "Its weights fit squeezenet1_1, and as well robustness:imagenet/squeezenet1_1: the first is taken."
-        in read.notes
-    )
-    named = read_checkpoint(tmp_path / "weights.pt", architecture="robustness:imagenet/squeezenet1_1")
-    assert named.architecture == "robustness:imagenet/squeezenet1_1"
-    assert not any("Its weights fit" in note for note in named.notes)
+def test_what_the_keys_leave_open_is_told_and_settled_by_a_name(tmp_path, small, rebuilt, pixels, bare):
+    model, path = small("preactresnet18_w8+raw_shortcut", mean=0.0, std=1.0), tmp_path / "weights.pt"
+    torch.save(bare(model), path)
+    read = read_checkpoint(path)
+    assert read.architecture == "preactresnet18_w8"
+    (note,) = (note for note in read.notes if "leave open" in note)
+    assert "shortcuts of x, not of relu(bn(x)) (preactresnet18_w8+raw_shortcut)" in note
+    assert f"'repsim check {path} --dataset …' tells them apart" in note
+    named = read_checkpoint(path, architecture="preactresnet18_w8+raw_shortcut")
+    assert not any("leave open" in note for note in named.notes)
+    same(rebuilt, named, model, pixels())
+    with torch.no_grad():
+        assert (rebuilt(read)(pixels()) - model(pixels())).abs().max() > 0.01
 
 
 @pytest.mark.matrix
