@@ -83,6 +83,8 @@ def _layers(chosen: argparse.Namespace) -> int:
     from repsim.activations import trace
     from repsim.models import ARCHITECTURES, build_model, is_architecture
     from repsim.models.checkpoints import read_checkpoint
+    from repsim.models.own import find_own
+    from repsim.models.variants import split_variants
     from repsim.studies.stitching.network import kind_of_stitch
     from repsim.training.loading import is_foreign
     from repsim.training.model_store import stored_model
@@ -90,7 +92,8 @@ def _layers(chosen: argparse.Namespace) -> int:
     def built(architecture: str, shape: Sequence[int], classes: int):
         return build_model(architecture, shape, classes, [0.0] * shape[0], [1.0] * shape[0])
 
-    if is_architecture(chosen.model) and not Path(chosen.model).is_file():
+    named = is_architecture(chosen.model) or find_own(split_variants(chosen.model)[0]) is not None
+    if named and not Path(chosen.model).is_file():
         network, shape = built(chosen.model, chosen.image_shape, chosen.classes), chosen.image_shape
     elif is_foreign(chosen.model):
         found = read_checkpoint(chosen.model, **_chosen(chosen))

@@ -88,15 +88,17 @@ def build_model(
 
 
 def is_architecture(name: str) -> bool:
-    """Whether `build_model` knows the name; of other packages' networks, whether the package is known."""
+    """Whether `build_model` knows the name; of other packages' networks, whether the package is known.
+
+    Classes of one's own have no such name: what a file says of itself must not have a module imported.
+    """
     name, variants = split_variants(name)
     if not set(variants) <= set(VARIANTS):
         return False
     ours = any(re.fullmatch(architecture.pattern, name) for architecture in ARCHITECTURES.values())
     if name.startswith("torchvision:"):
         return name.removeprefix("torchvision:") in libraries.torchvision_names()
-    named = ours or name in libraries.torchvision_names() or libraries.split_library(name) is not None
-    return named or own.find_own(name) is not None
+    return ours or name in libraries.torchvision_names() or libraries.split_library(name) is not None
 
 
 def _build(name: str, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:

@@ -141,7 +141,7 @@ def read_checkpoint(
         std=found.std,
         notes=tuple(dict.fromkeys(notes)),
         alternatives=match.alternatives,
-        settled_by="name" if architecture else "",
+        settled_by=match.settled_by,
         **facts,
     )
 
