@@ -20,7 +20,7 @@ import sys
 import sysconfig
 import typing
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,9 @@ from torch import nn
 
 from repsim.models.libraries import LIBRARIES
 from repsim.models.variants import split_variants
+from repsim.models.wrappers import logits_of
 from repsim.support import artifacts, messages
+from repsim.support.devices import evaluating
 
 FORM = re.compile(
     r"\s*(?P<module>[^\W\d]\w*(?:\.[^\W\d]\w*)*):(?P<name>[^\W\d]\w*)\s*(?P<call>\(.*\))?\s*", re.S
@@ -125,6 +127,36 @@ def find_own(text: str) -> OwnClass | None:
         return None
     arguments, options = _literals(text, match["call"] or "()")
     return OwnClass(text, match["module"], match["name"], arguments, options)
+
+
+def images_of(
+    network: nn.Module, channels: Iterable[int], sizes: Iterable[tuple[int, int]]
+) -> tuple[tuple[int, int, int], int, bool] | None:
+    """The shape of the images that a network takes, by trying, and how many classes it tells apart.
+
+    Returns
+    -------
+    tuple or None
+        Channels, height and width; the number of classes; and whether it takes none of twice the size. None
+        where it gives logits for none of these.
+    """
+    counts = tuple(channels)
+    for height, width in sizes:
+        for count in counts:
+            classes = _classes_of(network, (count, height, width))
+            if classes:
+                larger = _classes_of(network, (count, 2 * height, 2 * width))
+                return (count, height, width), classes, not larger
+    return None
+
+
+def _classes_of(network: nn.Module, shape: tuple[int, int, int]) -> int:
+    """How many classes it tells apart in such images, 0 where it does not take them."""
+    try:
+        with torch.no_grad(), evaluating(network):
+            return logits_of(network(torch.full((2, *shape), 0.5))).shape[1]
+    except Exception:  # whatever operation does not take them
+        return 0
 
 
 def text_of(network: nn.Module) -> str:
