@@ -115,7 +115,7 @@ def _layers(chosen: argparse.Namespace) -> int:
 
 
 def _chosen(chosen: argparse.Namespace) -> dict[str, str]:
-    """What was said of a file, as `read_checkpoint` takes it."""
+    """The options of `read_checkpoint` that were given."""
     given = {"architecture": chosen.architecture, "weights": chosen.weights}
     return {name: value for name, value in given.items() if value}
 

@@ -151,7 +151,7 @@ def images_of(
 
 
 def _classes_of(network: nn.Module, shape: tuple[int, int, int]) -> int:
-    """How many classes it tells apart in such images, 0 where it does not take them."""
+    """The number of classes that it tells apart in such images, 0 where it does not take them."""
     try:
         with torch.no_grad(), evaluating(network):
             return logits_of(network(torch.full((2, *shape), 0.5))).shape[1]
@@ -160,7 +160,7 @@ def _classes_of(network: nn.Module, shape: tuple[int, int, int]) -> int:
 
 
 def text_of(network: nn.Module) -> str:
-    """What names the class of a network; with `mymodule` for a module that cannot be imported."""
+    """The text that names the class of a network; with `mymodule` for a module that cannot be imported."""
     kind = type(network)
     module = "mymodule" if kind.__module__ == "__main__" or "<" in kind.__qualname__ else kind.__module__
     parameters = list(inspect.signature(kind).parameters.values())

@@ -1,4 +1,4 @@
-"""Which network a file holds, where its keys leave that open: each candidate is tried on labelled images."""
+"""The network that a file holds, where its keys leave it open: candidates are tried on labelled images."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Tried:
 
 @dataclass(frozen=True)
 class Identification:
-    """What was found out about a file.
+    """The findings about a file.
 
     Attributes
     ----------
@@ -351,7 +351,7 @@ def _table(rows: Iterable[Tried]) -> pd.DataFrame:
 
 
 def _lines(best: Tried, checkpoint: Checkpoint, options: dict[str, str]) -> tuple[str, str]:
-    """What to write next, in Python and as notebooks' parameter `checkpoints` has it."""
+    """The lines to write next, in Python and as notebooks' parameter `checkpoints` has it."""
     given: dict[str, str] = {"architecture": best.architecture}
     if best.normalization.name != OWN:
         given["normalization"] = best.normalization.name

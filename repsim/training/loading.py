@@ -45,7 +45,7 @@ TOLERANCE = 0.02  # between the accuracy that a file records and what its networ
 
 
 def _normalization(given: object) -> object:
-    """What `normalization` is set to, once it is known to be one."""
+    """The value of `normalization`, once it is known to be one."""
     if given is not None and given != BY_DATA:
         find_normalization(given)
     return given
@@ -139,7 +139,7 @@ def is_foreign(name: str | Path) -> bool:
 
 
 def asked_of(options: Mapping[str, object]) -> dict[str, object]:
-    """What of the options decides which weights a file becomes: its record keeps it."""
+    """The options that decide which weights a file becomes: its record keeps them."""
     return {name: options[name] for name in ("normalization", "weights") if options.get(name)}
 
 
