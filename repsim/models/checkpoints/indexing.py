@@ -109,8 +109,7 @@ def _same(one: index.Row, other: index.Row) -> bool:
     shape = usual_shape(other.name)  # networks for images of several sizes have several names in timm
     if outline_or_none(one.name, shape, 10) != outline_or_none(other.name, shape, 10):
         return False
-    first, second = (modules.kinds(layers_of(each.name, shape)) for each in (one, other))
-    return first == second
+    return modules.alike(*(layers_of(each.name, shape) for each in (one, other)))
 
 
 if __name__ == "__main__":
