@@ -142,6 +142,11 @@ def _places(content: object, path: tuple[str, ...], seen: set[int]) -> Iterator[
         for index, value in enumerate(content):
             if not isinstance(value, Tensor | np.ndarray):
                 yield from _places(value, (*path, str(index)), seen)
+    elif hasattr(content, "__dict__") and not isinstance(content, Tensor | type):  # such as fastai's Learner
+        seen.add(id(content))
+        held = {name: vars(content)[name] for name in CONTAINERS if name in vars(content)}
+        for name, value in held.items():
+            yield from _places(value, (*path, name), seen)
 
 
 def _averages_apart(state: Mapping, path: tuple[str, ...]) -> Iterator[Place]:

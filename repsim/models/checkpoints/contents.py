@@ -9,7 +9,7 @@ from pathlib import Path
 
 from repsim.models.checkpoints import containers, settings
 from repsim.models.checkpoints.folders import read_beside, read_path
-from repsim.models.checkpoints.normalizers import Values
+from repsim.models.checkpoints.normalizers import Values, in_pixels
 from repsim.models.checkpoints.pickled import layers_of
 from repsim.models.checkpoints.settings import from_name
 from repsim.models.checkpoints.unwrapping import Unwrapped, unwrapped
@@ -97,7 +97,7 @@ def read_contents(path: Path, source: str, weights: str = "", trust_pickle: bool
         unwrapped(place.weights(), layers),
         tuple(dict.fromkeys([*settings.architectures(content), *beside.said])),
         facts,
-        normalizer,
+        in_pixels(*normalizer) if normalizer else None,
         where,
         beside.side,
         [*notes, *how, *beside.notes],

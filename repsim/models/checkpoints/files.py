@@ -183,6 +183,10 @@ def _other_kind(path: Path, beginning: bytes, members: list[str], is_script: boo
             "a program of torch.export. Save its weights instead: torch.save(torch.export.load("
             f"'{path}').state_dict, '{target}_weights.pt')."
         )
+    if beginning.startswith(b"\x93NUMPY"):
+        return (
+            f"one array of NumPy: save names and arrays by numpy.savez('{target}.npz', **{{name: array, …}})."
+        )
     if path.suffix == ".distcp":
         return f"one part of a distributed checkpoint: give its folder, {path.parent}."
     is_torchs = any(member.endswith("data.pkl") for member in members)

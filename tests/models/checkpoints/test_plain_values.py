@@ -76,3 +76,13 @@ def test_arrays_of_python_objects_are_not_unpickled(tmp_path):
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         read_checkpoint(tmp_path / "x.npz")
+
+
+def test_one_array_alone(tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros(3))
+    message = (
+        f"{tmp_path}/x.npy is one array of NumPy: save names and arrays by numpy.savez('{tmp_path}/x.npz', "
+        "**{name: array, …})."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        read_checkpoint(tmp_path / "x.npy")
