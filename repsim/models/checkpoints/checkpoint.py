@@ -202,7 +202,7 @@ def _normalizer(
     match: Match,
     source: str,
 ) -> tuple[normalizers.Values, normalizers.Values] | None:
-    """What the file normalises with, per channel: by its weights, else by what stands beside them."""
+    """Mean and deviation of the file, per channel: by its weights, else by what stands beside them."""
     channels = match.image_shape[0]
     if reading.inside:
         return (0.0,) * channels, (1.0,) * channels

@@ -1,4 +1,4 @@
-"""Where weights lie in what a file holds, and which of several are taken."""
+"""Places of weights in what a file holds, and the choice among them."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ def _asked_for(found: list[Place], wanted: str, source: str) -> tuple[Place, lis
 
 
 def _part(place: Place, wanted: str) -> Place | None:
-    """What lies in a place under names that begin so, behind whatever all of them begin with before."""
+    """Part of a place: its names that begin so, behind whatever they begin with before."""
     beginning = wanted.removeprefix(f"{place.name}.")
     matches = [re.fullmatch(rf"((?:.*?\.)?{re.escape(beginning)})\.(.+)", key) for key in place.weights()]
     prefixes = sorted({match[1] for match in matches if match}, key=len)

@@ -1,4 +1,4 @@
-"""What a file or folder holds → weights, ways to read their names, and what else is said of the network."""
+"""Contents of a file or folder → weights, ways to read their names, and what is said of the network."""
 
 from __future__ import annotations
 
@@ -11,17 +11,14 @@ from repsim.models.checkpoints import containers, settings
 from repsim.models.checkpoints.folders import read_beside, read_path
 from repsim.models.checkpoints.normalizers import Values, in_pixels
 from repsim.models.checkpoints.pickled import layers_of
-from repsim.models.checkpoints.settings import from_name
 from repsim.models.checkpoints.unwrapping import Unwrapped, unwrapped
 
 KIND = "repsim checkpoint"  # what the header of a converted file says that it is
 
-__all__ = ["KIND", "Contents", "from_name", "read_contents"]
-
 
 @dataclass
 class Contents:
-    """What a file holds.
+    """Contents of a file.
 
     Attributes
     ----------

@@ -168,7 +168,7 @@ def _read_numpy(path: Path) -> dict[str, np.ndarray]:
 
 
 def _other_kind(path: Path, beginning: bytes, members: list[str], is_script: bool) -> str:
-    """What a file is that holds weights in a way that is not read from it, and what to do; else nothing."""
+    """Kind of a file that weights are not read from, and what to do; nothing of others."""
     target = path.with_name(path.name.split(".")[0])
     if is_script:
         return (

@@ -44,7 +44,7 @@ DESCRIPTIONS = {
 
 @dataclass(frozen=True)
 class Beside:
-    """What the files beside weights say of their network.
+    """Statements of the files beside weights on their network.
 
     Attributes
     ----------
@@ -236,7 +236,7 @@ def _to_file(folder: Path) -> str:
 
 
 def read_beside(path: Path) -> Beside:
-    """What `config.json` and `preprocessor_config.json` beside a file, or in a folder, say of its network.
+    """Read what `config.json` and `preprocessor_config.json` beside a file or in a folder say of its network.
 
     timm's layout (`architecture`, `pretrained_cfg`) and Hugging Face's (`architectures`, `model_type`) are
     known.

@@ -72,7 +72,7 @@ def composed(outer: tuple[Values, Values] | None, inner: tuple[Values, Values]) 
 
 
 def widened(given: Values, count: int) -> Values:
-    """As many values as there are channels, where one stands for all."""
+    """Values for so many channels, where one may stand for all."""
     return given * count if len(given) == 1 else given
 
 

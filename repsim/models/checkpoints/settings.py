@@ -1,4 +1,4 @@
-"""What a file says of training: ε with its unit, norm, accuracy, epoch, and the name of the architecture."""
+"""Facts of training in a file: ε with its unit, norm, accuracy, epoch; names of the architecture."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def unwrapped(weights: dict[str, Tensor], layers: Layers | None = None) -> Itera
 
 
 def _unwrapped(given: Unwrapped) -> Iterator[Unwrapped]:
-    """What is left at each step from the outside in."""
+    """Steps from the outside in, each with what is left."""
     reading = _without_wrappers(_without_counters(given))
     while True:
         reading = _without_losses(_without_attacker(_without_counters(reading)))

@@ -116,17 +116,17 @@ def test_classes_that_are_not_installed_are_left_out(tmp_path):
 
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_layers_of_a_whole_network_say_what_its_weights_leave_open(tmp_path, small, rebuilt, pixels, wrapped):
-    network = small("wrn_10_1+silu")
+    network = small("resnet20_w1+silu")
     whole = nn.DataParallel(network) if wrapped else network
     torch.save({"net": whole, "acc": 91.0}, tmp_path / "whole.pt")
     convert(tmp_path / "whole.pt", tmp_path / "whole.safetensors", trust_pickle=True)
     torch.save({"net": whole.state_dict(), "acc": 91.0}, tmp_path / "weights.pt")
-    assert "wrn_10_1+silu" in read_checkpoint(tmp_path / "weights.pt").alternatives
+    assert "resnet20_w1+silu" in read_checkpoint(tmp_path / "weights.pt").alternatives
     for read in (
         read_checkpoint(tmp_path / "whole.pt", trust_pickle=True),
         read_checkpoint(tmp_path / "whole.safetensors"),
     ):
-        assert (read.architecture, read.settled_by) == ("wrn_10_1+silu", "file")
+        assert (read.architecture, read.settled_by) == ("resnet20_w1+silu", "file")
         assert (read.alternatives, read.accuracy) == ((), 0.91)
         with torch.no_grad():
             torch.testing.assert_close(rebuilt(read)(pixels()), network(pixels()))
