@@ -185,6 +185,8 @@ def _recognized(
     for name, part in parts(plausible):
         with suppress(ValueError):
             fitting.append((name, fit(part).architecture))
+    if not fitting and said and not architecture:
+        raise ValueError(f"{refusal}\nWhat the file says that it is: {', '.join(said)}.") from refusal
     if not fitting:
         raise refusal
     named = " and ".join(f"{name}. (of {kind})" for name, kind in fitting)
