@@ -340,6 +340,11 @@ LAYOUTS = [
         rewritten((r"^bn1\.", "bn2."), (r"^linear\.", "fc."), (r"\.shortcut\.0\.", ".shortcut.")),
         ("raw_shortcut+second_stride", "raw_shortcut", ""),
     ),
+    Layout(
+        r"^layer4\.0\.shortcut\.1\.",
+        "Keys are those of pytorch-cifar's ResNet; they were given names for images of any size.",
+        rewritten((r"^linear\.", "fc."), (r"\.shortcut\.", ".downsample.")),
+    ),
     # others
     Layout(
         r"^features\.conv1_1\.",

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from repsim.models import build_model
-from repsim.models.checkpoints import contents, read_checkpoint
+from repsim.models.checkpoints import normalizers, read_checkpoint
 from repsim.models.checkpoints.recognizing import _Unallocated
 from repsim.models.libraries import import_timm, robustbench_entries
 
@@ -104,7 +104,7 @@ def loaded(name: str, weights: dict, mean: tuple, std: tuple, classes: int) -> n
         else:
             with _Unallocated():
                 network = build_model(name, (3, 32, 32), classes, mean, std)
-    network.load_state_dict(weights | contents.normalization(mean, std), assign=True)
+    network.load_state_dict(weights | normalizers.normalization(mean, std), assign=True)
     return network.eval()
 
 

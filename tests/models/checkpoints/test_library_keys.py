@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from repsim.models import build_model
-from repsim.models.checkpoints.contents import normalization
+from repsim.models.checkpoints.normalizers import normalization
 from repsim.models.checkpoints.recognizing import recognize
 from repsim.support.compat import torchvision
 
