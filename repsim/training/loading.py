@@ -131,11 +131,13 @@ def _load(
 def is_foreign(name: str | Path) -> bool:
     """Whether a name or file is of a network that is not, or not yet, a model of our store.
 
-    A name that ends as files do is a file's, there or not: names of our models have no dot.
+    A name that ends as files do, or has a folder in it, is a file's, there or not: names of our models have
+    neither dot nor slash.
     """
     path = Path(name)
     ours = path.suffix in (".json", ".safetensors") and path.with_suffix(".json").is_file()
-    return not ours and (path.is_file() or bool(path.suffix) or str(name).startswith(ELSEWHERE))
+    named_so = bool(path.suffix) or len(path.parts) > 1 or str(name).startswith(ELSEWHERE)
+    return not ours and (path.exists() or named_so)
 
 
 def asked_of(options: Mapping[str, object]) -> dict[str, object]:
@@ -236,7 +238,7 @@ def _imported(
         _change(model, {"tried": tried})
     notes = _on_accuracy(accuracy, checkpoint, dataset) if dataset else []
     settled, on_keys = _on_keys(checkpoint, dataset, accuracy, tried)
-    notes += [on_keys] if on_keys else []
+    notes += [on_keys] if settled and on_keys else []  # what is open is noted where it was recognised
     found = {**source, "notes": [*source["notes"], *notes], "left_open": "" if settled else on_keys}
     if model.record["source"] == source:  # it was stored just now
         _change(model, {"source": found})

@@ -177,6 +177,8 @@ def test_which_names_are_foreign(robust, tmp_path):
     assert not is_foreign(robust.path.with_suffix(".safetensors"))
     assert is_foreign(fresh(tmp_path / "a.pt"))
     assert is_foreign("hf:owner/repository/file.ckpt")
+    assert is_foreign(tmp_path)  # folders may be checkpoints, too
+    assert is_foreign("runs/best")
     with pytest.raises(ValueError, match="unknown trained model"):
         load_model("resnet_tine")
 
@@ -293,10 +295,8 @@ def test_what_keys_leave_open_is_warned_of(robust, tiny_data, tmp_path, open_):
     with pytest.warns(UserWarning, match=warning):
         load_model(file, "cpu", epsilon=0)
     with pytest.warns(UserWarning, match=warning.replace("NAME", "digits")):  # 60 images are too few
-        model = load(file, tiny_data, epsilon=0)
-    assert "architecture=… settles it" in describe([model])
-    (listed,) = load_models({file: {"epsilon": 0}}, tiny_data, device="cpu", progress=False)
-    assert describe([listed]) == describe([model])  # which callers print
+        load(file, tiny_data, epsilon=0)
+    load_models({file: {"epsilon": 0}}, tiny_data, device="cpu", progress=False)  # callers print its notes
 
 
 def test_accuracy_on_images_tells_what_keys_leave_open(robust, more_data, tmp_path, open_):
