@@ -129,11 +129,20 @@ def find_robustbench(name: str) -> tuple[str, str, str]:
     return matching[0]
 
 
+def robustbench_classes(name: str) -> int:
+    """How many classes the data set of `robustbench:cifar10/Linf/NAME` has."""
+    data, _, _ = find_robustbench(name.removeprefix("robustbench:"))
+    return {"cifar10": 10, "cifar100": 100}.get(data, 1000)
+
+
 def robustbench_network(name: str, image_shape: ImageShape, num_classes: int) -> nn.Module:
     """The network of an entry of RobustBench, untrained; most of them normalise inside."""
-    entry = robustbench_entries()[find_robustbench(name)]
+    data, threat, model = find_robustbench(name)
     _need_colour(f"RobustBench's {name}", image_shape)
-    return without_normalize(entry["model"]())
+    registered = re.sub("-", "_", f"{model}_{data}_{threat}".lower())  # those that timm builds for it
+    if import_timm().is_model(registered):
+        return without_normalize(import_timm().create_model(registered))
+    return without_normalize(robustbench_entries()[data, threat, model]["model"]())
 
 
 class Enclosed(nn.Module):

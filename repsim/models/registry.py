@@ -10,9 +10,28 @@ import torch
 from torch import nn
 
 from repsim.models import libraries, own
+from repsim.models.dla import DLA
 from repsim.models.layers import with_normalization, without_inplace
-from repsim.models.residual import cifar_resnet, preact_resnet18, wide_resnet
-from repsim.models.small import MLP, VGG, LeNet, Tiny10, vision_transformer
+from repsim.models.mobilenet import BiasedMobileNetV2, CifarMobileNetV2
+from repsim.models.repvgg import SIZES, RepVGG
+from repsim.models.residual import (
+    cifar_resnet,
+    on_hypersphere,
+    padded_preact_resnet,
+    preact_resnet,
+    squeezed_preact_resnet,
+    wide_resnet,
+)
+from repsim.models.small import (
+    MLP,
+    VGG,
+    CifarCNN,
+    LeNet,
+    MnistNet,
+    SmallCNN,
+    Tiny10,
+    vision_transformer,
+)
 from repsim.models.variants import VARIANTS, split_variants, vary
 from repsim.support import messages
 from repsim.support.compat import torchvision
@@ -171,7 +190,7 @@ def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
 @_register("preactresnet18", pattern=r"preactresnet18(?:_w(?P<width>\d+))?")
 def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
     """The 18-layer ResNet with activations before its convolutions; `preactresnet18_w8` begins 8 wide."""
-    return preact_resnet18(shape[0], classes, _width(match, 64))
+    return preact_resnet(18, shape[0], classes, _width(match, 64))
 
 
 def _width(match: re.Match, usual: int) -> int:
@@ -231,3 +250,194 @@ def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
     nn.init.kaiming_normal_(network.features.conv0.weight)
     network.features.pool0 = nn.Identity()
     return network
+
+
+# residual
+
+
+@_register("resnetD_wK", pattern=r"resnet(?P<depth>\d+)_w(?P<width>\d+)")
+def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """The CIFAR ResNet of D layers (32, 44, 56, 110, …), K times as wide as in its paper."""
+    return cifar_resnet(int(match["depth"]), 16 * int(match["width"]), shape[0], classes)
+
+
+@_register("resnetD_wK_option_a", pattern=r"resnet(?P<depth>\d+)_w(?P<width>\d+)_option_a")
+def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """The CIFAR ResNet whose shortcuts have no weights, but stride and pad, as in its paper."""
+    return cifar_resnet(int(match["depth"]), 16 * int(match["width"]), shape[0], classes, projects=False)
+
+
+@_register("preactresnetD", pattern=r"preactresnet(?P<depth>18|34|50|101|152)(?:_w(?P<width>\d+))?")
+def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """The pre-activation ResNet of 18, 34, 50, 101 or 152 layers with a CIFAR stem."""
+    return preact_resnet(int(match["depth"]), shape[0], classes, _width(match, 64))
+
+
+@_register(
+    "preactresnetD_no_final_bn",
+    pattern=r"preactresnet(?P<depth>18|34|50|101|152)_no_final_bn(?:_w(?P<width>\d+))?",
+)
+def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """The pre-activation ResNet without BatchNorm and ReLU at its end, as kuangliu's pytorch-cifar has it."""
+    options = {"activates_end": False}
+    return preact_resnet(int(match["depth"]), shape[0], classes, _width(match, 64), **options)
+
+
+@_register("preactresnetD_bias", pattern=r"preactresnet(?P<depth>18|34|50|101|152)_bias(?:_w(?P<width>\d+))?")
+def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """The pre-activation ResNet with biases, and BatchNorm and ReLU at its beginning rather than its end."""
+    options = {"bias": True, "activates_stem": True, "activates_end": False}
+    return preact_resnet(int(match["depth"]), shape[0], classes, _width(match, 64), **options)
+
+
+@_register("preactresnetD_he", pattern=r"preactresnet(?P<depth>18|34|50|101|152)_he(?:_w(?P<width>\d+))?")
+def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """The pre-activation ResNet whose logits are 15 times cosines (hypersphere embedding)."""
+    return on_hypersphere(preact_resnet(int(match["depth"]), shape[0], classes, _width(match, 64)), 15.0)
+
+
+@_register(
+    "dm_preactresnet18", "dm_preactresnet34", pattern=r"dm_preactresnet(?P<depth>18|34)(?:_w(?P<width>\d+))?"
+)
+def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """The pre-activation ResNet of Rebuffi et al. (2021), with 3 × 3 shortcuts and TensorFlow's padding."""
+    return padded_preact_resnet(int(match["depth"]), shape[0], classes, _width(match, 64))
+
+
+@_register("wrn_D_K_bias", pattern=r"wrn_(?P<depth>\d+)_(?P<factor>\d+)_bias")
+def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """The wide ResNet with biases in its convolutions."""
+    return wide_resnet(int(match["depth"]), int(match["factor"]), shape[0], classes, bias=True)
+
+
+@_register("wrn_D_K_he", pattern=r"wrn_(?P<depth>\d+)_(?P<factor>\d+)_he")
+def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """The wide ResNet whose logits are cosines (hypersphere embedding)."""
+    return on_hypersphere(wide_resnet(int(match["depth"]), int(match["factor"]), shape[0], classes), 1.0)
+
+
+@_register("senet18", "senet34", pattern=r"senet(?P<depth>18|34)")
+def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """The pre-activation ResNet with squeeze and excitation, as kuangliu's pytorch-cifar has it."""
+    return squeezed_preact_resnet(int(match["depth"]), shape[0], classes)
+
+
+@_register("dla", "dla_simple", pattern=r"dla(?P<simple>_simple)?")
+def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """DLA-34 with a CIFAR stem (Yu et al., 2018); of simpler trees, as kuangliu's pytorch-cifar has both."""
+    return DLA(shape[0], classes, simple=bool(match["simple"]))
+
+
+@_register("mobilenet_v2_cifar")
+def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """MobileNetV2 with ReLU and strides for CIFAR, as kuangliu's pytorch-cifar has it."""
+    return CifarMobileNetV2(shape[0], classes)
+
+
+@_register("nbn_tiny10")
+def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """tiny10 without its BatchNorms."""
+    return Tiny10(shape, classes, norm=False)
+
+
+@_register("small_cnn")
+def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """The network for MNIST of TRADES: four convolutions, three linear layers."""
+    return SmallCNN(shape, classes)
+
+
+@_register("small_cnn_cifar")
+def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """The small network for CIFAR of friendly adversarial training: six convolutions, two linear layers."""
+    return CifarCNN(shape, classes)
+
+
+@_register("mnist_net")
+def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """PyTorch's older MNIST example, which TRADES has, too: two convolutions, two linear layers."""
+    return MnistNet(shape, classes)
+
+
+# others
+
+
+@_register("mlp_wK", pattern=r"mlp_w(?P<width>\d+)")
+def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """A perceptron with three hidden layers of K units."""
+    return MLP([_width(match, 64)] * 3, shape[0] * shape[1] * shape[2], classes)
+
+
+@_register("vggD_hW", "vggD_bn_hW", pattern=r"(?P<base>vgg(?:11|13|16|19)(?:_bn)?)_h(?P<hidden>\d+(?:_\d+)*)")
+def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """The VGG of CIFAR with hidden layers between: `vgg16_bn_h4096_4096`, `vgg11_bn_h256_128`."""
+    network = _build(match["base"], shape, classes)
+    width_in, head = 512, nn.Sequential()
+    for width in map(int, match["hidden"].split("_")):
+        head.extend([nn.Linear(width_in, width), nn.ReLU(), nn.Dropout()])
+        width_in = width
+    network.classifier = head.append(nn.Linear(width_in, classes))
+    return network
+
+
+@_register("densenetD_conv_stem", pattern=r"(?P<base>densenet(?:121|161|169|201))_conv_stem")
+def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """The DenseNet of CIFAR without BatchNorm and ReLU behind its stem, as in its paper."""
+    network = _build(match["base"], shape, classes)
+    network.features.norm0, network.features.relu0 = nn.Identity(), nn.Identity()
+    return network
+
+
+@_register("mobilenet_v2_xW", pattern=r"mobilenet_v2_x(?P<width>\d+(?:_\d+)?)")
+def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """torchvision's MobileNetV2, W times as wide: `mobilenet_v2_x0_5`, `mobilenet_v2_x1_4`."""
+    times = float(match["width"].replace("_", "."))
+    network = torchvision.models.mobilenet_v2(weights=None, num_classes=classes, width_mult=times)
+    first = network.features[0][0]
+    if shape[0] != first.in_channels:
+        network.features[0][0] = nn.Conv2d(shape[0], first.out_channels, 3, 2, padding=1, bias=False)
+        nn.init.kaiming_normal_(network.features[0][0].weight, mode="fan_out")
+    return network
+
+
+@_register("mobilenetv2_stem1x1")
+def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """A MobileNetV2 for CIFAR whose stem is a 1 × 1 convolution and whose convolutions all have biases."""
+    return BiasedMobileNetV2(shape[0], classes)
+
+
+@_register(*(f"repvgg_{size}" for size in SIZES))
+def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """RepVGG as it is trained, with the strides of CIFAR: its stem and first stage do not halve."""
+    return RepVGG(*SIZES[match[0].rpartition("_")[2]], shape[0], classes)
+
+
+@_register("cifar_googlenet")
+def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """torchvision's GoogLeNet whose stem is one 3 × 3 convolution without pooling."""
+    network = torchvision.models.googlenet(
+        weights=None, num_classes=classes, aux_logits=False, init_weights=True
+    )
+    network.conv1 = _basic_stem(network.conv1, shape[0])
+    for name in ("maxpool1", "conv2", "conv3", "maxpool2"):
+        setattr(network, name, nn.Identity())
+    network.maxpool3, network.maxpool4 = nn.MaxPool2d(3, 2, 1), nn.MaxPool2d(3, 2, 1)
+    return network
+
+
+@_register("cifar_inception_v3")
+def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """torchvision's Inception v3 whose stem is one 3 × 3 convolution without pooling."""
+    network = torchvision.models.inception_v3(
+        weights=None, num_classes=classes, aux_logits=False, init_weights=True
+    )
+    network.Conv2d_1a_3x3 = _basic_stem(network.Conv2d_1a_3x3, shape[0])
+    for name in ("Conv2d_2a_3x3", "Conv2d_2b_3x3", "Conv2d_3b_1x1", "Conv2d_4a_3x3", "maxpool1", "maxpool2"):
+        setattr(network, name, nn.Identity())
+    return network
+
+
+def _basic_stem(theirs: nn.Module, channels: int) -> nn.Module:
+    """A convolution to 192 channels, BatchNorm and ReLU, of the class that the network has for them."""
+    stem = type(theirs)(channels, 192, kernel_size=3, padding=1)
+    nn.init.trunc_normal_(stem.conv.weight, std=0.1, a=-0.2, b=0.2)
+    return stem

@@ -12,8 +12,11 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from repsim.models.residual import PreActivationBlock
+from repsim.models.pooling import Standardize, pool_where_it_halves, prepared
+from repsim.models.repvgg import halve_at_once
+from repsim.models.residual import PreActivationBlock, ResNet, UnitFeatures, UnitWeights
 from repsim.support import messages
+from repsim.support.compat import torchvision
 
 Change = Callable[[nn.Module], bool]
 
@@ -61,7 +64,9 @@ def alternatives(name: str) -> Iterator[str]:
     """Names of the field's other networks that have the weights of this one, but compute something else."""
     base, _ = split_variants(name)
     bare = base.rpartition(":")[2]
-    open_ = next((each for pattern, each in FIELD.items() if re.fullmatch(pattern, bare)), ())
+    open_ = next((each for pattern, each in FIELD.items() if re.fullmatch(pattern, base)), None)
+    if open_ is None:
+        open_ = next((each for pattern, each in FIELD.items() if re.fullmatch(pattern, bare)), ())
     for text in ("", *open_):
         if (other := base + "".join(f"+{each}" for each in text.split("+") if each)) != name:
             yield other
@@ -160,6 +165,87 @@ def _transform_input(network: nn.Module) -> bool:
     return True
 
 
+def _cifar_strides(network: nn.Module) -> bool:
+    """torchvision's MobileNetV2 halves in its stem and at 24 channels; here in neither."""
+    features = getattr(network, "features", None)
+    if not isinstance(network, torchvision.models.MobileNetV2) or features[0][0].stride == (1, 1):
+        return False
+    features[0][0].stride = features[2].conv[1][0].stride = (1, 1)
+    return True
+
+
+def _no_transition_relu(network: nn.Module) -> bool:
+    """DenseNets go from BatchNorm to convolution between their blocks."""
+    transitions = [
+        each for name, each in network.named_modules() if re.fullmatch(r"features\.transition\d", name)
+    ]
+    for transition in transitions:
+        transition.relu = nn.Identity()
+    return bool(transitions)
+
+
+def _standardized_images(network: nn.Module) -> bool:
+    """Put each image at mean 0 and deviation 1 before the first convolution, as TensorFlow does."""
+    stem = next((each for each in network.modules() if isinstance(each, nn.Conv2d)), None)
+    if stem is None:
+        return False
+    prepared(stem, Standardize())
+    return True
+
+
+def _layer_norm_eps(value: float) -> Change:
+    def change(network: nn.Module) -> bool:
+        norms = [each for each in network.modules() if isinstance(each, nn.LayerNorm)]
+        for norm in norms:
+            norm.eps = value
+        return bool(norms)
+
+    return change
+
+
+def _raw_transitions(network: nn.Module) -> bool:
+    """Blocks that change the shape, but in the first stage, take x itself, as PyTorch's MixMatch has it."""
+    blocks = [
+        each
+        for name, each in network.named_modules()
+        if isinstance(each, PreActivationBlock) and each.shortcut is not None and name[:7] != "layer1."
+    ]
+    for block in blocks:
+        block.activates_shortcut = block.activates_residual = False
+    return bool(blocks)
+
+
+def _same_padding(network: nn.Module) -> bool:
+    """Strided convolutions of pre-activation blocks pad as TensorFlow's `SAME`."""
+    blocks = [each for each in network.modules() if isinstance(each, PreActivationBlock)]
+    return sum(block.pad_at_ends() for block in blocks) > 0
+
+
+def _second_stride(network: nn.Module) -> bool:
+    """Pre-activation blocks halve in their second convolution rather than in their first."""
+    blocks = [each for each in network.modules() if isinstance(each, PreActivationBlock)]
+    halving = [each for each in blocks if each.conv1.stride != (1, 1)]
+    for block in halving:
+        block.conv2.stride, block.conv1.stride = block.conv1.stride, (1, 1)
+    return bool(halving)
+
+
+def _unit_features(network: nn.Module) -> bool:
+    if not isinstance(network, ResNet) or network.embedding is not None:
+        return False
+    network.embedding = UnitFeatures()
+    return True
+
+
+def _plain_head(network: nn.Module) -> bool:
+    """Logits that are products with weights rather than cosines."""
+    if not isinstance(network, ResNet) or not isinstance(network.fc, UnitWeights):
+        return False
+    classes, features = network.fc.weight.shape
+    network.embedding, network.fc = None, nn.Linear(features, classes, bias=False)
+    return True
+
+
 VARIANTS: dict[str, Variant] = {
     "silu": Variant("SiLU for ReLU", _activation(nn.SiLU)),
     "gelu": Variant("GELU for ReLU", _activation(nn.GELU)),
@@ -175,13 +261,79 @@ VARIANTS: dict[str, Variant] = {
     "stem_stride_2": Variant("a stem of stride 2", _stem_stride(2)),
     "first_stride": Variant("bottlenecks that halve in their first convolution", _first_stride),
     "transform_input": Variant("images normalised once more inside", _transform_input),
+    "average_pooling": Variant(
+        "average pooling where it halves", lambda network: pool_where_it_halves(network, blur=False)
+    ),
+    "blur_pooling": Variant("blur where it halves", lambda network: pool_where_it_halves(network, blur=True)),
+    "cifar_strides": Variant("strides of 1 in the stem and at its first halving", _cifar_strides),
+    "imagenet_strides": Variant("a stem and a first stage of stride 2", halve_at_once),
+    "no_transition_relu": Variant("no ReLU between dense blocks", _no_transition_relu),
+    "standardized_images": Variant("each image at mean 0 and deviation 1", _standardized_images),
+    "ln_eps_1e-12": Variant("LayerNorms of eps 1e-12", _layer_norm_eps(1e-12)),
+    "ln_eps_1e-5": Variant("LayerNorms of eps 1e-5", _layer_norm_eps(1e-5)),
+    "selu": Variant("SELU for ReLU", _activation(nn.SELU)),
+    "celu_1.2": Variant("CELU (1.2) for ReLU", _activation(lambda: nn.CELU(1.2))),
+    "tanh": Variant("tanh for ReLU", _activation(nn.Tanh)),
+    "raw_transitions": Variant("blocks of x, not of relu(bn(x)), where later stages begin", _raw_transitions),
+    "second_stride": Variant("blocks that halve in their second convolution", _second_stride),
+    "same_padding": Variant("padding on the right and below where a convolution has a stride", _same_padding),
+    "unit_features": Variant("features of length 1 before the last layer", _unit_features),
+    "plain_head": Variant("a last layer without bias rather than cosines", _plain_head),
 }
 
 ACTIVATIONS = ("leaky_relu", "leaky_relu_0.1", "silu", "gelu", "softplus")
+SMALL_STEM = ("max_pooling", "stem_stride_2", "stem_stride_2+max_pooling")
+LARGE_STEM = ("no_max_pooling", "stem_stride_1+no_max_pooling", "blur_pooling", "average_pooling")
 # What others train by these names and keys (without a package's prefix), the likeliest first: each text is
 # one network, of one variant or of several.
 FIELD: dict[str, tuple[str, ...]] = {
-    r"preactresnet\d+(_\w+)?": ("raw_shortcut", *ACTIVATIONS),
-    r"wrn_\d+_\d+": (*ACTIVATIONS, "raw_shortcut", "leaky_relu_0.1+bn_eps_1e-3"),
-    r"resnet20_w\d+": ACTIVATIONS,
+    r"preactresnet(50|101|152)_bias(_\w+)?": ("raw_shortcut+first_stride", "raw_shortcut"),
+    r"preactresnet\d+_bias(_\w+)?": ("raw_shortcut",),
+    r"wrn_\d+_\d+_bias": (
+        "raw_shortcut",
+        "raw_shortcut+second_stride",
+        "leaky_relu_0.1+bn_eps_1e-3+raw_transitions",
+    ),
+    r"(preactresnet\d+|wrn_\d+_\d+)_he(_\w+)?": ("plain_head", "softplus", "gelu", "leaky_relu_0.1", "elu"),
+    r"preactresnet\d+(_\w+)?": (
+        *("raw_shortcut", *ACTIVATIONS),
+        *("elu", "unit_features", "selu", "celu_1.2", "tanh"),
+    ),
+    r"wrn_\d+_\d+": (
+        *ACTIVATIONS,
+        "raw_shortcut",
+        "leaky_relu_0.1+raw_transitions",
+        "leaky_relu_0.1+bn_eps_1e-3+raw_transitions",
+        "leaky_relu_0.1+bn_eps_1e-3",
+        "silu+same_padding",
+        "same_padding",
+        "elu",
+        "standardized_images",
+    ),
+    r"dm_preactresnet\d+(_w\d+)?": ("silu",),
+    r"resnet\d+_w\d+(_option_a)?": ACTIVATIONS,
+    # others
+    r"(torchvision|timm):resnet(18|34)": (*LARGE_STEM, "leaky_relu", "bn_eps_1e-3"),
+    r"(torchvision|timm):(resnet(50|101|152)|resnext\w+|wide_resnet\w+)": (
+        "first_stride",
+        *LARGE_STEM,
+        "leaky_relu",
+        "bn_eps_1e-3",
+    ),
+    r"(torchvision|timm):densenet\d+": ("no_max_pooling", "stem_stride_1+no_max_pooling"),
+    r"resnet(18|34)": (*SMALL_STEM, *ACTIVATIONS, "bn_eps_1e-3"),
+    r"resnet(50|101|152)|resnext\w+|wide_resnet\w+": (
+        *SMALL_STEM,
+        "first_stride",
+        *ACTIVATIONS,
+        "bn_eps_1e-3",
+    ),
+    r"densenet\d+": ("max_pooling",),
+    r"densenet\d+_conv_stem": ("no_transition_relu",),
+    r"mobilenet_v2(_x\d+(_\d+)?)?": ("cifar_strides", "stem_stride_1"),
+    r"shufflenet_v2_x\d_\d": ("stem_stride_1+no_max_pooling", "stem_stride_1"),
+    r"(mobilenet_v3|efficientnet|mnasnet|regnet)_\w+": ("stem_stride_1",),
+    r"repvgg_(a2|b[123])": ("imagenet_strides",),
+    r"googlenet|inception_v3": ("transform_input",),
+    r"vit_[blh]_\d+": ("ln_eps_1e-12", "ln_eps_1e-5"),
 }

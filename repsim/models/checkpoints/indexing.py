@@ -8,10 +8,25 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+import torch
+
 from repsim.models import ARCHITECTURES
 from repsim.models.checkpoints import index, modules
-from repsim.models.checkpoints.recognizing import layers_of, outline_or_none, usual_shape
-from repsim.models.libraries import import_timm, robustness_builders, torchvision_names
+from repsim.models.checkpoints.recognizing import (
+    NORMALIZERS,
+    Shapes,
+    layers_of,
+    outline,
+    outline_or_none,
+    recognize,
+    usual_shape,
+)
+from repsim.models.libraries import (
+    import_timm,
+    robustbench_entries,
+    robustness_builders,
+    torchvision_names,
+)
 from repsim.support.progress import progress_bar
 
 
@@ -26,6 +41,26 @@ def names() -> Iterator[str]:
     yield from (f"timm:{name}" for name in import_timm().list_models())
 
 
+def robustbench_names() -> Iterator[str]:
+    """Those of RobustBench's networks for CIFAR that no other architecture can take the weights of."""
+    for data, threat, name in robustbench_entries():
+        full = f"robustbench:{data}/{threat}/{name}"
+        if data == "imagenet":
+            continue
+        try:
+            shapes = outline(full, (3, 32, 32), 10)
+        except Exception as error:  # some ask for a GPU, or for numbers that are not there yet
+            print(f"{full} cannot be built here: {error}")
+            continue
+        weights = {key: torch.empty(shape, device="meta") for key, shape in _bare(shapes).items()}
+        try:
+            fitting = recognize(weights, full).architecture
+        except ValueError:
+            fitting = full
+        if fitting.startswith("robustbench:"):
+            yield full
+
+
 def row(name: str) -> index.Row | None:
     """The row of an architecture; None where its usual images do not fit it."""
     channels, height, width = usual_shape(name)
@@ -37,23 +72,44 @@ def row(name: str) -> index.Row | None:
         outline_or_none(name, (1, height, width), 10),
         outline_or_none(name, (channels, 2 * height, 2 * width), 10),
     ]
-    return index.Row.of(name, shapes, [other for other in others if other is not None])
+    return index.Row.of(name, _bare(shapes), [other for other in others if other is not None])
+
+
+def _bare(shapes: Shapes) -> Shapes:
+    """Weights as they are recognised: normalisers are taken out before."""
+    return {key: shape for key, shape in shapes.items() if key not in NORMALIZERS}
 
 
 def rows() -> list[index.Row]:
-    """The whole table; of networks with the same weights and the same modules, the first that is named."""
+    """The whole table; of networks with the same weights and the same modules, the first that is named.
+
+    Rows of RobustBench's stay as they are where it is not installed.
+    """
     found: list[index.Row] = []
     for name in progress_bar([*names()], "architectures", "network"):
-        new = row(name)
-        if new and not any(_same(new, known) for known in found):
-            found.append(new)
+        _add(found, name)
+    try:
+        theirs = [*robustbench_names()]
+    except RuntimeError:
+        return found + [each for each in index.rows() if each.name.startswith("robustbench:")]
+    for name in theirs:
+        _add(found, name)
     return found
 
 
+def _add(found: list[index.Row], name: str) -> None:
+    new = row(name)
+    if new and not any(_same(new, known) for known in found):
+        found.append(new)
+
+
 def _same(one: index.Row, other: index.Row) -> bool:
-    if (one.keys, one.elements, one.open) != (other.keys, other.elements, other.open):
+    if one.keys != other.keys:
         return False
-    first, second = (modules.kinds(layers_of(each.name, usual_shape(each.name))) for each in (one, other))
+    shape = usual_shape(other.name)  # networks for images of several sizes have several names in timm
+    if outline_or_none(one.name, shape, 10) != outline_or_none(other.name, shape, 10):
+        return False
+    first, second = (modules.kinds(layers_of(each.name, shape)) for each in (one, other))
     return first == second
 
 

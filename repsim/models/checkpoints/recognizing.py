@@ -16,13 +16,15 @@ from repsim.models import ARCHITECTURES, build_model, is_architecture
 from repsim.models.checkpoints import index, modules
 from repsim.models.checkpoints.layouts import Reading, readings
 from repsim.models.checkpoints.modules import Layers
-from repsim.models.libraries import split_library, timm_side, torchvision_names
+from repsim.models.checkpoints.numbered import numbered
+from repsim.models.libraries import robustbench_classes, split_library, timm_side, torchvision_names
 from repsim.models.own import find_own, images_of
 from repsim.models.variants import alternatives, said_of, split_variants
 
 Shapes = dict[str, tuple[int, ...]]
 ImageShape = tuple[int, int, int]
 SIDES = (32, 224, 28, 16, 64, 8, 96, 48, 128, 256, 384, 512, 518)  # of images, where weights depend on them
+NORMALIZERS = {"mu": 0.0, "sigma": 1.0}  # inside RobustBench's own classes
 LISTED = 5  # entries of each kind that a message spells out
 NEAREST = 6  # architectures that a message compares with
 ALIKE = 0.3  # share of entries that must be there for a network to be called the nearest
@@ -110,7 +112,7 @@ def recognize(
 
 def candidates(shapes: Shapes) -> Iterator[str]:
     """Architectures that may have such weights."""
-    yield from _numbered(shapes)
+    yield from numbered(shapes)
     yield from index.lookup(shapes)
 
 
@@ -128,26 +130,6 @@ def _named(said: tuple[str, ...]) -> list[str]:
 
 def _is_of_library(name: str) -> bool:
     return split_library(name) is not None or name not in ARCHITECTURES
-
-
-def _numbered(shapes: Shapes) -> Iterator[str]:
-    """Names of ours that hold numbers, as the weights would have them."""
-    stem, first = shapes.get("conv1.weight"), shapes.get("layer1.0.conv1.weight")
-    if stem is None or first is None:
-        if "features.0.weight" in shapes and len(shapes["features.0.weight"]) == 4:
-            yield f"vgg_tiny_w{shapes['features.0.weight'][0]}"
-        return
-    blocks = len({key.split(".")[1] for key in shapes if key.startswith("layer1.")})
-    preactivation = "bn2.weight" in shapes
-    if "layer4.0.conv1.weight" in shapes:
-        yield from [f"preactresnet18_w{stem[0]}"] if preactivation and stem[0] != 64 else []
-    elif preactivation:
-        yield f"wrn_{6 * blocks + 4}_{max(1, first[0] // 16)}"
-    else:
-        if blocks == 3 and stem[0] % 16 == 0:
-            yield f"resnet20_w{stem[0] // 16}"
-        yield from (name for name in ("resnet_tiny", "resnet_tiny_deep") if stem[0] == 8)
-        yield f"resnet_tiny_d{6 * blocks + 2}_w{stem[0]}"
 
 
 def usual_shape(name: str) -> ImageShape:
@@ -175,8 +157,7 @@ def _settled(match: Match, reading: Reading, library: str, layers: Layers | None
         return replace(match, settled_by="file", notes=(*match.notes, f"The file says that it is {library}."))
     usual = [match.architecture + (f"+{each}" if each else "") for each in reading.variants]
     twins = (name for name in index.lookup(_shapes(match.weights)) if name != match.architecture)
-    fitting = [*usual, *alternatives(usual[0]), *(name for name in twins if _match(name, reading, None))]
-    fitting = list(dict.fromkeys(fitting))
+    fitting = list(dict.fromkeys([*usual, *alternatives(usual[0]), *twins]))
     if layers is not None:
         fitting = [each for each in fitting if modules.agree(layers, layers_of(each, match.image_shape))]
         if not fitting:
@@ -261,7 +242,7 @@ def _match(name: str, reading: Reading, size: tuple[int, int] | None) -> Match |
             found = outline_or_none(name, shape, classes)
             if found is not None and _filled(found, shapes) == found:
                 other = outline_or_none(name, (count, 2 * image_size[0], 2 * image_size[1]), classes)
-                complete = {key: reading.weights.get(key, torch.tensor(0)) for key in found}
+                complete = {key: reading.weights.get(key, _default(key, found[key])) for key in found}
                 matters = other is not None and other != found
                 notes = (*reading.notes, *_counters(found, shapes))
                 return Match(name, complete, classes, shape, matters, notes)
@@ -304,8 +285,14 @@ def _same_keys(expected: Shapes, shapes: Shapes) -> bool:
 
 
 def _filled(expected: Shapes, shapes: Shapes) -> Shapes:
-    """`shapes`, with BatchNorm's batch counters, which old files leave out and nothing depends on."""
-    return {**shapes, **{key: () for key in expected if _is_counter(key) and key not in shapes}}
+    """`shapes`, with what files may lack: BatchNorm's batch counters; a normaliser, as it is read apart."""
+    lacking = (key for key in expected if key not in shapes and (_is_counter(key) or key in NORMALIZERS))
+    return {**shapes, **{key: expected[key] for key in lacking}}
+
+
+def _default(key: str, shape: tuple[int, ...]) -> Tensor:
+    """What a file lacks: a counter of 0; a normaliser that does nothing, as ours comes before it."""
+    return torch.full(shape, NORMALIZERS.get(key, 0))
 
 
 def _is_counter(key: str) -> bool:
@@ -323,6 +310,8 @@ def _classes(name: str, image_shape: ImageShape, shapes: Shapes) -> int:
     """The number of classes that weights tell apart: the length of what depends on it in an architecture."""
     ten, eleven = (outline(name, image_shape, count) for count in (10, 11))
     key = next((key for key in ten if ten[key] != eleven[key]), None)
+    if name.startswith("robustbench:"):
+        return robustbench_classes(name)
     if key is None:  # a class of somebody's own, which has its number
         return 10
     return shapes[key][0] if shapes[key] else 0
@@ -343,7 +332,7 @@ def _no_match(found: list[Reading], source: str, architecture: str, size: tuple[
     nearest, best = None, 0.0
     for reading in found:
         shapes = _shapes(reading.weights)
-        for name in [architecture] if architecture else [*_numbered(shapes), *index.nearest(shapes, NEAREST)]:
+        for name in [architecture] if architecture else [*numbered(shapes), *index.nearest(shapes, NEAREST)]:
             # what is wrong with a name that the caller gave is theirs to read
             read = outline if architecture else outline_or_none
             height, width = size or usual_shape(name)[1:]
