@@ -189,8 +189,9 @@ def _imported(
     name: str, options: ImportOptions, dataset: Dataset | None, device: str, among: list[TrainedModel]
 ) -> TrainedModel:
     shape = dataset.image_shape if dataset else None
-    which = {"weights": options.weights} if options.weights else {}
-    checkpoint = read_checkpoint(name, architecture=options.architecture, image_shape=shape, **which)
+    checkpoint = read_checkpoint(
+        name, architecture=options.architecture, image_shape=shape, weights=options.weights
+    )
     if not checkpoint.checksum.startswith(options.sha256.lower()):
         raise ValueError(
             f"{name} is not the file that was meant: its SHA-256 is {checkpoint.checksum[:12]}…, expected "

@@ -190,6 +190,12 @@ def test_a_file_that_is_not_there_is_said_to_be_missing(tiny_data, tmp_path):
         load_models({str(tmp_path / "robust.pth"): {"epsilon": 0}}, tiny_data, device="cpu", progress=False)
 
 
+@pytest.mark.parametrize("name", ["mlp", "vgg_tiny", "resnet_tiny", "resnet_tiny_deep", "wrn_tiny"])
+def test_files_keep_the_names_and_so_the_addresses_that_they_had(name, tmp_path):
+    torch.save(build_model(name, (1, 16, 16), 10, [0.5], [0.5]).state_dict(), tmp_path / "a.pt")
+    assert loading.read_checkpoint(tmp_path / "a.pt", image_shape=(1, 16, 16)).architecture == name
+
+
 def test_networks_of_one_kind_are_numbered(tiny_data, tmp_path):
     files = [fresh(tmp_path / f"{seed}.pt", seed) for seed in range(4)]
     options = [{"epsilon": 0}, {"epsilon": 0}, {"epsilon": "0.1"}, {"epsilon": 0, "seed": 7}]
