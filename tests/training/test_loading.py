@@ -42,7 +42,11 @@ def fresh(path, seed=0, *, channels=1, classes=10, normalized=True):
 
 
 def without_normalizer(model):
-    return {k: v for k, v in model.network.state_dict().items() if not k.startswith("normalize.")}
+    return without_normalizer_of(model.network)
+
+
+def without_normalizer_of(network):
+    return {k: v for k, v in network.state_dict().items() if not k.startswith("normalize.")}
 
 
 def load(name, data, **options):
@@ -137,6 +141,23 @@ def test_another_number_of_classes_is_refused(tiny_data, tmp_path):
     message = f"{file} has 7 classes, digits has 10 (0, 1, 2, …)."
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         load(file, tiny_data, epsilon=0)
+
+
+def test_images_of_any_size_where_weights_do_not_depend_on_it(tmp_path):
+    """pytorch-cifar's ResNet-18 with a pooling that takes what there is, for 64 pixels."""
+    digits = load_data("digits", train_size=20, test_size=20)
+    large = [dataclasses.replace(s, images=torch.rand(20, 3, 64, 64)) for s in (digits.train, digits.test)]
+    data = dataclasses.replace(digits, train=large[0], test=large[1], mean=(0.5,) * 3, std=(0.25,) * 3)
+    theirs = build_model("robustness:cifar/resnet18", (3, 32, 32), 10, (0.5,) * 3, (0.25,) * 3).eval()
+    file = write(tmp_path / "a.pt", without_normalizer_of(theirs))
+    model = load(file, data, epsilon=0, architecture="resnet18")
+    images = data.test.images[:2]
+    features = theirs.bn1(theirs.conv1((images - 0.5) / 0.25)).relu()
+    for stage in (theirs.layer1, theirs.layer2, theirs.layer3, theirs.layer4):
+        features = stage(features)
+    assert torch.allclose(predict(model.network, images), theirs.linear(features.mean((2, 3))), atol=1e-5)
+    (found,) = load_models({file: {"epsilon": 0}}, data, device="cpu", progress=False)
+    assert found.recipe.architecture == "resnet18"
 
 
 def test_grey_images_for_a_colour_network_are_refused(tiny_data, tmp_path):
