@@ -108,7 +108,7 @@ def load_model(
     UserWarning
         Keys of the weights fit several architectures, and neither the file nor accuracy tells which it is.
     """
-    model = _load(name, device, dataset, options, [])
+    model = _load(name, device, dataset, options, [], progress=True)
     if is_foreign(name) and (left_open := model.record["source"]["left_open"]):
         warnings.warn(f"{name}: {left_open}", stacklevel=2)
     return model
@@ -120,12 +120,13 @@ def _load(
     dataset: Dataset | None,
     options: dict[str, object],
     among: list[TrainedModel],
+    progress: bool,
 ) -> TrainedModel:
     if not is_foreign(name):
         if options:
             raise ValueError(f"{name} is a model of the store, which takes no {', '.join(options)}.")
         return stored_model(name, device)
-    return _imported(str(name), ImportOptions(**options), dataset, device, among)
+    return _imported(str(name), ImportOptions(**options), dataset, device, among, progress)
 
 
 def is_foreign(name: str | Path) -> bool:
@@ -159,7 +160,7 @@ def load_models(
     """
     found: list[TrainedModel] = []
     for name, given in progress_bar([*checkpoints.items()], "checkpoints", "network", progress):
-        model = _load(name, device, dataset, dict(given or {}), found)
+        model = _load(name, device, dataset, dict(given or {}), found, progress)
         if same := [each for each in found if each.weights == model.weights]:
             raise ValueError(f"{name} holds the same network as {same[0].name}, which is there already.")
         model.check_classes(dataset)
@@ -186,7 +187,12 @@ def describe(models: Iterable[TrainedModel]) -> str:
 
 
 def _imported(
-    name: str, options: ImportOptions, dataset: Dataset | None, device: str, among: list[TrainedModel]
+    name: str,
+    options: ImportOptions,
+    dataset: Dataset | None,
+    device: str,
+    among: list[TrainedModel],
+    progress: bool,
 ) -> TrainedModel:
     shape = dataset.image_shape if dataset else None
     checkpoint = read_checkpoint(
@@ -234,8 +240,8 @@ def _imported(
     accuracy = measure(model, dataset, [Attack(0.0, recipe.norm)])["accuracy"].item() if dataset else None
     tried = model.record.get("tried", {})
     if dataset and not tried and _is_open(checkpoint, accuracy) and len(dataset.test) >= FEWEST:
-        rows = try_architectures(checkpoint, dataset, normalization, device)
-        tried = {"images": FEWEST, "right": {row.architecture: row.right for row in rows}}
+        rows = try_architectures(checkpoint, dataset, normalization, device, progress)
+        tried = {row.architecture: [row.right, row.images] for row in rows}
         _change(model, {"tried": tried})
     notes = _on_accuracy(accuracy, checkpoint, dataset) if dataset else []
     settled, on_keys = _on_keys(checkpoint, dataset, accuracy, tried)
@@ -368,15 +374,14 @@ def _on_keys(
     if not _is_open(checkpoint, accuracy):
         return True, f"{fit}; {taken} has the accuracy that the file records."
     if tried:
-        images, right = tried["images"], dict(tried["right"])
-        own = right.pop(taken)
-        best = max(right, key=right.get, default=taken)
-        reached, next_best = (f"{count / images:.3f}" for count in (own, right.get(best, own)))
-        if all(wilson(own, images)[0] > wilson(count, images)[1] for count in right.values()):
-            return True, f"{fit}; on {images} test images {taken} has {reached}, the next {next_best}."
-        if wilson(right[best], images)[0] > wilson(own, images)[1]:
+        own, rest = tried[taken], {name: found for name, found in tried.items() if name != taken}
+        best = max(rest, key=lambda name: rest[name][0] / rest[name][1], default=taken)
+        reached, next_best = (f"{right / images:.3f}" for right, images in (own, tried[best]))
+        if all(wilson(*own)[0] > wilson(*found)[1] for found in rest.values()):
+            return True, f"{fit}; on {own[1]} test images {taken} has {reached}, the next {next_best}."
+        if wilson(*tried[best])[0] > wilson(*own)[1]:
             return False, (
-                f"{fit}. It was read as {taken}, but on {images} test images {best} has an accuracy of "
+                f"{fit}. It was read as {taken}, but on {own[1]} test images {best} has an accuracy of "
                 f"{next_best}, {taken} of {reached}: load it with architecture={best}."
             )
     return False, (

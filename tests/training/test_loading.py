@@ -334,6 +334,7 @@ def test_accuracy_on_images_tells_what_keys_leave_open(robust, more_data, tmp_pa
     torch.save({"net": robust.network.state_dict()}, tmp_path / "b.pt")
     again = load(tmp_path / "b.pt", more_data, epsilon=0)  # by what was tried then
     assert again.record["tried"] == model.record["tried"]
+    assert [images for _, images in model.record["tried"].values()] == [200, 40]  # the other soon fell behind
     assert "on 200 test images resnet_tiny has" in describe([again])
 
 
