@@ -259,7 +259,10 @@ def _check(chosen: argparse.Namespace) -> int:
 def _convert_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="FILE", help="a checkpoint of any format that repsim reads")
     parser.add_argument("target", metavar="OUT.safetensors", type=Path, help="what is written")
-    parser.add_argument("--architecture", default="", help="where its weights do not tell (wrn_28_10)")
+    parser.add_argument(
+        "--architecture", default="", help="where its weights do not tell (wrn_28_10, mymodule:Net)"
+    )
+    parser.add_argument("--weights", default="", help="of a file that holds several: ema, or their key")
     parser.add_argument(
         "--trust-pickle",
         action="store_true",
@@ -270,9 +273,7 @@ def _convert_arguments(parser: argparse.ArgumentParser) -> None:
 def _convert(chosen: argparse.Namespace) -> int:
     from repsim.models.checkpoints import convert
 
-    read = convert(
-        chosen.source, chosen.target, architecture=chosen.architecture, trust_pickle=chosen.trust_pickle
-    )
+    read = convert(chosen.source, chosen.target, trust_pickle=chosen.trust_pickle, **_chosen(chosen))
     print(f"{_found(read)}\nwritten to {chosen.target}")
     return 0
 

@@ -265,6 +265,12 @@ LAYOUTS = [
         "Keys are torchvision's, with older names or auxiliary classifiers; the latter were left out.",
         by_key(_old_torchvision),
     ),
+    # those of robustness, too, whose pooling wants 32 pixels; by these names it is of any size
+    Layout(
+        r"^layer\d\.\d+\.shortcut\.1\.",
+        "Keys are those of pytorch-cifar's ResNets; they were given torchvision's names.",
+        rewritten((r"\.shortcut\.", ".downsample."), (r"^linear\.", "fc.")),
+    ),
     # residual
     Layout(
         r"^layer\d\.\d+\.downsample\.1\.",
