@@ -13,7 +13,6 @@ from toy_networks import randomized
 
 from repsim.models import build_model
 from repsim.models.checkpoints import read_checkpoint
-from repsim.models.variants import alternatives
 from repsim.support.compat import import_robustness
 
 
@@ -435,8 +434,36 @@ FILES = [
         *("wrn_10_2_bias", "leaky_relu_0.1+bn_eps_1e-3+raw_transitions"),
     ),
 ]
-SHAPES = {"TRADES SmallCNN": GREY, "TRADES Net": GREY, "robust-stitching NbnTiny10": CIFAR}
-SHAPES |= dict.fromkeys(("friendly training SmallCNN", "kuangliu ResNet18"), CIFAR)
+SHAPES = dict.fromkeys(("TRADES SmallCNN", "TRADES Net"), GREY)
+SHAPES |= dict.fromkeys(
+    ("robust-stitching NbnTiny10", "friendly training SmallCNN", "kuangliu ResNet18"), CIFAR
+)
+
+
+def prefixed(prefix, weights):
+    return {prefix + key: value for key, value in weights.items()}
+
+
+# how a project saves weights, by the first word of its rows; the others save a state dict as it is
+SAVED = {
+    "kuangliu": lambda weights: {"net": prefixed("module.", weights), "acc": 95.3, "epoch": 199},
+    "robust_overfitting": lambda weights: {
+        "state_dict": prefixed("module.", weights),
+        "test_robust_acc": 0.5,
+    },
+    "Bag-of-Tricks": lambda weights: {"state_dict": prefixed("module.", weights), "test_acc": 0.8},
+    "DM-Improves-AT": lambda weights: {"model_state_dict": prefixed("module.0.", weights), "epoch": 400},
+    "akamaster": lambda weights: {"state_dict": prefixed("module.", weights), "best_prec1": 91.7},
+    "bearpaw": lambda weights: {"epoch": 164, "state_dict": prefixed("module.", weights), "acc": 93.0},
+    "FixMatch-pytorch": lambda weights: {"epoch": 9, "state_dict": weights, "ema_state_dict": more(weights)},
+    "TorchSSL": lambda weights: {"model": prefixed("module.", weights), "it": 9},
+}
+
+
+def more(weights):
+    return {key: value + 1 for key, value in weights.items()}
+
+
 QUICK = [
     *("kuangliu PreActResNet18", "TRADES WideResNet", "fast_adversarial PreActResNet18"),
     *("DM-Improves-AT WideResNet SiLU", "akamaster resnet20, option A", "chenyaofo resnet20"),
@@ -449,27 +476,33 @@ QUICK = [
 def test_one_of_the_names_has_the_logits_of_the_project(tmp_path, pixels, project, network, taken_for, is_):
     pen, images = Pen(), pixels(SHAPES.get(project, COLOUR), 2)
     expected = network(pen, images)
-    torch.save({"state_dict": pen.weights}, tmp_path / "model_best.pth.tar")
+    torch.save(SAVED.get(project.split()[0], dict)(pen.weights), tmp_path / "model_best.pth.tar")
     read = read_checkpoint(tmp_path / "model_best.pth.tar")
     assert read.architecture == taken_for
     name = taken_for
     if is_:
         name = taken_for.partition("+")[0] + ("" if is_ == "-" else f"+{is_}")
-        assert name in alternatives(read.architecture)
+        assert name in read.alternatives
+    torch.testing.assert_close(
+        logits(name, read, images), expected, rtol=1e-5, atol=1e-5 * expected.abs().max().item()
+    )
+
+
+def logits(name, read, images):
     shape = (read.image_shape[0], *images.shape[2:])
     model = build_model(name, shape, read.num_classes, [0.0] * shape[0], [1.0] * shape[0])
     neutral = {key: value for key, value in model.state_dict().items() if key.startswith("normalize.")}
     model.load_state_dict(neutral | read.weights)
     with torch.no_grad():
-        logits = model.eval()(images)
-    torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5 * expected.abs().max().item())
+        return model.eval()(images)
 
 
-def test_the_leaky_resnets_of_robustness_are_a_variant_of_torchvisions(pixels):
+def test_a_leaky_resnet_of_robustness_is_a_variant_of_torchvisions(tmp_path, pixels):
     theirs = randomized(import_robustness("imagenet_models").leaky_resnet18(num_classes=10))
-    ours = build_model("torchvision:resnet18+leaky_relu", (3, 64, 64), 10, [0.0] * 3, [1.0] * 3).eval()
-    neutral = {key: value for key, value in ours.state_dict().items() if key.startswith("normalize.")}
-    ours.load_state_dict(neutral | theirs.state_dict())
-    images = pixels((3, 64, 64), 2)
+    torch.save(theirs.state_dict(), tmp_path / "leaky.pt")
+    read, images = read_checkpoint(tmp_path / "leaky.pt"), pixels((3, 64, 64), 2)
+    assert read.architecture == "torchvision:resnet18"
+    assert "torchvision:resnet18+leaky_relu" in read.alternatives
     with torch.no_grad():
-        torch.testing.assert_close(ours(images), theirs(images))
+        expected = theirs(images)
+    torch.testing.assert_close(logits("torchvision:resnet18+leaky_relu", read, images), expected)
