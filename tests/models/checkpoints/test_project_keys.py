@@ -165,7 +165,9 @@ def basic_block(pen, x, at, width, stride, shortcut="shortcut.{}", parts=None, o
         return F.relu(inner + x)
     if option_a:
         zeros = torch.zeros(len(x), width // 4, *inner.shape[2:])
-        return F.relu(inner + torch.cat([zeros, F.max_pool2d(x, 1, 2), zeros], 1))
+        kept = F.max_pool2d(x, 1, 2)
+        around = [kept, zeros, zeros] if option_a == "behind" else [zeros, kept, zeros]
+        return F.relu(inner + torch.cat(around, 1))
     project = [at + shortcut.format(index) for index in (0, 1)]
     return F.relu(inner + pen.conv_norm(x, *project, width, 1, stride))
 
@@ -366,6 +368,11 @@ FILES = [
         *("dm_preactresnet34_w8+silu", ""),
     ),
     ("akamaster resnet20, option A", partial(resnet, option_a=True), "resnet20_w1_option_a", ""),
+    (
+        "option A as Facebook's",
+        partial(resnet, option_a="behind"),
+        *("resnet20_w1_option_a", "zeros_behind"),
+    ),
     ("akamaster resnet20, option B", resnet, "resnet20_w1", ""),
     (
         "akamaster resnet56, option A",
@@ -506,3 +513,14 @@ def test_a_leaky_resnet_of_robustness_is_a_variant_of_torchvisions(tmp_path, pix
     with torch.no_grad():
         expected = theirs(images)
     torch.testing.assert_close(logits("torchvision:resnet18+leaky_relu", read, images), expected)
+
+
+def test_a_common_resnet18_for_larger_images_is_one_of_ours(tmp_path, pixels):
+    """The class of the robustness package takes 32 × 32 pixels only; many average whatever there is."""
+    pen, images = Pen(), pixels((3, 64, 64), 2)
+    expected = resnet(pen, images, **FOUR)
+    torch.save(pen.weights, tmp_path / "tiny_imagenet.pth")
+    read = read_checkpoint(tmp_path / "tiny_imagenet.pth", image_shape=(3, 64, 64))
+    assert (read.architecture, read.image_shape) == ("resnet18", (3, 64, 64))
+    tolerance = 1e-5 * expected.abs().max().item()
+    torch.testing.assert_close(logits("resnet18", read, images), expected, rtol=1e-5, atol=tolerance)
