@@ -273,6 +273,11 @@ LAYOUTS = [
     ),
     # residual
     Layout(
+        r"^layer4\.\d+\.shortcut\.1\.",
+        "Keys are those of common CIFAR ResNets (shortcut, linear); they were given torchvision's names.",
+        rewritten((r"\.shortcut\.", ".downsample."), (r"^linear\.", "fc.")),
+    ),
+    Layout(
         r"^layer\d\.\d+\.downsample\.1\.",
         "Keys are those of CIFAR ResNets with downsample for shortcut; they were given our names.",
         rewritten((r"\.downsample\.", ".shortcut.")),
