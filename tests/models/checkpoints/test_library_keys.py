@@ -269,7 +269,7 @@ def normalized(state, name, x):
 
 def test_the_mobilenetv2_of_pytorch_cifar100():
     """Against its published table, computed from the weights alone."""
-    state = shaken(build_model("mobilenetv2_stem1x1", (3, 32, 32), 10, [0.0] * 3, [1.0] * 3)).state_dict()
+    state = shaken(build_model("mobilenet_v2_cifar_bias", (3, 32, 32), 10, [0.0] * 3, [1.0] * 3)).state_dict()
     state = {key: value for key, value in state.items() if not key.startswith("normalize.")}
 
     def conv(name, x, **options):
@@ -291,7 +291,7 @@ def test_the_mobilenetv2_of_pytorch_cifar100():
         x = F.relu6(normalized(state, "conv1.1", conv("conv1.0", block("stage7", x, 1))))
         return conv("conv2", x.mean((2, 3), keepdim=True)).flatten(1)
 
-    compared(network, state, "mobilenetv2_stem1x1")
+    compared(network, state, "mobilenet_v2_cifar_bias")
 
 
 @pytest.mark.matrix
