@@ -1,8 +1,8 @@
 """Build RobustBench's networks with random weights, save and read them, and print how many load right.
 
-`python tests/models/checkpoints/reading_robustbench.py cifar10/Linf`, where RobustBench is on the path. Networks
-of the same classes and shapes are saved once. Of what a file does not hold, normalisation and what keys leave
-open, the names that the reading lists are tried: as somebody does who follows what it says.
+`python tests/models/checkpoints/reading_robustbench.py cifar10/Linf`, where RobustBench is on the path.
+Networks of the same classes and shapes are saved once. Of what a file does not hold, normalisation and what
+keys leave open, the names that the reading lists are tried: as somebody does who follows what it says.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from repsim.models import build_model
-from repsim.models.checkpoints import contents, read_checkpoint
+from repsim.models.checkpoints import read_checkpoint
 from repsim.models.checkpoints.recognizing import _Unallocated
 from repsim.models.libraries import import_timm, robustbench_entries
 
@@ -104,7 +104,9 @@ def loaded(name: str, weights: dict, mean: tuple, std: tuple, classes: int) -> n
         else:
             with _Unallocated():
                 network = build_model(name, (3, 32, 32), classes, mean, std)
-    network.load_state_dict(weights | contents.normalization(mean, std), assign=True)
+    first = {"mean": torch.tensor(mean).view(3, 1, 1), "std": torch.tensor(std).view(3, 1, 1)}
+    weights = weights | {f"normalize.{part}": value for part, value in first.items()}
+    network.load_state_dict(weights, assign=True)
     return network.eval()
 
 
