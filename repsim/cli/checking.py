@@ -21,6 +21,8 @@ from repsim.data import Dataset, load_data
 from repsim.data.loading import find_loader
 from repsim.measures import find_measure
 from repsim.models import build_model
+from repsim.models.own import find_own
+from repsim.models.variants import split_variants
 from repsim.studies.inversion import InversionOptions
 from repsim.studies.probing import ProbeOptions
 from repsim.studies.stitching import StitchOptions
@@ -89,7 +91,9 @@ def _checkpoints(chosen: Mapping[str, object], values: Values) -> None:
     for name, given in chosen.items():
         if not isinstance(given, Mapping | None):
             raise ValueError(f"options of {name} are a mapping, such as {{epsilon: 8/255}}, not {given!r}.")
-        ImportOptions(**(given or {}))
+        architecture = ImportOptions(**(given or {})).architecture
+        if own := find_own(split_variants(architecture)[0]):
+            own.target()
         if not is_foreign(name):
             stored_model(name, "cpu")
         elif not name.startswith(ELSEWHERE) and not Path(name).is_file():

@@ -1,4 +1,4 @@
-"""The command line: `repsim run | layers | measures | evaluate | convert | pack | pack-images | zoo`."""
+"""The command line: `repsim run | layers | measures | evaluate | check | convert | pack | …`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from repsim.cli import run
+from repsim.cli.kinds import KINDS
 from repsim.cli.parameters import convert
+
+if TYPE_CHECKING:
+    from repsim.models.checkpoints import Checkpoint
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add(commands, "layers", "print the layers of a network", _layers_arguments, _layers)
     _add(commands, "measures", "list the similarity measures, or explain one", _measures_arguments, _measures)
     _add(commands, "evaluate", "print clean, robust and transfer accuracy", _evaluate_arguments, _evaluate)
+    _add(commands, "check", "find out which network a file holds", _check_arguments, _check)
     _add(commands, "convert", "write a checkpoint as tensors only", _convert_arguments, _convert)
     _add(commands, "pack", "put stored stitches into the files of the repository", _pack_arguments, _pack)
     _add(
@@ -51,7 +57,8 @@ def _add(commands, name: str, description: str, add_arguments, command) -> None:
 
 def _layers_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "model", help="an architecture (wrn_28_4), or a trained model's name, address or file"
+        "model",
+        help="an architecture (wrn_28_4, mymodule:Net), or a trained model's name, address or file",
     )
     parser.add_argument(
         "--image-shape",
@@ -61,6 +68,8 @@ def _layers_arguments(parser: argparse.ArgumentParser) -> None:
         help="of an architecture's images (default: 3,32,32)",
     )
     parser.add_argument("--classes", type=int, default=10, help="of an architecture (default: 10)")
+    parser.add_argument("--architecture", default="", help="of a file whose weights do not tell")
+    parser.add_argument("--weights", default="", help="of a file that holds several: ema, or their key")
 
 
 def _shape(text: str) -> tuple[int, int, int]:
@@ -74,6 +83,8 @@ def _layers(chosen: argparse.Namespace) -> int:
     from repsim.activations import trace
     from repsim.models import ARCHITECTURES, build_model, is_architecture
     from repsim.models.checkpoints import read_checkpoint
+    from repsim.models.own import find_own
+    from repsim.models.variants import split_variants
     from repsim.studies.stitching.network import kind_of_stitch
     from repsim.training.loading import is_foreign
     from repsim.training.model_store import stored_model
@@ -81,11 +92,12 @@ def _layers(chosen: argparse.Namespace) -> int:
     def built(architecture: str, shape: Sequence[int], classes: int):
         return build_model(architecture, shape, classes, [0.0] * shape[0], [1.0] * shape[0])
 
-    if is_architecture(chosen.model) and not Path(chosen.model).is_file():
+    named = is_architecture(chosen.model) or find_own(split_variants(chosen.model)[0]) is not None
+    if named and not Path(chosen.model).is_file():
         network, shape = built(chosen.model, chosen.image_shape, chosen.classes), chosen.image_shape
     elif is_foreign(chosen.model):
-        found = read_checkpoint(chosen.model)
-        print(f"{found.source}: {found.format}, {found.architecture}, {found.num_classes} classes")
+        found = read_checkpoint(chosen.model, **_chosen(chosen))
+        print(_found(found))
         network, shape = built(found.architecture, found.image_shape, found.num_classes), found.image_shape
     else:
         try:
@@ -100,6 +112,31 @@ def _layers(chosen: argparse.Namespace) -> int:
     if graph.notes:
         print("", *graph.notes, sep="\n")
     return 0
+
+
+def _chosen(chosen: argparse.Namespace) -> dict[str, str]:
+    """The options of `read_checkpoint` that were given."""
+    given = {"architecture": chosen.architecture, "weights": chosen.weights}
+    return {name: value for name, value in given.items() if value}
+
+
+def _found(checkpoint: Checkpoint) -> str:
+    """Say what was found in a file, with what it leaves open."""
+    from repsim.models.normalizations import in_numbers
+
+    lines = [
+        f"{checkpoint.source}: {checkpoint.format}, {checkpoint.architecture}, "
+        f"{checkpoint.num_classes} classes",
+        *checkpoint.notes,
+    ]
+    if checkpoint.mean is not None and checkpoint.std is not None:
+        lines.append(f"It normalises with {in_numbers(checkpoint.mean, checkpoint.std)}.")
+    else:
+        lines.append(
+            "It holds no normalisation: when it is loaded, that of the data set's training images is taken, "
+            "unless normalization=… says another."
+        )
+    return "\n    ".join(lines)
 
 
 def _measures_arguments(parser: argparse.ArgumentParser) -> None:
@@ -188,10 +225,35 @@ def _checkpoints(texts: Sequence[str]) -> dict[str, object]:
     found: dict[str, object] = {}
     for text in texts:
         try:
-            found |= convert(text, dict)
+            found |= convert(text, KINDS["Checkpoints"])
         except ValueError:
             found[text] = None
     return found
+
+
+def _check_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", help="a checkpoint of any format that repsim reads")
+    parser.add_argument("--dataset", required=True, help="what it classifies: its test images are tried")
+    parser.add_argument("--test-size", type=int, help="use so many test images (default: up to 2,000)")
+    parser.add_argument("--architecture", default="", help="try only this one (wrn_28_10, mymodule:Net)")
+    parser.add_argument("--normalization", help="try only this one (cifar10, '0.49 0.48 0.45 / 0.25')")
+    parser.add_argument("--weights", default="", help="of a file that holds several: ema, or their key")
+
+
+def _check(chosen: argparse.Namespace) -> int:
+    from repsim.data import load_data
+    from repsim.training.identifying import identify
+
+    data = load_data(chosen.dataset, test_size=chosen.test_size)
+    found = identify(
+        chosen.file,
+        data,
+        architecture=chosen.architecture,
+        normalization=chosen.normalization,
+        weights=chosen.weights,
+    )
+    print(found)
+    return 0 if found.settled else 1
 
 
 def _convert_arguments(parser: argparse.ArgumentParser) -> None:
@@ -211,8 +273,7 @@ def _convert(chosen: argparse.Namespace) -> int:
     read = convert(
         chosen.source, chosen.target, architecture=chosen.architecture, trust_pickle=chosen.trust_pickle
     )
-    print(f"{chosen.source}: {read.format}, {read.architecture}, {read.num_classes} classes")
-    print("".join(f"    {note}\n" for note in read.notes) + f"written to {chosen.target}")
+    print(f"{_found(read)}\nwritten to {chosen.target}")
     return 0
 
 

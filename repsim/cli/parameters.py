@@ -256,6 +256,41 @@ def _load(text: str) -> object:
         raise ValueError(str(error)) from error
 
 
+def _with_quoted_files(text: str) -> str:
+    """A YAML mapping of files, with quotes around names of files that YAML would take apart.
+
+    A file may be called `lr=0.1,wd=5e-4/best.pt`, in which YAML finds two names, or `a: b.pt`.
+    """
+    if not text.lstrip().startswith("{"):
+        return text
+    depth, is_name, found, at = 0, False, "", 0
+    while at < len(text):
+        character = text[at]
+        if is_name and not character.isspace():
+            is_name = False
+            ends = [end for end in range(len(text), at, -1) if re.match(r"\s*[:,}]", text[end:])]
+            if end := next((each for each in ends if _is_file(text[at:each])), 0):
+                found += json.dumps(text[at:end], ensure_ascii=False)
+                at = end
+                continue
+        if character in "\"'" and (end := text.find(character, at + 1) + 1):  # what is quoted stays so
+            found += text[at:end]
+            at = end
+            continue
+        depth += (character in "{[") - (character in "}]")
+        is_name = is_name or (depth == 1 and character in "{,")
+        found += character
+        at += 1
+    return found
+
+
+def _is_file(name: str) -> bool:
+    try:
+        return Path(name).is_file()
+    except (OSError, ValueError):  # too long a name, or no name at all
+        return False
+
+
 def read_file(path: Path) -> dict[str, object]:
     """Read a YAML file of parameters, its scalars as the texts that were typed.
 
@@ -291,6 +326,8 @@ def convert(value: object, kind: object) -> object:
         The text does not read as that type.
     """
     if isinstance(kind, Kind):
+        if kind.name == "Checkpoints" and type(value) is str:
+            value = {value: None} if _is_file(value) else _with_quoted_files(value)
         return convert(value, kind.base)
     if isinstance(kind, types.UnionType):
         for member in sorted(get_args(kind), key=lambda member: member is str):  # any text is a str: last

@@ -30,7 +30,9 @@ def with_normalization(network: nn.Module, mean: Sequence[float], std: Sequence[
     the names of its layers and the keys of its weights stay what they are elsewhere.
     """
     first = Normalize(mean, std)
-    if type(network) is nn.Sequential:  # it runs its modules in order, so that ours has to be the first
+    if (
+        type(network).forward is nn.Sequential.forward
+    ):  # it runs its modules in order: ours has to be the first
         modules = list(network.named_children())
         for name, _ in modules:
             delattr(network, name)

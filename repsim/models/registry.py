@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from repsim.models import libraries
+from repsim.models import libraries, own
 from repsim.models.dla import DLA
 from repsim.models.layers import with_normalization, without_inplace
 from repsim.models.mobilenet import BiasedMobileNetV2, CifarMobileNetV2
@@ -84,8 +84,9 @@ def build_model(
     name
         One of `ARCHITECTURES`, or a classifier of torchvision: by its own name where none of ours has it, or
         as `torchvision:resnet18`. Also `robustness:cifar/resnet18` and `robustness:imagenet/resnet50`,
-        `timm:NAME` and `robustbench:NAME`, as these packages build them. Behind any of them
-        `+VARIANT`, once or more often: one of `VARIANTS`, such as `wrn_28_10+silu`.
+        `timm:NAME` and `robustbench:NAME`, as these packages build them; or a class of one's own,
+        `mymodule:Net(width=4)` (see `repsim.models.own`). Behind any of them `+VARIANT`, once or more often:
+        one of `VARIANTS`, such as `wrn_28_10+silu`.
     image_shape
         Channels, height, width.
     mean, std
@@ -106,7 +107,10 @@ def build_model(
 
 
 def is_architecture(name: str) -> bool:
-    """Whether `build_model` knows the name; of other packages' networks, whether the package is known."""
+    """Whether `build_model` knows the name; of other packages' networks, whether the package is known.
+
+    Classes of one's own have no such name: what a file says of itself must not have a module imported.
+    """
     name, variants = split_variants(name)
     if not set(variants) <= set(VARIANTS):
         return False
@@ -123,6 +127,8 @@ def _build(name: str, image_shape: tuple[int, int, int], num_classes: int) -> nn
     if found := libraries.split_library(name):
         library, theirs = found
         return libraries.LIBRARIES[library](theirs, image_shape, num_classes)
+    if theirs_own := own.find_own(name):
+        return theirs_own.build(num_classes)
     known = libraries.torchvision_names()
     if name not in known:
         raise ValueError(messages.unknown("model", name, [*ARCHITECTURES, *known]))

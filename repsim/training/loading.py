@@ -8,21 +8,31 @@ measures) belongs to exactly these weights.
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated
 
 import torch
-from torch import Tensor, nn
+from pydantic import BeforeValidator
+from torch import Tensor
 
 from repsim.attacks import Attack, Norm, epsilon_text
 from repsim.data import Dataset
-from repsim.models import build_model
 from repsim.models.checkpoints import Checkpoint, read_checkpoint
+from repsim.models.normalizations import (
+    BY_DATA,
+    WRITTEN,
+    Normalization,
+    find_normalization,
+    known,
+)
+from repsim.models.own import definition_of
 from repsim.store import Draft
 from repsim.support import artifacts
 from repsim.support.options import Length, options
 from repsim.support.progress import progress_bar
+from repsim.training.identifying import FEWEST, check_fits, network_of, try_architectures, wilson
 from repsim.training.model_store import MODELS, TrainedModel, measure, stored_model
 from repsim.training.recipe import Recipe
 
@@ -30,12 +40,15 @@ ELSEWHERE = ("torchvision:", "timm:", "robustbench:", "hf:")  # how names of oth
 # Name or file → options, or None; as notebooks' parameter `checkpoints` has them.
 Checkpoints = Mapping[str, Mapping[str, object] | None]
 UNKNOWN = "imported"  # where networks go that are loaded without a data set
-NORMALIZATIONS = {
-    "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
-    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-}
+NAMED = 4  # other architectures that a note names before it stops
 TOLERANCE = 0.02  # between the accuracy that a file records and what its network has here
+
+
+def _normalization(given: object) -> object:
+    """The value of `normalization`, once it is known to be one."""
+    if given is not None and given != BY_DATA:
+        find_normalization(given)
+    return given
 
 
 @options("checkpoint option")
@@ -45,14 +58,17 @@ class ImportOptions:
     Attributes
     ----------
     architecture
-        As `build_model` takes it; found from the names and shapes of the weights unless given.
+        As `build_model` takes it, also with variants (`wrn_28_10+silu`), or a class of one's own
+        (`mymodule:Net(width=4)`); found from the names and shapes of the weights unless given.
     epsilon, norm
         What it was trained at, ε in pixel units; 0 for a standard network.
     seed
         Tells networks of one architecture and ε apart; the next that is free unless given.
     normalization
-        `data` (mean and deviation of the data set's training images), `imagenet`, `cifar10` or `none`, for
-        files that hold no normalisation; `data` unless given.
+        `data` (mean and deviation of the data set's training images), a published one by its name, or its
+        numbers (see `find_normalization`), for files that hold none, or a wrong one; `data` unless given.
+    weights
+        Which weights of a file that holds several: `ema`, or the key that has them, such as `best_model`.
     sha256
         What the file's checksum must begin with.
     """
@@ -61,7 +77,8 @@ class ImportOptions:
     epsilon: Length | None = None
     norm: Norm | None = None
     seed: int | None = None
-    normalization: Literal["data", "none", "imagenet", "cifar10"] | None = None
+    normalization: Annotated[str | float | dict | None, BeforeValidator(_normalization)] = None
+    weights: str = ""
     sha256: str = ""
 
 
@@ -85,8 +102,16 @@ def load_model(
     ValueError
         There is no such model; or the file is no checkpoint, is of another architecture, has another number
         of classes or channels than the data set, or does not say what it was trained at.
+
+    Warns
+    -----
+    UserWarning
+        Keys of the weights fit several architectures, and neither the file nor accuracy tells which it is.
     """
-    return _load(name, device, dataset, options, [])
+    model = _load(name, device, dataset, options, [])
+    if is_foreign(name) and (left_open := model.record["source"]["left_open"]):
+        warnings.warn(f"{name}: {left_open}", stacklevel=2)
+    return model
 
 
 def _load(
@@ -111,6 +136,11 @@ def is_foreign(name: str | Path) -> bool:
     path = Path(name)
     ours = path.suffix in (".json", ".safetensors") and path.with_suffix(".json").is_file()
     return not ours and (path.is_file() or bool(path.suffix) or str(name).startswith(ELSEWHERE))
+
+
+def asked_of(options: Mapping[str, object]) -> dict[str, object]:
+    """The options that decide which weights a file becomes: its record keeps them."""
+    return {name: options[name] for name in ("normalization", "weights") if options.get(name)}
 
 
 def load_models(
@@ -157,14 +187,15 @@ def _imported(
     name: str, options: ImportOptions, dataset: Dataset | None, device: str, among: list[TrainedModel]
 ) -> TrainedModel:
     shape = dataset.image_shape if dataset else None
-    checkpoint = read_checkpoint(name, architecture=options.architecture, image_shape=shape)
+    which = {"weights": options.weights} if options.weights else {}
+    checkpoint = read_checkpoint(name, architecture=options.architecture, image_shape=shape, **which)
     if not checkpoint.checksum.startswith(options.sha256.lower()):
         raise ValueError(
             f"{name} is not the file that was meant: its SHA-256 is {checkpoint.checksum[:12]}…, expected "
             f"{options.sha256[:12]}…"
         )
     if dataset:
-        _check_fits(checkpoint, dataset)
+        check_fits(checkpoint, dataset)
     epsilon = checkpoint.epsilon if options.epsilon is None else options.epsilon
     if epsilon is None:
         raise ValueError(
@@ -173,8 +204,9 @@ def _imported(
         )
     kind = (checkpoint.architecture, epsilon)
     alike = [each.recipe.seed for each in among if (each.recipe.architecture, each.recipe.epsilon) == kind]
-    network, notes = _network(checkpoint, options, dataset)
-    weights = network.state_dict()
+    normalization, said = _chosen(checkpoint, options, dataset)
+    shape = dataset.image_shape if dataset else checkpoint.image_shape
+    weights = network_of(checkpoint, checkpoint.architecture, normalization, shape).state_dict()
     recipe = Recipe(
         dataset.slug if dataset else UNKNOWN,
         checkpoint.architecture,
@@ -186,59 +218,75 @@ def _imported(
         seed=max(alike, default=-1) + 1 if options.seed is None else options.seed,
         origin=artifacts.digest(*(weights[key].float() for key in sorted(weights))),
     )
-    model = _keep(recipe, weights, checkpoint, notes, dataset, device)
-    if dataset:
-        _measure(model, dataset)
+    source = {
+        "file": Path(checkpoint.source).name,
+        "format": checkpoint.format,
+        "sha256": checkpoint.checksum,
+        "accuracy": checkpoint.accuracy,
+        "asked": asked_of(vars(options)),
+        "notes": [*checkpoint.notes, said],
+    }
+    model = _keep(recipe, weights, checkpoint, source, dataset, device)
+    _follow_definition(model)
+    accuracy = measure(model, dataset, [Attack(0.0, recipe.norm)])["accuracy"].item() if dataset else None
+    tried = model.record.get("tried", {})
+    if dataset and not tried and _is_open(checkpoint, accuracy) and len(dataset.test) >= FEWEST:
+        rows = try_architectures(checkpoint, dataset, normalization, device)
+        tried = {"images": FEWEST, "right": {row.architecture: row.right for row in rows}}
+        _change(model, {"tried": tried})
+    notes = _on_accuracy(accuracy, checkpoint, dataset) if dataset else []
+    settled, on_keys = _on_keys(checkpoint, dataset, accuracy, tried)
+    notes += [on_keys] if on_keys else []
+    found = {**source, "notes": [*source["notes"], *notes], "left_open": "" if settled else on_keys}
+    if model.record["source"] == source:  # it was stored just now
+        _change(model, {"source": found})
+    model.record["source"] = found  # of this file, where another with the same weights was stored before
     return model
 
 
-def _check_fits(checkpoint: Checkpoint, dataset: Dataset) -> None:
-    channels = checkpoint.image_shape[0]
-    if channels != dataset.image_shape[0]:
-        kinds = {1: "grey-scale images (1 channel)", 3: "colour images (3 channels)"}
-        takes, has = (kinds.get(n, f"{n} channels") for n in (channels, dataset.image_shape[0]))
-        raise ValueError(f"{checkpoint.source} takes {takes}, {dataset.title} has {has}.")
-    if checkpoint.num_classes != len(dataset.classes):
-        raise ValueError(
-            f"{checkpoint.source} has {checkpoint.num_classes} classes, {dataset.title} has "
-            f"{len(dataset.classes)} ({', '.join(dataset.classes[:3])}, …)."
-        )
-
-
-def _network(
+def _chosen(
     checkpoint: Checkpoint, options: ImportOptions, dataset: Dataset | None
-) -> tuple[nn.Module, list[str]]:
-    """The network with its normalisation, and what was found."""
-    notes = list(checkpoint.notes)
+) -> tuple[Normalization, str]:
+    """The normalisation, and what is said of it."""
     channels = checkpoint.image_shape[0]
-    chosen = options.normalization
-    if chosen in NORMALIZATIONS:
-        mean, std = (values[:channels] for values in NORMALIZATIONS[chosen])
-        notes.append(f"Normalisation: {chosen}, as asked.")
-    elif checkpoint.mean is not None and not chosen:
-        mean, std = checkpoint.mean, checkpoint.std
-        notes.append("Normalisation: the file's own.")
-    elif dataset is not None:
-        mean, std = dataset.mean, dataset.std
-        why = "as asked" if chosen else "as the file holds none"
-        notes.append(f"Normalisation: {dataset.title}'s own, {why}.")
-    else:
+    given, change = options.normalization, "another is chosen by normalization=…"
+    own = None
+    if checkpoint.mean is not None and checkpoint.std is not None:
+        own = Normalization("the file's own", checkpoint.mean, checkpoint.std)
+    if given is not None and given != BY_DATA:
+        chosen = find_normalization(given).of_channels(channels)
+        beside = f" The file's own is {own.numbers}." if own else ""
+        note = f" {chosen.note}" if chosen.note else ""
+        named = (
+            f": {chosen.name}, as asked"
+            if isinstance(given, str) and given in known(channels)
+            else ", as asked"
+        )
+        return chosen, f"Normalisation: {chosen.numbers}{named}.{note}{beside}"
+    if own and given is None:
+        return own, f"Normalisation: {own.numbers}: the file's own; {change}"
+    if dataset is None:
         raise ValueError(
             f"{checkpoint.source} does not say how it normalises: give a data set, or normalization= one of "
-            f"{', '.join(NORMALIZATIONS)}."
+            f"{_listed(channels)}; or its numbers: {WRITTEN}."
         )
-    shape = dataset.image_shape if dataset else checkpoint.image_shape
-    network = build_model(checkpoint.architecture, shape, checkpoint.num_classes, mean, std)
-    weights = {key: value for key, value in checkpoint.weights.items() if not key.startswith("normalize.")}
-    network.load_state_dict({**network.state_dict(), **weights})
-    return network, notes
+    chosen = Normalization(BY_DATA, dataset.mean, dataset.std)
+    why = "as asked" if given else f"as the file holds none; {change}"
+    beside = f" The file's own is {own.numbers}." if own else ""
+    return chosen, f"Normalisation: {chosen.numbers}: {dataset.title}'s own, {why}.{beside}"
+
+
+def _listed(channels: int) -> str:
+    """The names of normalisations for so many channels, each with its numbers."""
+    found = (find_normalization(name).of_channels(channels) for name in known(channels))
+    return ", ".join(f"{each.name} ({each.numbers})" for each in found)
 
 
 def _keep(
     recipe: Recipe,
     weights: dict[str, Tensor],
     checkpoint: Checkpoint,
-    notes: list[str],
+    source: dict[str, object],
     dataset: Dataset | None,
     device: str,
 ) -> TrainedModel:
@@ -253,38 +301,82 @@ def _keep(
             "checksums": {str(recipe.epochs): draft.write(weights)},
             "curve": [],
             "accuracies": [],
-            "source": {
-                "file": Path(checkpoint.source).name,
-                "format": checkpoint.format,
-                "sha256": checkpoint.checksum,
-                "accuracy": checkpoint.accuracy,
-                "notes": notes,
-            },
+            "source": source,
+            **definition_of(recipe.architecture),
         }
 
     return dataclasses.replace(MODELS.obtain(recipe, make), device=device)
 
 
-def _measure(model: TrainedModel, dataset: Dataset) -> None:
-    """Clean accuracy on the data that are there, beside what the file records."""
-    if model.record["accuracies"]:
-        return
-    accuracy = measure(model, dataset, [Attack(0.0, model.recipe.norm)])["accuracy"].item()
-    recorded = model.record["source"]["accuracy"]
-    chance = 1 / len(dataset.classes)
-    note = ""
+def _follow_definition(model: TrainedModel) -> None:
+    """Take the definition of a class of one's own as it is now; what was measured with another is void."""
+    now = definition_of(model.recipe.architecture)
+    before = model.record.get("definition", {})
+    if now and now["definition"] != before:
+        same = now["definition"].get("sha256") == before.get("sha256")
+        _change(model, now if same else {**now, "accuracies": []})
+
+
+def _change(model: TrainedModel, changes: dict[str, object]) -> None:
+    """Change the record of a model, also where it is stored, unless that is another's store."""
+    model.record.update(changes)
+    if model.path == MODELS.path(model.recipe):
+        MODELS.add(model.recipe, lambda stored: stored and {**stored.record, **changes})
+
+
+def _on_accuracy(accuracy: float, checkpoint: Checkpoint, dataset: Dataset) -> list[str]:
+    """Say where clean accuracy on the data that are there is not what it should be."""
+    recorded, chance = checkpoint.accuracy, 1 / len(dataset.classes)
     if recorded is not None and abs(recorded - accuracy) > TOLERANCE:
-        note = (
+        return [
             f"Accuracy on {len(dataset.test)} test images of {dataset.title} is {accuracy:.3f}, the file "
-            f"records {recorded:.3f}: other images, another normalisation, or another order of classes?"
-        )
-    elif accuracy < 2 * chance:
-        note = (
+            f"records {recorded:.3f}: other images, another normalisation, or another order of classes? "
+            f"{_to_check(checkpoint.source, dataset)}"
+        ]
+    if accuracy < 2 * chance:
+        return [
             f"Accuracy on {dataset.title} is {accuracy:.3f}, chance is {chance:.3f}: is it normalised as in "
-            "training, and are the classes in the same order?"
-        )
-    if note:
-        model.record["source"]["notes"].append(note)
-        MODELS.add(
-            model.recipe, lambda stored: stored and {**stored.record, "source": model.record["source"]}
-        )
+            f"training, and are the classes in the same order? {_to_check(checkpoint.source, dataset)}"
+        ]
+    return []
+
+
+def _to_check(source: str, dataset: Dataset | None) -> str:
+    name = dataset.name if dataset else "NAME"
+    return f"`repsim check {source} --dataset {name}` tries what it may be."
+
+
+def _is_open(checkpoint: Checkpoint, accuracy: float | None) -> bool:
+    """Whether the weights fit architectures that compute something else, and nothing has told them apart."""
+    recorded = checkpoint.accuracy
+    agrees = recorded is not None and accuracy is not None and abs(recorded - accuracy) <= TOLERANCE
+    return bool(checkpoint.alternatives) and not checkpoint.settled_by and not agrees
+
+
+def _on_keys(
+    checkpoint: Checkpoint, dataset: Dataset | None, accuracy: float | None, tried: Mapping
+) -> tuple[bool, str]:
+    """Whether the architecture is settled, and what is to be said where its keys do not settle it."""
+    if not checkpoint.alternatives or checkpoint.settled_by:
+        return True, ""
+    taken, others = checkpoint.architecture, checkpoint.alternatives
+    more = ", …" if len(others) > NAMED else ""
+    fit = f"Keys and shapes of its weights fit {taken}, and as well {', '.join(others[:NAMED])}{more}"
+    if not _is_open(checkpoint, accuracy):
+        return True, f"{fit}; {taken} has the accuracy that the file records."
+    if tried:
+        images, right = tried["images"], dict(tried["right"])
+        own = right.pop(taken)
+        best = max(right, key=right.get, default=taken)
+        reached, next_best = (f"{count / images:.3f}" for count in (own, right.get(best, own)))
+        if all(wilson(own, images)[0] > wilson(count, images)[1] for count in right.values()):
+            return True, f"{fit}; on {images} test images {taken} has {reached}, the next {next_best}."
+        if wilson(right[best], images)[0] > wilson(own, images)[1]:
+            return False, (
+                f"{fit}. It was read as {taken}, but on {images} test images {best} has an accuracy of "
+                f"{next_best}, {taken} of {reached}: load it with architecture={best}."
+            )
+    return False, (
+        f"{fit}, which compute something else. It was read as {taken}; architecture=… settles it, and "
+        f"{_to_check(checkpoint.source, dataset)}"
+    )

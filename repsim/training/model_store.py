@@ -21,6 +21,7 @@ from repsim.activations import LayerGraph, Observer, trace
 from repsim.attacks import AnyAttack, Attack, make_attack
 from repsim.data import Dataset
 from repsim.models import build_model
+from repsim.models.own import check_definition, definition_of, text_of
 from repsim.store import Artifact, Draft, Store, read_unfinished_tensors, write_unfinished_tensors
 from repsim.store.records import damaged
 from repsim.support import messages, paths
@@ -115,13 +116,14 @@ class TrainedModel(Artifact):
         Raises
         ------
         ValueError
-            That epoch was not kept.
+            That epoch was not kept; or it is of a class of somebody's own, which is not found.
         DamagedArtifact
             The weights' file is missing, or not the one that was written, or holds another network's weights.
         """
         if epoch not in self.epochs_saved:
             raise ValueError(f"{self.name} kept epochs {self.epochs_saved}, not {epoch}.")
         weights = self.tensors(_suffix(self.recipe, epoch))
+        check_definition(self.recipe.architecture, self.record.get("definition", {}), self.name)
         shape, classes = self.record["image_shape"], self.record["classes"]
         unset = [0.0] * shape[0]  # normalisation comes with the weights
         network = build_model(self.recipe.architecture, shape, len(classes), unset, [1.0] * shape[0])
@@ -257,6 +259,27 @@ def obtain(
     return stored
 
 
+def only_stored(models: Iterable[TrainedModel]) -> list[TrainedModel]:
+    """The models, where all of them are stored ones: what is made from a network is kept under its weights.
+
+    Raises
+    ------
+    ValueError
+        One is a network itself; told with the two lines that make a stored one of it.
+    """
+    models = list(models)
+    for model in models:
+        if isinstance(model, nn.Module):
+            raise ValueError(
+                "what is made from networks here is kept under their weights, so that they have to be stored "
+                f"ones, not {type(model).__name__} itself. Two lines make one (epsilon: what it was trained "
+                'at):\n    torch.save(network.state_dict(), "network.pt")\n'
+                '    model = repsim.load_model("network.pt", dataset=data, epsilon=0, normalization="none", '
+                f'architecture="{text_of(model)}")'
+            )
+    return models
+
+
 def find_whole(recipe: Recipe, device: str = "auto") -> TrainedModel | None:
     """The stored model of a recipe, if it kept all the epochs that the recipe wants."""
     stored = find(recipe, device)
@@ -295,6 +318,7 @@ def _make(recipe: Recipe, dataset: Dataset, draft: Draft, device: str, progress:
         "checksums": checksums,
         "curve": curve.round(6).to_dict("records"),
         "accuracies": [],
+        **definition_of(recipe.architecture),
     }
 
 

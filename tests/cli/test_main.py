@@ -11,10 +11,13 @@ import pytest
 import torch
 
 from repsim.attacks import Attack, Snow, fgsm
+from repsim.cli import checking
+from repsim.cli.kinds import KINDS
 from repsim.cli.main import main
+from repsim.cli.parameters import convert
 from repsim.data import load_data
 from repsim.measures import MEASURES, PREDICTION_MEASURES
-from repsim.models import ARCHITECTURES
+from repsim.models import ARCHITECTURES, build_model
 from repsim.studies.models.evaluation import transfer_table
 from repsim.training import model_store, robust_accuracy, zoo
 
@@ -198,6 +201,71 @@ def test_evaluate_what_others_trained(capsys, refusal, models, tmp_path):
     assert said.strip() == f"{file} does not say on which images: name a data set with --dataset."
 
 
+ODD = ["runs/lr=0.1,wd=5e-4/best.pt", "runs/a: b {c}.pt", "it's, so.pt"]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_a_file_may_be_called_as_it_is(capsys, models, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    Path(name).parent.mkdir(exist_ok=True, parents=True)
+    torch.save({"state_dict": models[0].network.state_dict(), "epsilon": 0.0, "norm": "linf"}, name)
+    torch.save(models[1].network.state_dict(), "other.pt")
+    both = f"{{{name}: {{epsilon: 0}}, other.pt: {{epsilon: 0.1}}}}"
+    assert main(["evaluate", both, "--dataset", "digits", *QUICK]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"{Path(name).name}: ")
+    assert "\nother.pt: state dict, mlp, ε = 0.1 (linf), seed 0, accuracy " in out
+    assert convert(name, KINDS["Checkpoints"]) == {name: None}  # as -p checkpoints has it
+    assert convert(both, KINDS["Checkpoints"]) == {name: {"epsilon": 0}, "other.pt": {"epsilon": 0.1}}
+
+
+OWN = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, width, num_classes=10):
+        super().__init__()
+        self.hidden, self.head = nn.Linear(256, width), nn.Linear(width, num_classes)
+
+    def forward(self, images):
+        return self.head(self.hidden(images.flatten(1)).relu())
+"""
+
+
+def test_a_class_of_ones_own_in_every_command(capsys, refusal, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine_too.py").write_text(OWN)
+    text = "mine_too:Net(width=5)"
+    network = build_model(text, (1, 16, 16), 10, [0.0], [1.0])
+    torch.save({"state_dict": {k: v for k, v in network.state_dict().items() if k[:5] != "norma"}}, "own.pt")
+    assert main(["layers", text, "--image-shape", "1,16,16"]) == 0
+    assert main(["layers", "own.pt", "--architecture", text]) == 0
+    out = capsys.readouterr().out
+    assert out.count("hidden") == 2
+    assert "It holds no normalisation: when it is loaded, that of the data set's training images" in out
+    given = f"{{own.pt: {{epsilon: 0, normalization: none, architecture: '{text}'}}}}"
+    assert main(["evaluate", given, "--dataset", "digits", *QUICK]) == 0
+    assert f"own.pt: checkpoint with its weights as 'state_dict', {text}, standard" in capsys.readouterr().out
+    assert main(["convert", "own.pt", "own.safetensors", "--architecture", text]) == 0
+    assert main(["layers", "own.safetensors"]) == 0
+    assert main(["check", "own.pt", "--dataset", "digits", "--architecture", text]) == 1  # untrained
+    capsys.readouterr()
+    assert refusal("layers", "own.pt", "--architecture", "mine_to:Net").startswith(
+        "mine_to:Net: unknown module 'mine_to'; did you mean 'mine_too'?"
+    )
+    assert "unknown module 'mine_to'" in wrong_checkpoints("{own.pt: {architecture: 'mine_to:Net'}}")
+    assert wrong_checkpoints(given) is None
+    sys.modules.pop("mine_too", None)
+
+
+def wrong_checkpoints(text):
+    """What is wrong with a notebook's parameter `checkpoints`, before it runs; None where nothing is."""
+    try:
+        checking.CHECKS["Checkpoints"](convert(text, KINDS["Checkpoints"]), {})
+    except ValueError as error:
+        return str(error)
+
+
 def test_evaluate_an_unknown_model(refusal, models):
     typo = models[0].name[:-1] + ("0" if models[0].name[-1] != "0" else "1")
     said = refusal("evaluate", typo)
@@ -294,11 +362,11 @@ def test_help_names_every_command(capsys):
     out = capsys.readouterr().out
     assert all(
         re.search(rf"^ +{name} +\w", out, re.MULTILINE)
-        for name in ("run", "layers", "measures", "evaluate", "pack", "zoo")
+        for name in ("run", "layers", "measures", "evaluate", "check", "convert", "pack", "zoo")
     )
 
 
-@pytest.mark.parametrize("command", ["run", "layers", "measures", "evaluate", "pack", "zoo"])
+@pytest.mark.parametrize("command", ["run", "layers", "measures", "evaluate", "check", "pack", "zoo"])
 def test_each_command_explains_itself(capsys, command):
     with pytest.raises(SystemExit) as stopped:
         main([command, "--help"])

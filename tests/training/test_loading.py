@@ -2,7 +2,11 @@
 
 import dataclasses
 import hashlib
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +17,8 @@ from repsim.studies.stitching.experiments import donors_among
 from repsim.training import Recipe, loading, predict, train, zoo
 from repsim.training.loading import describe, is_foreign, load_model, load_models
 from repsim.training.model_store import find, stored_model
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -78,26 +84,40 @@ def test_reading_a_file_twice_makes_one_model(robust, tiny_data, tmp_path):
 @pytest.mark.parametrize(
     ("given", "mean", "said"),
     [
-        ({}, None, "Normalisation: digits's own, as the file holds none."),
-        ({"normalization": "data"}, None, "Normalisation: digits's own, as asked."),
-        ({"normalization": "none"}, 0.0, "Normalisation: none, as asked."),
-        ({"normalization": "imagenet"}, 0.485, "Normalisation: imagenet, as asked."),
-        ({"normalization": "cifar10"}, 0.4914, "Normalisation: cifar10, as asked."),
+        (None, None, "digits's own, as the file holds none; another is chosen by normalization=…"),
+        ("data", None, "digits's own, as asked."),
+        ("none", 0.0, "mean 0, std 1: none, as asked."),
+        ("mnist", 0.1307, "mean 0.131, std 0.308: mnist, as asked."),
+        ("0.25 / 0.5", 0.25, "mean 0.25, std 0.5, as asked."),
+        (
+            {"mean": [51.0], "std": 127.5},
+            0.2,
+            "mean 0.2, std 0.5, as asked. Numbers above 2 are of pixels up",
+        ),
     ],
 )
 def test_a_file_without_normalisation_takes_the_one_asked_for(robust, tiny_data, tmp_path, given, mean, said):
     file = write(tmp_path / "a.pt", without_normalizer(robust))
-    model = load(file, tiny_data, epsilon=0, **given)
+    model = load(file, tiny_data, epsilon=0, **({"normalization": given} if given else {}))
     expected = tiny_data.mean[0] if mean is None else mean
     assert model.network.normalize.mean.item() == pytest.approx(expected)
-    assert said in model.record["source"]["notes"]
+    (note,) = (note for note in model.record["source"]["notes"] if note.startswith("Normalisation: mean "))
+    assert said in note
+    assert note in describe([model])
+
+
+def test_a_normalisation_of_colours_is_refused_for_grey_images(robust, tiny_data, tmp_path):
+    file = write(tmp_path / "a.pt", without_normalizer(robust))
+    with pytest.raises(ValueError, match="normalization imagenet has 3 channels, the images have 1 channel"):
+        load(file, tiny_data, epsilon=0, normalization="imagenet")
 
 
 def test_a_files_own_normalisation_is_kept_unless_another_is_asked_for(robust, tiny_data, tmp_path):
     file = write(tmp_path / "a.pt", robust.network.state_dict())
     own, other = load(file, tiny_data, epsilon=0), load(file, tiny_data, epsilon=0, normalization="none")
     assert torch.equal(own.network.normalize.mean, robust.network.normalize.mean)
-    assert "Normalisation: the file's own." in own.record["source"]["notes"]
+    assert any("the file's own; another is chosen by" in note for note in own.record["source"]["notes"])
+    assert any("none, as asked. The file's own is mean" in note for note in other.record["source"]["notes"])
     assert other.network.normalize.mean.item() == 0
     assert own.weights != other.weights
 
@@ -141,7 +161,7 @@ def test_unknown_options_name_the_nearest(tiny_data, tmp_path):
         load_models({file: {"epsilom": 1}}, tiny_data, device="cpu", progress=False)
     with pytest.raises(ValueError, match=r"unknown checkpoint option 'epsilom'; did you mean 'epsilon'\?"):
         load(file, tiny_data, epsilom=1)
-    with pytest.raises(ValueError, match=r"unknown normalization 'imagnet'; did you mean 'imagenet'\?"):
+    with pytest.raises(ValueError, match=r"unknown normalization 'imagnet'; did you mean 'imagenet'"):
         load(file, tiny_data, normalization="imagnet")
 
 
@@ -202,10 +222,23 @@ def test_a_recorded_accuracy_is_checked(robust, tiny_data, tmp_path, monkeypatch
     assert not any(note.startswith("Accuracy") for note in notes)
 
 
+def test_what_is_said_of_a_file_is_of_this_file(robust, tiny_data, tmp_path):
+    weights = robust.network.state_dict()
+    first = load(write(tmp_path / "first.pt", weights), tiny_data, epsilon=0.1)
+    torch.save({"net": weights, "acc": 50.0}, tmp_path / "second.pth")
+    second = load(tmp_path / "second.pth", tiny_data, epsilon=0.1)
+    assert second.path == first.path
+    assert "first" not in describe([second])
+    assert second.record["source"]["accuracy"] == 0.5
+    assert "the file records 0.500" in second.record["source"]["notes"][-1]
+    assert stored_model(first.name, "cpu").record["source"] == first.record["source"]  # whence it came
+
+
 def test_a_network_near_chance_is_said(tiny_data, tmp_path):
     model = load(fresh(tmp_path / "a.pt"), tiny_data, epsilon=0)
     assert model.record["source"]["notes"][-1].startswith("Accuracy on digits is 0.")
     assert "chance is 0.100: is it normalised as in training" in model.record["source"]["notes"][-1]
+    assert f"`repsim check {tmp_path / 'a.pt'} --dataset digits`" in model.record["source"]["notes"][-1]
 
 
 def test_what_was_found_is_told(robust, tiny_data, tmp_path):
@@ -224,11 +257,146 @@ def test_without_a_data_set(robust, tmp_path):
     assert model.accuracies.empty
     bare = write(tmp_path / "b.pt", without_normalizer(robust))
     message = (
-        f"{bare} does not say how it normalises: give a data set, or normalization= one of none, imagenet"
+        f"{bare} does not say how it normalises: give a data set, or normalization= one of none (mean 0, "
+        "std 1), 0.5 (mean 0.5, std 0.5), mnist (mean 0.131, std 0.308)"
     )
     with pytest.raises(ValueError, match=re.escape(message)):
         load_model(bare, "cpu", epsilon=0.1)
     assert load_model(bare, "cpu", epsilon=0.1, normalization="none").weights != model.weights
+
+
+@pytest.fixture
+def open_(monkeypatch):
+    """Reading a file finds that its keys fit a second network, and may record an accuracy."""
+    read = loading.read_checkpoint
+
+    def finding(other, **fields):
+        def read_it(*arguments, **options):
+            found = read(*arguments, **options)
+            return dataclasses.replace(found, alternatives=(other,), settled_by="", **fields)
+
+        monkeypatch.setattr(loading, "read_checkpoint", read_it)
+
+    return finding
+
+
+@pytest.fixture(scope="module")
+def more_data():
+    """Digits, enough to tell networks apart."""
+    return load_data("digits", train_size=100, test_size=220)
+
+
+def test_what_keys_leave_open_is_warned_of(robust, tiny_data, tmp_path, open_):
+    file = write(tmp_path / "a.pt", robust.network.state_dict())
+    open_("resnet_tiny+softplus")
+    warning = rf"fit resnet_tiny, and as well resnet_tiny\+softplus.*`repsim check {file} --dataset NAME`"
+    with pytest.warns(UserWarning, match=warning):
+        load_model(file, "cpu", epsilon=0)
+    with pytest.warns(UserWarning, match=warning.replace("NAME", "digits")):  # 60 images are too few
+        model = load(file, tiny_data, epsilon=0)
+    assert "architecture=… settles it" in describe([model])
+    (listed,) = load_models({file: {"epsilon": 0}}, tiny_data, device="cpu", progress=False)
+    assert describe([listed]) == describe([model])  # which callers print
+
+
+def test_accuracy_on_images_tells_what_keys_leave_open(robust, more_data, tmp_path, open_):
+    file = write(tmp_path / "a.pt", robust.network.state_dict())
+    open_("resnet_tiny+softplus")
+    model = load(file, more_data, epsilon=0)
+    assert re.search(r"on 200 test images resnet_tiny has 0\.9\d+, the next 0\.\d", describe([model]))
+    torch.save({"net": robust.network.state_dict()}, tmp_path / "b.pt")
+    again = load(tmp_path / "b.pt", more_data, epsilon=0)  # by what was tried then
+    assert again.record["tried"] == model.record["tried"]
+    assert "on 200 test images resnet_tiny has" in describe([again])
+
+
+def test_the_other_network_that_keys_fit_is_named_where_it_is_better(robust, more_data, tmp_path, open_):
+    file = write(tmp_path / "a.pt", robust.network.state_dict())
+    open_("resnet_tiny", architecture="resnet_tiny+softplus")
+    with pytest.warns(
+        UserWarning, match=r"but on 200 .* resnet_tiny has .*: load it with architecture=resnet_tiny"
+    ):
+        load(file, more_data, epsilon=0)
+
+
+def test_a_recorded_accuracy_tells_what_keys_leave_open(robust, tiny_data, tmp_path, open_):
+    file = write(tmp_path / "a.pt", robust.network.state_dict())
+    open_("resnet_tiny+softplus", accuracy=load(file, tiny_data, epsilon=0).accuracies["accuracy"].item())
+    assert "resnet_tiny has the accuracy that the file records" in describe(
+        [load(file, tiny_data, epsilon=0)]
+    )
+
+
+OWN = """
+import torch.nn.functional as F
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, width=4, num_classes=10):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(1, width, 3), nn.Linear(width, num_classes)
+
+    def forward(self, images):
+        return self.head(F.relu(self.conv(images)).mean((2, 3)))
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A working directory with a class of networks, and weights of one."""
+    (tmp_path / "mine_here.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    network = build_model("mine_here:Net(width=6)", (1, 16, 16), 10, [0.0], [1.0])
+    weights = {name: value for name, value in network.state_dict().items() if name[:9] != "normalize"}
+    torch.save({"model": weights, "epoch": 3}, "own.pt")
+    yield network
+    sys.modules.pop("mine_here", None)
+
+
+def test_a_class_of_ones_own_is_an_architecture(own, tiny_data, tmp_path):
+    text = "mine_here:Net(width=6)"
+    model = load("own.pt", tiny_data, epsilon=0, architecture=text, normalization="none")
+    images = tiny_data.test.images
+    assert torch.equal(predict(model.network, images), predict(own, images))
+    assert model.recipe.architecture == text
+    assert model.record["definition"]["file"] == str(tmp_path / "mine_here.py")
+    code = (
+        "import sys, torch; from repsim.training import load_model, predict;"
+        "print(predict(load_model(sys.argv[1], 'cpu').network, torch.full((1, 1, 16, 16), 0.5)).sum().item())"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code, model.name]  # a later process, in the same folder
+    told = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert float(told.stdout) == pytest.approx(
+        predict(own, torch.full((1, 1, 16, 16), 0.5)).sum().item(), abs=1e-6
+    )
+
+
+def test_a_class_that_is_not_found_is_told_with_its_file(own, tiny_data, tmp_path, monkeypatch):
+    given = {"epsilon": 0, "architecture": "mine_here:Net(width=6)", "normalization": "none"}
+    name = load("own.pt", tiny_data, **given).name
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    del sys.modules["mine_here"]
+    with pytest.raises(ValueError, match=f"defined in {tmp_path}/mine_here.py: run from {tmp_path}, or with"):
+        stored_model(name, "cpu").network  # noqa: B018
+
+
+def test_weights_of_another_class_are_refused(own, tiny_data):
+    with pytest.raises(ValueError, match=r"(?s)is no mine_here:Net .*wrong shape: conv\.weight"):
+        load("own.pt", tiny_data, epsilon=0, architecture="mine_here:Net", normalization="none")
+
+
+def test_a_changed_class_is_warned_of_until_the_file_is_loaded_anew(own, tiny_data, tmp_path):
+    given = {"epsilon": 0, "architecture": "mine_here:Net(width=6)", "normalization": "none"}
+    model = load("own.pt", tiny_data, **given)
+    (tmp_path / "mine_here.py").write_text(OWN.replace("F.relu", "F.silu"))
+    del sys.modules["mine_here"]
+    with pytest.warns(UserWarning, match="is not what it was when mine_here_Net"):
+        changed = stored_model(model.name, "cpu").network
+    assert not torch.equal(predict(changed, tiny_data.test.images), predict(own, tiny_data.test.images))
+    load("own.pt", tiny_data, **given)
+    assert stored_model(model.name, "cpu").network is not None
 
 
 def test_an_imported_recipe_cannot_be_trained_and_needs_an_origin(robust, tiny_data, tmp_path):

@@ -17,7 +17,7 @@ from repsim.models.checkpoints.contents import from_name
 from repsim.support import artifacts
 from repsim.support.options import read_options
 from repsim.training import Recipe
-from repsim.training.loading import ELSEWHERE, Checkpoints, ImportOptions, is_foreign
+from repsim.training.loading import ELSEWHERE, Checkpoints, ImportOptions, asked_of, is_foreign
 from repsim.training.model_store import MODELS, TrainedModel, find_whole, stored_model
 from repsim.training.zoo import NetworkSet
 
@@ -101,9 +101,8 @@ def _checkpoints(checkpoints: Checkpoints, data: Dataset, remarks: Remarks) -> I
             if known := _imported(Path(name), options, data):
                 yield known
                 continue
-            found = read_checkpoint(
-                name, architecture=options.get("architecture", ""), image_shape=data.image_shape
-            )
+            chosen = {key: options[key] for key in ("architecture", "weights") if options.get(key)}
+            found = read_checkpoint(name, image_shape=data.image_shape, **chosen)
             architecture, said = found.architecture, {"norm": found.norm, "epsilon": found.epsilon}
         if not architecture:
             remarks.notes.append(f"{name}: of which architecture is not known before; it is left out here.")
@@ -135,5 +134,8 @@ def _named(name: str) -> str:
 def _imported(path: Path, options: Mapping[str, object], data: Dataset) -> TrainedModel | None:
     """The stored network that this file has become."""
     checksum = artifacts.checksum(path)
-    made_from = (m for m in MODELS.listed(data.slug) if m.record.get("source", {}).get("sha256") == checksum)
-    return next((m for m in made_from if options.get("epsilon", m.recipe.epsilon) == m.recipe.epsilon), None)
+    made_from = [m for m in MODELS.listed(data.slug) if m.record.get("source", {}).get("sha256") == checksum]
+    asked = asked_of(options)
+    made_from = [m for m in made_from if m.record["source"].get("asked", {}) == asked]
+    wanted = {name: options[name] for name in ("architecture", "epsilon") if options.get(name) is not None}
+    return next((m for m in made_from if wanted.items() <= vars(m.recipe).items()), None)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
-from repsim.models.checkpoints import contents, sources
-from repsim.models.checkpoints.files import read_file
-from repsim.models.checkpoints.recognizing import recognize
-from repsim.support import artifacts
-
-KIND = "repsim checkpoint"  # what the header of a converted file says that it is
+from repsim.models.checkpoints import normalizers, sources
+from repsim.models.checkpoints.contents import read_contents
+from repsim.models.checkpoints.recognizing import Match, recognize
+from repsim.models.checkpoints.unwrapping import Unwrapped, parts
 
 
 @dataclass(frozen=True)
@@ -44,6 +42,12 @@ class Checkpoint:
         On clean test images, between 0 and 1, as the file records it.
     notes
         What was found, in sentences.
+    alternatives
+        Architectures that the same weights fit as well, and that compute something else: what names and
+        shapes leave open.
+    settled_by
+        What decided the architecture: `""` names and shapes alone, `"file"` where the file itself names it or
+        has its layers, `"name"` where the caller named it or a published network was asked for.
     """
 
     source: str
@@ -60,6 +64,8 @@ class Checkpoint:
     accuracy: float | None = None
     epoch: int | None = None
     notes: tuple[str, ...] = ()
+    alternatives: tuple[str, ...] = ()
+    settled_by: str = ""
 
 
 def read_checkpoint(
@@ -67,6 +73,7 @@ def read_checkpoint(
     *,
     architecture: str = "",
     image_shape: tuple[int, int, int] | None = None,
+    weights: str = "",
     trust_pickle: bool = False,
 ) -> Checkpoint:
     """Read a network that others trained.
@@ -75,7 +82,8 @@ def read_checkpoint(
     ----------
     source
         A file: of the `robustness` package, a state dict of ours or in the names of well-known code, alone or
-        inside a mapping, as a pickle of tensors or safetensors. Or a name: `torchvision:resnet50`,
+        inside a mapping, as a pickle of tensors, safetensors or NumPy's `.npz`. Or a folder of the Hugging
+        Face hub, of timm or of `torch.distributed.checkpoint`. Or a name: `torchvision:resnet50`,
         `timm:NAME`, `robustbench:NAME`, `hf:OWNER/REPOSITORY/FILE` (`@REVISION` behind it), which are
         downloaded by these packages and kept where they keep files.
     architecture
@@ -83,6 +91,10 @@ def read_checkpoint(
     image_shape
         Of the images that the network is for; of use where it does not follow from the weights. How many
         channels there are always follows from them.
+    weights
+        Which weights of a file that holds several: a key of it (`best_model`), dotted where it is inside of
+        others (`model.state_dict`), or `ema` for averaged ones under any name; those that were trained unless
+        given.
     trust_pickle
         Load the file even if that runs code of its author.
 
@@ -100,52 +112,121 @@ def read_checkpoint(
     if reader := sources.named(given):
         if architecture:
             raise ValueError(f"{given} names its architecture: leave architecture out.")
+        if weights:
+            raise ValueError(f"{given} names its weights: leave weights out.")
         return Checkpoint(source=given, **reader(size))
     path, notes = sources.located(given)
-    checksum = artifacts.checksum(path) if path.is_file() else ""
-    content, header = read_file(path, trust_pickle)
-    sources.check_name(path, checksum)
-    found = contents.unpack(content, given)
-    facts = contents.from_name(path.name) | found.facts
-    if "norm" in facts or "epsilon" in facts:
-        notes += _said_by_name(path.name, found.facts)
-    if header.get("format") == KIND:
-        converted = json.loads(header["checkpoint"])
-        architecture = architecture or converted.pop("architecture")
-        size = size or tuple(converted.pop("image_shape"))[1:]
-        found.format = f"{converted.pop('converted_from')}, converted by repsim"
+    found = read_contents(path, given, weights, trust_pickle)
+    notes += sources.check_name(found.file, found.checksum)
+    facts, converted, named = found.facts, found.converted, bool(architecture)
+    if converted:
+        architecture = architecture or converted["architecture"]
+        size = size or tuple(converted["image_shape"][1:])
         facts = {name: converted[name] for name in ("epsilon", "norm", "accuracy", "epoch")}
-        notes = list(converted["notes"])
-    match = recognize(found.weights, given, architecture, size)
-    weights = dict(match.weights)
-    if found.mean is not None and found.std is not None:
-        weights |= contents.normalization(found.mean, found.std)
-    notes = [*notes, *found.notes, *match.notes, *_recognized(match, bool(architecture), size)]
+    reading, match = _recognized(found.readings, given, architecture, size, found.said)
+    notes = [*notes, *found.notes, *reading.notes, *match.notes, *_said(match, bool(architecture), size)]
+    alternatives, settled_by = match.alternatives, match.settled_by
+    if converted and not named:
+        alternatives, settled_by = tuple(converted["alternatives"]), converted["settled_by"]
+    normalizer = _normalizer(reading, found.normalizer, match, given)
+    if reading.inside:
+        notes.append("It normalises inside, by a mean and deviation of its own.")
+    elif found.normalizer and not reading.normalizer:
+        notes.append(f"Its mean and deviation are from {found.normalized_by}.")
+    height, width = (
+        found.side if found.side and size is None and not match.side_matters else match.image_shape[1:]
+    )
     return Checkpoint(
         source=given,
-        format=found.format,
-        checksum=checksum,
+        format=reading.format or found.format,
+        checksum=found.checksum,
         architecture=match.architecture,
-        weights=weights,
+        weights=dict(match.weights) | (normalizers.normalization(*normalizer) if normalizer else {}),
         num_classes=match.num_classes,
-        image_shape=match.image_shape,
-        mean=found.mean,
-        std=found.std,
-        notes=tuple(dict.fromkeys(notes)),
+        image_shape=(match.image_shape[0], height, width),
+        mean=normalizer[0] if normalizer else None,
+        std=normalizer[1] if normalizer else None,
+        notes=tuple(converted["notes"] if converted else dict.fromkeys(notes)),
+        alternatives=alternatives,
+        settled_by=settled_by,
         **facts,
     )
 
 
-def _said_by_name(name: str, said: Mapping) -> list[str]:
-    named = contents.from_name(name)
-    if not named or "epsilon" in said:
-        return []
-    return [f"ε = {contents.epsilon_words(named['epsilon'])} and {named['norm']} are from its name."]
+def _recognized(
+    readings: Iterator[Unwrapped],
+    source: str,
+    architecture: str,
+    size: tuple[int, int] | None,
+    said: tuple[str, ...],
+) -> tuple[Unwrapped, Match]:
+    """The first reading of a file's names that fits an architecture, and how it fits.
+
+    Raises
+    ------
+    ValueError
+        None does: what is wrong with the most plausible one.
+    """
+
+    def fit(reading: Unwrapped) -> Match:
+        # layers say more than a name does
+        names = said if reading.layers is None else ()
+        return recognize(reading.weights, source, architecture, size, names, reading.layers)
+
+    plausible = next(readings)
+    try:
+        return plausible, fit(plausible)
+    except ValueError as error:
+        refusal = error
+    for reading in readings:
+        with suppress(ValueError):
+            return reading, fit(reading)
+    fitting = []
+    for name, part in parts(plausible):
+        with suppress(ValueError):
+            fitting.append((name, fit(part).architecture))
+    if not fitting:
+        raise refusal
+    named = " and ".join(f"{name}. (of {kind})" for name, kind in fitting)
+    others = [key for key in plausible.weights if key.partition(".")[0] not in dict(fitting)]
+    beside = f", beside {', '.join(others[:3])}{', …' if len(others) > 3 else ''}" if others else ""
+    raise ValueError(
+        f"{source} holds the weights of a network as {named}{beside}. If that network alone is meant: "
+        f"weights={fitting[0][0]}."
+    ) from refusal
 
 
-def _recognized(match, named: bool, size: tuple[int, int] | None) -> list[str]:
+def _normalizer(
+    reading: Unwrapped,
+    beside: tuple[normalizers.Values, normalizers.Values] | None,
+    match: Match,
+    source: str,
+) -> tuple[normalizers.Values, normalizers.Values] | None:
+    """What the file normalises with, per channel: by its weights, else by what stands beside them."""
+    channels = match.image_shape[0]
+    if reading.inside:
+        return (0.0,) * channels, (1.0,) * channels
+    normalizer = reading.normalizer or beside
+    if normalizer is None:
+        return None
+    mean, std = (normalizers.widened(each, channels) for each in normalizer)
+    if len(mean) != channels:
+        raise ValueError(
+            f"{source} normalises {len(mean)} channels, and its network takes images of {channels}: leave "
+            "the normaliser out of what is saved."
+        )
+    if normalizers.is_blue_first(mean):
+        raise ValueError(
+            f"{source} normalises with ImageNet's mean in the order blue, green, red: its network takes such "
+            "images. Save it with the inputs of its first convolution turned, weight.flip(1), and its mean "
+            "and std, flip(0)."
+        )
+    return mean, std
+
+
+def _said(match: Match, named: bool, size: tuple[int, int] | None) -> list[str]:
     notes = []
-    if not named and not match.alternatives:
+    if not named and not match.alternatives and not match.settled_by:
         notes.append(f"Its architecture is {match.architecture}, by names and shapes of its weights.")
     if not match.side_matters and size is None:
         _, height, width = match.image_shape

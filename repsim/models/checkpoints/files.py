@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import pathlib
 import pickle
 import re
 import zipfile
@@ -18,14 +19,39 @@ from safetensors import SafetensorError, safe_open
 from repsim.support.artifacts import DamagedArtifact
 
 _SCALAR = np.float64(0).__reduce__()[0]  # makes a number from its type and bytes
+_ARRAY = np.zeros(0).__reduce__()[0]  # makes an empty array, which takes its values after that
+_CORES = ("_core", "core")  # of NumPy 2, and before
 
-# What files hold besides tensors, and what cannot do anything: settings as attributes, and numbers of NumPy.
+
+def _plain_mapping(*factory: object) -> dict:
+    """A plain mapping in the place of a `defaultdict`, whose factory is left out."""
+    return {}
+
+
+def _pure_path(*parts: str) -> pathlib.PurePath:
+    """A path that only names a file, whichever system wrote it."""
+    return pathlib.PurePath(*parts)
+
+
+# What files hold besides tensors, and what cannot do anything: settings as attributes, lists of
+# fastcore, paths, and numbers and arrays of NumPy.
 HARMLESS = [
     argparse.Namespace,
     (argparse.Namespace, "cox.utils.Parameters"),  # robustness' settings; read without the package
+    (argparse.Namespace, "fastcore.foundation.L"),  # fastai's lists; read without the package
+    (_plain_mapping, "collections.defaultdict"),
+    *((kind, f"builtins.{kind.__name__}") for kind in (list, dict, tuple, int, float, str, bool)),
+    *(
+        (_pure_path, f"{module}.{kind}{system}Path")
+        for module in ("pathlib", "pathlib._local")
+        for kind in ("", "Pure")
+        for system in ("Posix", "Windows", "")
+    ),
     np.dtype,
-    *(type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "?")),
-    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("_core", "core")),  # of NumPy 2, and before
+    *{type(np.dtype(kind)) for kind in "?bhilqpBHILQPefdgFDGSUMm"},
+    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in _CORES),
+    *((_ARRAY, f"numpy.{core}.multiarray._reconstruct") for core in _CORES),
+    np.ndarray,
 ]
 
 DAMAGED = (
@@ -44,7 +70,8 @@ def read_file(path: Path, trust_pickle: bool = False) -> tuple[object, dict[str,
     Raises
     ------
     ValueError
-        There is no such file; it is a web page or a pointer to a file; or loading it would run code.
+        There is no such file; it is a web page, a pointer to a file, an archive, a program or a part of a
+        checkpoint; or loading it would run code.
     DamagedArtifact
         It is empty, cut off or of no format that is known.
     """
@@ -55,6 +82,14 @@ def read_file(path: Path, trust_pickle: bool = False) -> tuple[object, dict[str,
     _check_beginning(path, beginning)
     if path.suffix == ".safetensors" or beginning[8:10] == b'{"':
         return _read_safetensors(path)
+    members = _members(path)
+    if members and all(member.endswith(".npy") for member in members):
+        return _read_numpy(path), {}
+    is_script = any(member.endswith("constants.pkl") for member in members)
+    if is_script and trust_pickle:
+        return torch.jit.load(path, map_location="cpu"), {}
+    if why := _other_kind(path, beginning, members, is_script):
+        raise ValueError(f"{path} is {why}")
     if trust_pickle:
         return unpickle(path), {}
     try:
@@ -110,6 +145,52 @@ def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, st
         raise DamagedArtifact(f"{path} is no whole safetensors file ({error}): fetch it again.") from error
 
 
+def _members(path: Path) -> list[str]:
+    """The names of what a zip file holds, as torch and NumPy write it; none where it is no whole zip file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError):
+        return []
+
+
+def _read_numpy(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except ValueError as error:  # arrays of Python objects
+        raise ValueError(
+            f"{path} holds NumPy arrays of Python objects, which would need code: save its weights "
+            "as arrays of numbers, numpy.savez('weights.npz', **{name: array, …})."
+        ) from error
+    except (OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise DamagedArtifact(f"{path} is no whole NumPy file ({error}): write it again.") from error
+
+
+def _other_kind(path: Path, beginning: bytes, members: list[str], is_script: bool) -> str:
+    """What a file is that holds weights in a way that is not read from it, and what to do; else nothing."""
+    target = path.with_name(path.name.split(".")[0])
+    if is_script:
+        return (
+            "TorchScript, a network as a program. If you trust its author, convert it once:\n"
+            f"    {_command(path)}\n"
+            f"or save its weights: torch.save(torch.jit.load('{path}').state_dict(), '{target}_weights.pt')."
+        )
+    if path.suffix == ".pt2" or any(
+        member.endswith(("archive_format", "/models/model.json")) for member in members
+    ):
+        return (
+            "a program of torch.export. Save its weights instead: torch.save(torch.export.load("
+            f"'{path}').state_dict, '{target}_weights.pt')."
+        )
+    if path.suffix == ".distcp":
+        return f"one part of a distributed checkpoint: give its folder, {path.parent}."
+    is_torchs = any(member.endswith("data.pkl") for member in members)
+    if (members and not is_torchs) or beginning.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf")):
+        return "an archive of files: unpack it, and give the checkpoint that is in it."
+    return ""
+
+
 def _check_beginning(path: Path, beginning: bytes) -> None:
     text = beginning.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if not beginning:
@@ -129,8 +210,6 @@ def _check_beginning(path: Path, beginning: bytes) -> None:
 
 
 def _missing(path: Path) -> str:
-    if path.is_dir():
-        return f"{path} is a folder, not a checkpoint file."
     if not path.parent.is_dir():
         return f"there is no file {path}: its folder does not exist."
     there = [entry.name for entry in path.parent.iterdir() if entry.is_file()]
@@ -150,17 +229,26 @@ def _needed(path: Path, message: str) -> list[str]:
 
 
 def _refusal(path: Path, needed: list[str]) -> str:
-    target = path.with_name(path.name.split(".")[0] + ".safetensors")
     return (
         f"{path} holds more than tensors and plain values ({', '.join(needed)}), and loading it could run "
         "any code that its author put in. If you trust its author, convert it once:\n"
-        f"    repsim convert {quote(str(path))} {quote(str(target))} --trust-pickle"
+        f"    {_command(path)}"
     )
+
+
+def _command(path: Path) -> str:
+    """The command that converts a file once."""
+    target = path.with_name(path.name.split(".")[0] + ".safetensors")
+    return f"repsim convert {quote(str(path))} {quote(str(target))} --trust-pickle"
 
 
 def _unreadable(path: Path) -> str:
     size = path.stat().st_size
     with path.open("rb") as file:
         cut = file.read(2) == b"PK" and not zipfile.is_zipfile(path)
-    why = "ends too early" if cut else "is in no format of PyTorch or safetensors"
-    return f"{path} ({size:,} bytes) {why}: fetch it again."
+    if cut:
+        return f"{path} ({size:,} bytes) ends too early: fetch it again, or save it again."
+    return (
+        f"{path} ({size:,} bytes) is in no format of PyTorch, NumPy or safetensors: save state_dict() by "
+        "torch.save, or fetch the file again if it was downloaded."
+    )

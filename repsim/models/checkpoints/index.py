@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -32,22 +32,35 @@ class Row:
     elements
         How many numbers its weights hold, but for those of `open`.
     open
-        Weights whose shapes depend on the number of classes or channels, or on the size of the images.
+        Weights whose shapes depend on the number of classes or channels, or on the size of the images, with
+        `_` for such lengths: `conv1.weight=64x_x3x3 fc.weight=_x512 fc.bias=_`.
     """
 
     name: str
     outermost: str
     keys: str
     elements: int
-    open: tuple[str, ...]
+    open: str
 
     @classmethod
     def of(cls, name: str, shapes: Shapes, others: Iterable[Shapes]) -> Row:
         """Describe the weights of an architecture, of which `others` are for other classes or images."""
         kept = without_counters(shapes)
-        changing = (key for key in kept if any(other.get(key) != kept[key] for other in others))
-        changing = tuple(changing)
-        return cls(name, _outermost(kept), _digest(kept), _elements(kept, changing), changing)
+        others = list(others)
+        changing = [key for key in kept if any(other.get(key) != kept[key] for other in others)]
+        open_ = " ".join(
+            f"{key}={_pattern(kept[key], [other.get(key) for other in others])}" for key in changing
+        )
+        return cls(name, _outermost(kept), _digest(kept), _elements(kept, changing), open_)
+
+    def fits(self, shapes: Shapes) -> bool:
+        """Whether weights of these names, counters left out, have the shapes of this architecture."""
+        patterns = dict(each.rsplit("=", 1) for each in self.open.split())
+        return _elements(shapes, patterns) == self.elements and all(
+            len(lengths := pattern.split("x") if pattern else []) == len(shapes[key])
+            and all(length in ("_", str(own)) for length, own in zip(lengths, shapes[key], strict=True))
+            for key, pattern in patterns.items()
+        )
 
 
 def without_counters(shapes: Shapes) -> dict[str, tuple[int, ...]]:
@@ -56,10 +69,10 @@ def without_counters(shapes: Shapes) -> dict[str, tuple[int, ...]]:
 
 
 def lookup(shapes: Shapes) -> list[str]:
-    """The architectures that have weights of such names and as many elements, in the order of the table."""
+    """The architectures that have weights of such names and shapes, in the order of the table."""
     kept = without_counters(shapes)
     digest = _digest(kept)
-    return [row.name for row in rows() if row.keys == digest and _elements(kept, row.open) == row.elements]
+    return [row.name for row in rows() if row.keys == digest and row.fits(kept)]
 
 
 def nearest(shapes: Shapes, count: int) -> list[str]:
@@ -88,7 +101,7 @@ def rows() -> tuple[Row, ...]:
                 each["outermost"],
                 each["keys"],
                 int(each["elements"]),
-                tuple(each["open"].split()),
+                each["open"],
             )
             for each in csv.DictReader(file)
         )
@@ -100,7 +113,7 @@ def write(found: Iterable[Row], path: Path = TABLE) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(Row.__dataclass_fields__)
         for row in found:
-            writer.writerow([row.name, row.outermost, row.keys, row.elements, " ".join(row.open)])
+            writer.writerow([row.name, row.outermost, row.keys, row.elements, row.open])
 
 
 def _outermost(shapes: Iterable[str]) -> str:
@@ -111,5 +124,14 @@ def _digest(shapes: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sorted(shapes)).encode()).hexdigest()[:12]
 
 
-def _elements(shapes: Shapes, left_out: tuple[str, ...]) -> int:
+def _pattern(shape: tuple[int, ...], others: list[tuple[int, ...] | None]) -> str:
+    """The lengths of a shape, with `_` for those that are not the same in all others."""
+    same = (
+        all(other is not None and len(other) == len(shape) and other[place] == length for other in others)
+        for place, length in enumerate(shape)
+    )
+    return "x".join(str(length) if fixed else "_" for length, fixed in zip(shape, same, strict=True))
+
+
+def _elements(shapes: Shapes, left_out: Container[str]) -> int:
     return sum(math.prod(shape) for key, shape in shapes.items() if key not in left_out)

@@ -18,9 +18,8 @@ from repsim.models.checkpoints.layouts import Reading, readings
 from repsim.models.checkpoints.modules import Layers
 from repsim.models.checkpoints.numbered import numbered
 from repsim.models.libraries import robustbench_classes, split_library, timm_side, torchvision_names
+from repsim.models.own import find_own, images_of
 from repsim.models.variants import alternatives, said_of, split_variants
-from repsim.models.wrappers import logits_of
-from repsim.support.devices import evaluating
 
 Shapes = dict[str, tuple[int, ...]]
 ImageShape = tuple[int, int, int]
@@ -160,8 +159,7 @@ def _settled(match: Match, reading: Reading, library: str, layers: Layers | None
         return replace(match, settled_by="file", notes=(*match.notes, f"The file says that it is {library}."))
     usual = [match.architecture + (f"+{each}" if each else "") for each in reading.variants]
     twins = (name for name in index.lookup(_shapes(match.weights)) if name != match.architecture)
-    fitting = [*usual, *alternatives(usual[0]), *(name for name in twins if _match(name, reading, None))]
-    fitting = list(dict.fromkeys(fitting))
+    fitting = list(dict.fromkeys([*usual, *alternatives(usual[0]), *twins]))
     if layers is not None:
         fitting = [each for each in fitting if modules.agree(layers, layers_of(each, match.image_shape))]
         if not fitting:
@@ -240,6 +238,8 @@ def _match(name: str, reading: Reading, size: tuple[int, int] | None) -> Match |
     channels = _channels(expected, shapes)
     sizes = [size] if size is not None else []
     sizes += [usual[1:], *((side, side) for side in SIDES)]
+    if find_own(split_variants(name)[0]):
+        return _match_own(name, reading, classes, channels, sizes)
     for image_size in dict.fromkeys(tuple(each) for each in sizes):
         for count in channels:
             shape = (count, *image_size)
@@ -251,6 +251,29 @@ def _match(name: str, reading: Reading, size: tuple[int, int] | None) -> Match |
                 notes = (*reading.notes, *_counters(found, shapes))
                 return Match(name, complete, classes, shape, matters, notes)
     return None
+
+
+def _match_own(
+    name: str,
+    reading: Reading,
+    classes: int,
+    channels: tuple[int, ...],
+    sizes: list[tuple[int, int]],
+) -> Match | None:
+    """The match of somebody's own class, which says nothing of its images: what it takes is tried."""
+    shapes, usual = _shapes(reading.weights), usual_shape(name)
+    found = outline(name, usual, classes)
+    if _filled(found, shapes) != found:
+        return None
+    network = build_model(name, usual, classes, [0.0] * usual[0], [1.0] * usual[0])
+    network.normalize = torch.nn.Identity()  # of other channels than those that are tried
+    known = images_of(network, dict.fromkeys((*channels, 3, 1)), dict.fromkeys(sizes))
+    if known is None:
+        raise ValueError(f"{name} gives no logits for images of {channels[0]} channels and any usual size.")
+    shape, answers, side_matters = known
+    complete = {key: reading.weights.get(key, torch.tensor(0)) for key in found}
+    notes = (*reading.notes, *_counters(found, shapes))
+    return Match(name, complete, answers, shape, side_matters, notes)
 
 
 def outline_or_none(name: str, image_shape: ImageShape, num_classes: int) -> Shapes | None:
@@ -294,9 +317,7 @@ def _classes(name: str, image_shape: ImageShape, shapes: Shapes) -> int:
     if name.startswith("robustbench:"):
         return robustbench_classes(name)
     if key is None:  # a class of somebody's own, which has its number
-        network = build_model(name, image_shape, 10, [0.0] * image_shape[0], [1.0] * image_shape[0])
-        with torch.no_grad(), evaluating(network):
-            return logits_of(network(torch.zeros(1, *image_shape))).shape[1]
+        return 10
     return shapes[key][0] if shapes[key] else 0
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from repsim.models import libraries
-from repsim.models.checkpoints import contents
+from repsim.models.checkpoints import folders, normalizers, settings
 from repsim.support import artifacts, messages, paths
 from repsim.support.artifacts import DamagedArtifact
 from repsim.support.compat import import_robustbench, torchvision
@@ -38,17 +38,30 @@ def located(name: str) -> tuple[Path, list[str]]:
     return _from_hub(name) if name.startswith("hf:") else (Path(name).expanduser(), [])
 
 
-def check_name(path: Path, checksum: str) -> None:
+def check_name(path: Path, checksum: str) -> list[str]:
     """Compare a file with the beginning of its SHA-256 in its name, as in `resnet18-f37072fd.pth`.
+
+    Returns
+    -------
+    What is to be said of a file of the user's own: eight digits with a letter among them are meant as a
+    checksum, others may be a date.
 
     Raises
     ------
     DamagedArtifact
-        They differ.
+        They differ, and torch's hub downloaded the file by that name.
     """
     match = re.search(r"-([0-9a-f]{8})\.(?:pth|pt|safetensors)$", path.name)
-    if match and not checksum.startswith(match[1]):
+    if not match or checksum.startswith(match[1]):
+        return []
+    if Path(torch.hub.get_dir()).resolve() in path.resolve().parents:
         _refuse(path, checksum, match[1], "its name")
+    if match[1].isdecimal():
+        return []
+    return [
+        f"Its name ends in {match[1]} as in a checksum, and its SHA-256 begins with {checksum[:8]}: it is "
+        "not the file that was published under that name."
+    ]
 
 
 def _torchvision(name: str, size: Size) -> dict:
@@ -79,6 +92,7 @@ def _torchvision(name: str, size: Size) -> dict:
         **_normalized(state, mean, std),
         "epsilon": 0.0,
         "accuracy": accuracy / 100 if accuracy else None,
+        "settled_by": "name",
         "notes": (
             f"{chosen.name}, trained without an attack; torchvision's accuracy is at {preset.crop_size[0]} "
             "pixels.",
@@ -104,6 +118,7 @@ def _timm(name: str, size: Size) -> dict:
         "num_classes": network.num_classes,
         "image_shape": (settings["input_size"][0], *(size or settings["input_size"][1:])),
         **_normalized(state, tuple(settings["mean"]), tuple(settings["std"])),
+        "settled_by": "name",
         "notes": ("The checksum is of the weights' values, as timm keeps the file.",),
     }
 
@@ -120,7 +135,7 @@ def _robustbench(name: str, size: Size) -> dict:
     epsilon = THREATS.get((data, threat))
     notes = [f"RobustBench's {model} on {data}. If it normalises, it does so in a layer of its own."]
     if epsilon is not None and not model.startswith("Standard"):
-        notes.append(f"ε = {contents.epsilon_words(epsilon)} is that of its leaderboard.")
+        notes.append(f"ε = {settings.epsilon_words(epsilon)} is that of its leaderboard.")
     return {
         "format": "RobustBench model",
         "checksum": artifacts.checksum(file) if file.is_file() else _digest(state),
@@ -130,12 +145,13 @@ def _robustbench(name: str, size: Size) -> dict:
         **_normalized(state, (0.0,) * 3, (1.0,) * 3),
         "norm": {"Linf": "linf", "L2": "l2"}.get(threat),
         "epsilon": 0.0 if model.startswith("Standard") else epsilon,
+        "settled_by": "name",
         "notes": tuple(notes),
     }
 
 
 def _normalized(state: dict, mean: tuple[float, ...], std: tuple[float, ...]) -> dict:
-    return {"weights": {**state, **contents.normalization(mean, std)}, "mean": mean, "std": std}
+    return {"weights": {**state, **normalizers.normalization(mean, std)}, "mean": mean, "std": std}
 
 
 def _digest(state: dict) -> str:
@@ -160,15 +176,31 @@ def _from_hub(name: str) -> tuple[Path, list[str]]:
             RepositoryNotFoundError,
         )
     repository, file, revision = match.groups()
+
+    def fetched(name: str) -> Path:
+        path = Path(huggingface_hub.hf_hub_download(repository, name, revision=revision))
+        _check_kept(path)
+        return path
+
     try:
-        path = Path(huggingface_hub.hf_hub_download(repository, file, revision=revision))
+        path = fetched(file)
+        folder = file.removesuffix(path.name)
+        for part in folders.parts_named(path):
+            fetched(folder + part)
     except LocalEntryNotFoundError as error:
         raise RuntimeError(f"{name} is not kept here, and the hub cannot be reached.") from error
     except (EntryNotFoundError, RepositoryNotFoundError) as error:
         raise ValueError(f"the hub has no {name}: {str(error).splitlines()[0]}") from error
-    _check_kept(path)
     commit = path.relative_to(path.parents[file.count("/")].parent).parts[0]
-    return path, [f"From the hub's {repository} at {commit[:12]}, its checksum compared."]
+    notes = [f"From the hub's {repository} at {commit[:12]}, its checksum compared."]
+    for beside in folders.BESIDE:
+        try:
+            fetched(folder + beside)
+        except LocalEntryNotFoundError:
+            notes.append(f"Whether {beside} stands beside it is not known, as the hub cannot be reached.")
+        except EntryNotFoundError:  # most files of others have none
+            pass
+    return path, notes
 
 
 def _check_kept(path: Path) -> None:

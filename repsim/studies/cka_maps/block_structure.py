@@ -23,7 +23,7 @@ from repsim.studies.cka_maps.layer_maps import (
 from repsim.support import artifacts
 from repsim.support.progress import progress_bar
 from repsim.training import accuracy
-from repsim.training.model_store import TrainedModel
+from repsim.training.model_store import TrainedModel, only_stored
 
 # Maps, curves over depth and the comparison of attacks look at the same adversarial images.
 _ATTACKED = Memory(limit=2**28)
@@ -107,7 +107,7 @@ def block_structure(
         `block_strength` and `mean_cka` (of different layers).
     """
     rows = []
-    for model in progress_bar(list(models), "block structure", "model", progress):
+    for model in progress_bar(only_stored(models), "block structure", "model", progress):
         for epoch in model.epochs_saved if every_epoch else [model.recipe.epochs]:
             graph = trace(model.at_epoch(epoch), images.shape[1:])
             table = layer_cka(
@@ -137,7 +137,7 @@ def natural_vs_adversarial(
         model on the adversarial images), `layer`, `depth` (0 at the first layer, 1 at the last) and `value`.
     """
     tables = []
-    for model in progress_bar(list(models), "natural vs adversarial", "model", progress):
+    for model in progress_bar(only_stored(models), "natural vs adversarial", "model", progress):
         adversarial = _adversarial(model, split, attack)
         table = matched_cka(
             model.network, split.images, adversarial, layers=layers, progress=False, **options
@@ -152,7 +152,7 @@ def by_attack(
     models: Iterable[TrainedModel], split: Split, attacks: Mapping[str, AnyAttack], **options
 ) -> pd.DataFrame:
     """`natural_vs_adversarial` for several attacks: its rows, after `attack`, the attack's name."""
-    models = list(models)
+    models = only_stored(models)
     tables = [
         natural_vs_adversarial(models, split, attack, **options).assign(attack=name)
         for name, attack in attacks.items()

@@ -20,7 +20,7 @@ from repsim.studies.comparison.values import OUTPUT, Activations, AnyMeasure, Qu
 from repsim.studies.inversion import InvertedSet, Pairs
 from repsim.support import messages
 from repsim.support.progress import progress_bar
-from repsim.training.model_store import TrainedModel
+from repsim.training.model_store import TrainedModel, only_stored
 
 LABELS = ("architecture", "method", "norm", "epsilon", "seed")
 # Of a table, behind what its rows are of; those that were not asked for are left out.
@@ -117,7 +117,7 @@ def compare_models(
         measure is not defined for any pair (too few images, for one; where it is for some, the others have a
         note in place of a value, and with `"all"` so have all).
     """
-    models, layers = {model.name: model for model in models}, by_its_name(layers)
+    models, layers = {model.name: model for model in only_stored(models)}, by_its_name(layers)
     data = as_data(data)
     observers = Observers(models, layers)
     query = Query.of(measures, permutations, intervals)
@@ -314,7 +314,7 @@ def stir(
         A set is of another model or layer, of other pairs, or began at images instead of noise; or as the
         measures.
     """
-    models = {model.name: model for model in models}
+    models = {model.name: model for model in only_stored(models)}
     observers = Observers(models, layer)
     own = check_sets(models, sets, pairs, layer, "noise")
     targets = pairs.targets(split)
@@ -351,7 +351,7 @@ def pair_intervals(
     DataFrame
         As `compare_models` with intervals, on natural and on inverted images; empty where no ε has two.
     """
-    models = list(models)
+    models = only_stored(models)
     alike = [each for each in models if each.recipe.architecture == models[0].recipe.architecture]
     tables = []
     for level in dict.fromkeys(each.recipe.epsilon for each in alike):

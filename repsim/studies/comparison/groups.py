@@ -32,7 +32,7 @@ from repsim.studies.inversion import InvertedSet, Pairs
 from repsim.support import messages
 from repsim.support.labels import check_one_class
 from repsim.support.progress import progress_bar
-from repsim.training.model_store import TrainedModel
+from repsim.training.model_store import TrainedModel, only_stored
 
 Probabilities = Float[Tensor, "n classes"]
 Members = dict[str, Int[Tensor, "_"]]  # rows of images, by group
@@ -234,7 +234,7 @@ def compare_groups(
     ValueError
         As `compare_models`; an unknown grouping; labels are missing.
     """
-    models, layer = {model.name: model for model in models}, by_its_name(layer)
+    models, layer = {model.name: model for model in only_stored(models)}, by_its_name(layer)
     data = as_data(data)
     sampling = Sampling(by, size, match_classes, quantiles, seed)
     observers = Observers(models, layer)

@@ -20,7 +20,7 @@ from repsim.studies.inversion.published import read_sets
 from repsim.studies.inversion.recipe import InversionRecipe, Start
 from repsim.studies.inversion.store import InvertedSet, find_inverted, obtain_inverted
 from repsim.support.progress import progress_bar
-from repsim.training.model_store import TrainedModel, stored_model
+from repsim.training.model_store import TrainedModel, only_stored, stored_model
 
 
 def obtain_sets(
@@ -55,7 +55,7 @@ def obtain_sets(
     """
     if jobs < 1:
         raise ValueError(f"jobs is how many sets are made at the same time, 1 or more, not {jobs}.")
-    models = list(models)
+    models = only_stored(models)
     if published:
         return read_sets(published, models, dataset, pairs, layer=layer)
     recipes = set_recipes(models, pairs, options, layer=layer, start=start)

@@ -13,7 +13,7 @@ from repsim.data import Dataset, Split
 from repsim.support.labels import check_one_class
 from repsim.support.progress import progress_bar
 from repsim.training import accuracy, predict
-from repsim.training.model_store import TrainedModel, measure
+from repsim.training.model_store import TrainedModel, measure, only_stored
 
 
 def accuracy_table(
@@ -30,7 +30,7 @@ def accuracy_table(
     """
     names = {"norm": "attack_norm", "epsilon": "attack_epsilon", "steps": "attack_steps"}
     tables = []
-    for model in progress_bar(list(models), "accuracy", "model", progress):
+    for model in progress_bar(only_stored(models), "accuracy", "model", progress):
         measured = measure(model, dataset, attacks).rename(columns=names)
         tables.append(measured.assign(**model.labels)[[*model.labels, *measured.columns]])
     return pd.concat(tables, ignore_index=True)
@@ -45,7 +45,7 @@ def transfer_table(models: Iterable[TrainedModel], split: Split, attack: AnyAtta
         One row per pair: `source`, `target`, `attack` (its name), `norm`, `epsilon`, `accuracy` (of the
         target).
     """
-    models = list(models)
+    models = only_stored(models)
     rows = []
     for source in models:
         images = run_attack(source.network, split.images, split.labels, attack)

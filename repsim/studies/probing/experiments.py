@@ -20,7 +20,7 @@ from repsim.studies.comparison import LABELS, OUTPUT, Activations, Query, Value,
 from repsim.studies.probing.options import ProbeOptions
 from repsim.studies.probing.store import observer_of, obtain_probes
 from repsim.support.progress import progress_bar
-from repsim.training.model_store import TrainedModel
+from repsim.training.model_store import TrainedModel, only_stored
 
 OWN = "own"  # the classifier that a network was trained with
 
@@ -59,7 +59,7 @@ def probe_accuracy(
     """
     options = options or ProbeOptions()
     rows = []
-    for model in progress_bar(list(models), "probe accuracy", "model", progress):
+    for model in progress_bar(only_stored(models), "probe accuracy", "model", progress):
         if attack is not None:
             model.check_class_names(dataset)
         probes = obtain_probes([model], dataset, [options], layers, progress=False)
@@ -232,7 +232,7 @@ def classify(
     ValueError
         A model has other classes than the data set, or no such layer.
     """
-    models = {model.name: model for model in models}
+    models = {model.name: model for model in only_stored(models)}
     for model in models.values():
         model.check_class_names(dataset)
     found: dict[str, dict[str, Tensor]] = {OWN: {}, **{each.label: {} for each in options}}

@@ -23,7 +23,7 @@ from repsim.studies.probing.options import ProbeOptions
 from repsim.support import paths
 from repsim.support.labels import check_one_class
 from repsim.support.progress import progress_bar
-from repsim.training.model_store import TrainedModel
+from repsim.training.model_store import TrainedModel, only_stored
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def obtain_probes(
     """
     check_one_class(dataset.train.labels, "probes need")
     found = []
-    for model in progress_bar(list(models), "probes", "model", progress):
+    for model in progress_bar(only_stored(models), "probes", "model", progress):
         check_shape(model, dataset)
         recipes = [
             ProbeRecipe(dataset.slug, dataset.fingerprint, model.name, model.weights, layer, each)

@@ -1,13 +1,16 @@
 """What is said of files that are no checkpoint, of no known network, or that would run code."""
 
+import gzip
 import re
+import warnings
+import zipfile
 
 import dill
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from repsim.models.checkpoints import read_checkpoint
+from repsim.models.checkpoints import convert, read_checkpoint
 from repsim.support.artifacts import DamagedArtifact
 
 NAME_IT = (
@@ -48,12 +51,14 @@ def refused(path, kind, message, **options):
         (
             b"# A text\n",
             DamagedArtifact,
-            "(9 bytes) is in no format of PyTorch or safetensors: fetch it again.",
+            "(9 bytes) is in no format of PyTorch, NumPy or safetensors: save state_dict() by "
+            "torch.save, or fetch the file again if it was downloaded.",
         ),
         (
             b"\x80\x02",
             DamagedArtifact,
-            "(2 bytes) is in no format of PyTorch or safetensors: fetch it again.",
+            "(2 bytes) is in no format of PyTorch, NumPy or safetensors: save state_dict() by "
+            "torch.save, or fetch the file again if it was downloaded.",
         ),
     ],
     ids=["empty", "titled page", "page", "pointer", "text", "beginning of a pickle"],
@@ -69,7 +74,7 @@ def test_cut_off(tmp_path, small):
     path = tmp_path / "weights.pt"
     torch.save(small().state_dict(), path)
     path.write_bytes(path.read_bytes()[:20_000])
-    refused(path, DamagedArtifact, f"{path} (20,000 bytes) ends too early: fetch it again.")
+    refused(path, DamagedArtifact, f"{path} (20,000 bytes) ends too early: fetch it again, or save it again.")
     path = tmp_path / "weights.safetensors"
     save_file(small().state_dict(), path)
     path.write_bytes(path.read_bytes()[:20_000])
@@ -86,7 +91,6 @@ def test_a_file_that_is_not_there(tmp_path):
     refused(tmp_path / "x", ValueError, f"there is no file {tmp_path / 'x'}.")
     path = tmp_path / "nowhere" / "x.pt"
     refused(path, ValueError, f"there is no file {path}: its folder does not exist.")
-    refused(tmp_path, ValueError, f"{tmp_path} is a folder, not a checkpoint file.")
 
 
 @pytest.mark.parametrize(
@@ -94,6 +98,7 @@ def test_a_file_that_is_not_there(tmp_path):
     [
         ({"epoch": 3, "loss": [0.1]}, "a mapping of 'epoch', 'loss'"),
         ({"model": {"a": 1.0}}, "a mapping of 'model'"),
+        ({"state": torch.zeros(3), "norms": {"bias": torch.ones(2)}}, "a mapping of 'state', 'norms'"),
         ({}, "a mapping of nothing"),
         (torch.zeros(3), "a Tensor"),
         ([torch.zeros(3)], "a list"),
@@ -102,8 +107,83 @@ def test_a_file_that_is_not_there(tmp_path):
 def test_a_file_without_weights(tmp_path, content, held):
     path = tmp_path / "weights.pt"
     torch.save(content, path)
-    message = f"{path} holds no weights of a network: it is {held}. Expected names → tensors."
+    message = (
+        f"{path} holds no weights of a network: it is {held}. Expected names → tensors, as "
+        "torch.save(network.state_dict(), FILE) writes them."
+    )
     refused(path, ValueError, message)
+
+
+def test_an_optimizer_alone(tmp_path, small):
+    path, network = tmp_path / "opt_5.pth", small()
+    optimizer = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9)
+    network(torch.rand(2, 3, 32, 32)).sum().backward()
+    optimizer.step()
+    torch.save(optimizer.state_dict(), path)
+    message = (
+        f"{path} holds the state of an optimizer, without the weights of a network: give the file that was "
+        "saved beside it for the network's state_dict()."
+    )
+    refused(path, ValueError, message)
+
+
+# networks in other ways
+
+
+class LeNet(torch.nn.Module):
+    """Its layers alone, for TorchScript."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv2 = torch.nn.Conv2d(1, 6, 5), torch.nn.Conv2d(6, 16, 5)
+        self.fc1, self.fc2, self.fc3 = (torch.nn.Linear(*n) for n in ((400, 120), (120, 84), (84, 10)))
+
+    def forward(self, images):
+        return self.conv1(images)
+
+
+def test_torchscript(tmp_path):
+    network, path = LeNet(), tmp_path / "net.pt"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch's own, of TorchScript
+        torch.jit.script(network).save(path)
+    target = path.with_suffix(".safetensors")
+    own = f"torch.save(torch.jit.load('{path}').state_dict(), '{path.with_suffix('')}_weights.pt')"
+    message = (
+        f"{path} is TorchScript, a network as a program. If you trust its author, convert it once:\n"
+        f"    repsim convert {path} {target} --trust-pickle\n"
+        f"or save its weights: {own}."
+    )
+    refused(path, ValueError, message)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        convert(path, target, trust_pickle=True)
+        exec(own, {"torch": torch})
+    for written in (target, path.with_name("net_weights.pt")):
+        read = read_checkpoint(written)
+        assert read.architecture == "lenet"
+        assert all(torch.equal(value, read.weights[key]) for key, value in network.state_dict().items())
+
+
+def test_a_program_of_torch_export(tmp_path):
+    path = tmp_path / "net.pt2"
+    program = torch.export.export(torch.nn.Linear(3, 2), (torch.rand(1, 3),))
+    torch.export.save(program, path)
+    own = f"torch.save(torch.export.load('{path}').state_dict, '{tmp_path}/net_weights.pt')"
+    refused(path, ValueError, f"{path} is a program of torch.export. Save its weights instead: {own}.")
+    exec(own, {"torch": torch})
+    assert torch.load(tmp_path / "net_weights.pt").keys() == {"weight", "bias"}
+
+
+def test_an_archive(tmp_path, small):
+    torch.save(small().state_dict(), tmp_path / "weights.pt")
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        archive.write(tmp_path / "weights.pt", "weights.pt")
+    (tmp_path / "weights.tar.gz").write_bytes(gzip.compress(b"weights"))
+    for name in ("all.zip", "weights.tar.gz"):
+        path = tmp_path / name
+        message = f"{path} is an archive of files: unpack it, and give the checkpoint that is in it."
+        refused(path, ValueError, message)
 
 
 # another network
@@ -200,20 +280,20 @@ def test_an_architecture_that_there_is_not(tmp_path, small):
         read_checkpoint(tmp_path / "weights.pt", architecture="wrn_tyni")
 
 
-@pytest.mark.parametrize("digits", ["00000000", None])
-def test_a_hash_in_the_name(tmp_path, small, digits):
+@pytest.mark.parametrize(
+    ("digits", "said"), [("20240115", False), ("f37072fd", True), (None, False)], ids=["date", "other", "own"]
+)
+def test_digits_in_the_name_of_a_file_of_ones_own(tmp_path, small, digits, said):
     path = tmp_path / "weights.pt"
     torch.save(small().state_dict(), path)
     checksum = read_checkpoint(path).checksum
-    named = path.rename(tmp_path / f"resnet18-{digits or checksum[:8]}.pt")
-    if digits is None:
-        assert read_checkpoint(named).checksum == checksum
-    else:
-        message = (
-            f"{named} is not the file that it should be: its SHA-256 is {checksum[:12]}…, by its name it "
-            f"begins with {digits}. Remove it, and fetch it again."
-        )
-        refused(named, DamagedArtifact, message)
+    read = read_checkpoint(path.rename(tmp_path / f"resnet18-{digits or checksum[:8]}.pt"))
+    note = (
+        f"Its name ends in {digits} as in a checksum, and its SHA-256 begins with {checksum[:8]}: it is not "
+        "the file that was published under that name."
+    )
+    assert (note in read.notes) == said
+    assert any("its name" in each.lower() for each in read.notes) == said
 
 
 # code

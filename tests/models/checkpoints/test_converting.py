@@ -9,6 +9,7 @@ import dill
 import pytest
 import torch
 from safetensors import safe_open
+from torch import nn
 
 from repsim.cli.main import main
 from repsim.models.checkpoints import convert, read_checkpoint
@@ -111,3 +112,31 @@ def test_classes_that_are_not_installed_are_left_out(tmp_path):
     read = read_checkpoint(tmp_path / "whole.pt", trust_pickle=True)
     assert (read.architecture, read.image_shape) == ("lenet", (1, 32, 32))
     assert (read.epsilon, read.norm) == (0.5, "l2")
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_layers_of_a_whole_network_say_what_its_weights_leave_open(tmp_path, small, rebuilt, pixels, wrapped):
+    network = small("wrn_10_1+silu")
+    whole = nn.DataParallel(network) if wrapped else network
+    torch.save({"net": whole, "acc": 91.0}, tmp_path / "whole.pt")
+    convert(tmp_path / "whole.pt", tmp_path / "whole.safetensors", trust_pickle=True)
+    torch.save({"net": whole.state_dict(), "acc": 91.0}, tmp_path / "weights.pt")
+    assert "wrn_10_1+silu" in read_checkpoint(tmp_path / "weights.pt").alternatives
+    for read in (
+        read_checkpoint(tmp_path / "whole.pt", trust_pickle=True),
+        read_checkpoint(tmp_path / "whole.safetensors"),
+    ):
+        assert (read.architecture, read.settled_by) == ("wrn_10_1+silu", "file")
+        assert (read.alternatives, read.accuracy) == ((), 0.91)
+        with torch.no_grad():
+            torch.testing.assert_close(rebuilt(read)(pixels()), network(pixels()))
+
+
+def test_what_is_left_open_stays_open(tmp_path, small):
+    torch.save(small("wrn_10_1").state_dict(), tmp_path / "weights.pt")
+    convert(tmp_path / "weights.pt", tmp_path / "weights.safetensors")
+    before, after = (read_checkpoint(tmp_path / f"weights.{end}") for end in ("pt", "safetensors"))
+    assert after.alternatives == before.alternatives != ()
+    assert (before.settled_by, after.settled_by) == ("", "")
+    named = read_checkpoint(tmp_path / "weights.safetensors", architecture="wrn_10_1")
+    assert (named.alternatives, named.settled_by) == ((), "name")

@@ -12,7 +12,6 @@ from torch import nn
 from toy_networks import randomized
 
 from repsim.models.checkpoints import read_checkpoint, to_attacker_model
-from repsim.models.checkpoints.contents import from_name
 from repsim.support.compat import import_robustness
 
 SHAPE = (3, 32, 32)
@@ -147,33 +146,11 @@ def test_settings(tmp_path, wrapped, settings, epsilon, norm):
     assert (read.epsilon, read.norm) == (epsilon, norm)
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("resnet18_l2_eps3.ckpt", ("l2", 3)),
-        ("resnet18_l2_eps0.ckpt", ("l2", 0)),
-        ("wide_resnet50_4_l2_eps0.01.ckpt", ("l2", 0.01)),
-        ("resnet50_linf_eps4.0.ckpt", ("linf", 4 / 255)),
-        ("resnet50_linf_eps0.5.ckpt", ("linf", 0.5 / 255)),
-        ("cifar_l2_0_25.pt", ("l2", 0.25)),
-        ("imagenet_l2_3_0.pt", ("l2", 3)),
-        ("cifar_linf_8.pt", ("linf", 8 / 255)),
-        ("wrn_linf_0.03.pt", ("linf", 0.03)),
-        ("checkpoint.pt.best", None),
-        ("model_l2_norm.pt", None),
-        ("shell2_3.pt", None),
-    ],
-)
-def test_names_say_what_a_network_was_trained_at(name, expected):
-    found = from_name(name)
-    assert found == ({} if expected is None else {"norm": expected[0], "epsilon": pytest.approx(expected[1])})
-
-
 def test_settings_come_before_names(tmp_path, wrapped):
     path = write(tmp_path / "cifar_l2_0_5.pt", wrapped)
     read = read_checkpoint(path)
     assert (read.epsilon, read.norm) == (0.5, "l2")
     assert "ε = 0.5 and l2 are from its name." in read.notes
-    read = read_checkpoint(write(path, wrapped, args={"eps": 1.0, "constraint": "inf"}))
-    assert (read.epsilon, read.norm) == (1.0, "linf")
+    read = read_checkpoint(write(path, wrapped, args={"eps": 0.1, "constraint": "inf"}))
+    assert (read.epsilon, read.norm) == (0.1, "linf")
     assert not any("its name" in note for note in read.notes)

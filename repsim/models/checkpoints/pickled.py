@@ -1,0 +1,50 @@
+"""What a whole pickled network says of itself: its weights and its modules, its class installed or not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from repsim.models.checkpoints.modules import Layers, described
+
+
+def is_network(content: object) -> bool:
+    """Whether this is a pickled network, or what stands in for one whose class is not installed."""
+    return isinstance(content, nn.Module) or (
+        hasattr(content, "__dict__") and isinstance(vars(content).get("_modules"), Mapping)
+    )
+
+
+def tensors_of(network: object, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """A network's weights by its own record."""
+    if isinstance(network, torch.jit.ScriptModule):
+        yield from network.state_dict().items()
+        return
+    parts = vars(network)
+    left_out = parts.get("_non_persistent_buffers_set", ())
+    for kind in ("_parameters", "_buffers"):
+        for name, value in parts.get(kind, {}).items():
+            if value is not None and name not in left_out:
+                yield prefix + name, value.detach()
+    for name, child in _children(network):
+        yield from tensors_of(child, f"{prefix}{name}.")
+
+
+def layers_of(network: object) -> Layers | None:
+    """All modules of a network by their names; None of TorchScript, whose modules keep no settings."""
+    if isinstance(network, torch.jit.ScriptModule):
+        return None
+    return {name: described(module) for name, module in _named(network, "")}
+
+
+def _named(network: object, prefix: str) -> Iterator[tuple[str, object]]:
+    for name, child in _children(network):
+        yield prefix + name, child
+        yield from _named(child, f"{prefix}{name}.")
+
+
+def _children(network: object) -> Iterator[tuple[str, object]]:
+    modules = vars(network).get("_modules", {})
+    return ((name, child) for name, child in modules.items() if child is not None)

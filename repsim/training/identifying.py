@@ -1,0 +1,371 @@
+"""The network that a file holds, where its keys leave it open: candidates are tried on labelled images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+import scipy
+from torch import Tensor, nn
+
+from repsim.attacks import epsilon_text
+from repsim.data import Dataset, Split
+from repsim.models import build_model
+from repsim.models.checkpoints import Checkpoint, read_checkpoint
+from repsim.models.normalizations import BY_DATA, Normalization, find_normalization, known
+from repsim.support.devices import resolve_device
+from repsim.support.labels import is_multilabel, right_in_batch
+from repsim.support.progress import progress_bar
+from repsim.training.evaluation import predict
+
+FEWEST = 200  # labelled images, on which all candidates are tried
+MOST = 2000  # on which those that are still open are
+LEVEL = 0.95  # of intervals
+SAME = 1e-5  # of the deviation of logits: what differs by less computes the same
+ALIKE = 0.99  # share of images of one answer, above which a choice hardly matters
+SHOWN = 12  # rows of a table that is printed
+OWN = "the file's own"
+
+
+@dataclass(eq=False)
+class Tried:
+    """One candidate, or several that compute the same, and its answers so far.
+
+    Attributes
+    ----------
+    same
+        Names of the others that compute the same.
+    images
+        How many it was tried on.
+    right
+        How many of them it classified rightly; of several attributes, in shares.
+    logits
+        Of them.
+    answers
+        The class of each image.
+    """
+
+    architecture: str
+    normalization: Normalization
+    network: nn.Module
+    same: list[str] = field(default_factory=list)
+    images: int = 0
+    right: float = 0.0
+    logits: Tensor | None = None
+    answers: Tensor | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.architecture}, normalization {self.normalization.name}"
+
+    @property
+    def accuracy(self) -> float:
+        return self.right / self.images
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        return wilson(self.right, self.images)
+
+    def is_above(self, other: Tried) -> bool:
+        """Whether its interval lies above another's."""
+        return self.interval[0] > other.interval[1]
+
+    def try_on(self, split: Split, device: str) -> Tried:
+        """Classify these images."""
+        mean, std = self.normalization.mean, self.normalization.std
+        for buffer, values in ((self.network.normalize.mean, mean), (self.network.normalize.std, std)):
+            buffer.copy_(buffer.new_tensor(values).view_as(buffer))
+        network = self.network.to(resolve_device(device))
+        logits = predict(network, split.images)
+        self.images, self.right = len(split), right_in_batch(logits, split.labels).sum().item()
+        self.logits, self.answers = logits, logits.argmax(1)
+        return self
+
+    def computes_as(self, other: Tried) -> bool:
+        """Whether another has the same logits, but for rounding."""
+        scale = self.logits.std() + other.logits.std()
+        return bool((self.logits - other.logits).abs().max() <= SAME * scale)
+
+
+@dataclass(frozen=True)
+class Identification:
+    """The findings about a file.
+
+    Attributes
+    ----------
+    table
+        One row per candidate, best first: `architecture`, `normalization`, `accuracy`, its 95 % interval
+        `low` and `high`, `images` (on how many), `same` (other candidates that compute the same).
+    settled
+        Whether one candidate is told from all others.
+    verdict
+        What follows, in sentences.
+    python, yaml
+        What to write to load the best.
+    """
+
+    table: pd.DataFrame
+    settled: bool
+    verdict: str
+    python: str
+    yaml: str
+
+    def __str__(self) -> str:
+        shown = self.table.copy()
+        if not shown["same"].any():
+            del shown["same"]
+        rows = shown.head(SHOWN).round(3).to_string(index=False)
+        left = f"\n… and {len(shown) - SHOWN} more, less accurate" if len(shown) > SHOWN else ""
+        return f"{rows}{left}\n\n{self.verdict}\n\n{self.python}\n{self.yaml}"
+
+
+def wilson(right: float, count: int) -> tuple[float, float]:
+    """The 95 % interval of a share (Wilson, 1927)."""
+    z = float(scipy.stats.norm.ppf((1 + LEVEL) / 2))
+    share, weight = right / count, z**2 / count
+    reach = (weight * (share * (1 - share) + weight / 4)) ** 0.5
+    return (share + weight / 2 - reach) / (1 + weight), (share + weight / 2 + reach) / (1 + weight)
+
+
+def check_fits(checkpoint: Checkpoint, dataset: Dataset) -> None:
+    """Refuse a data set that a checkpoint's network cannot classify.
+
+    Raises
+    ------
+    ValueError
+        It has another number of channels or of classes.
+    """
+    channels = checkpoint.image_shape[0]
+    if channels != dataset.image_shape[0]:
+        kinds = {1: "grey-scale images (1 channel)", 3: "colour images (3 channels)"}
+        takes, has = (kinds.get(n, f"{n} channels") for n in (channels, dataset.image_shape[0]))
+        raise ValueError(f"{checkpoint.source} takes {takes}, {dataset.title} has {has}.")
+    if checkpoint.num_classes != len(dataset.classes):
+        raise ValueError(
+            f"{checkpoint.source} has {checkpoint.num_classes} classes, {dataset.title} has "
+            f"{len(dataset.classes)} ({', '.join(dataset.classes[:3])}, …)."
+        )
+
+
+def network_of(
+    checkpoint: Checkpoint, architecture: str, normalization: Normalization, shape: tuple[int, int, int]
+) -> nn.Module:
+    """The network of a checkpoint's weights by an architecture that they fit, normalised inside."""
+    mean, std = normalization.mean, normalization.std
+    network = build_model(architecture, shape, checkpoint.num_classes, mean, std)
+    state = network.state_dict()
+    given = {key: value for key, value in checkpoint.weights.items() if not key.startswith("normalize.")}
+    weights = {key: value.to(state[key].dtype).contiguous() for key, value in given.items()}
+    # as they are in memory, so that several architectures share them
+    network.load_state_dict({**state, **weights}, assign=True)
+    return network
+
+
+def try_architectures(
+    checkpoint: Checkpoint, dataset: Dataset, normalization: Normalization, device: str
+) -> list[Tried]:
+    """Try the architectures that fit the weights, the one that was taken first, on a few labelled images."""
+    names = [checkpoint.architecture, *checkpoint.alternatives]
+    candidates = _candidates(checkpoint, names, [normalization], dataset)
+    return _distinct(candidates, dataset.test.subset(FEWEST), device, progress=False)
+
+
+def identify(
+    source: str | Path,
+    dataset: Dataset,
+    *,
+    architecture: str = "",
+    normalization: object = None,
+    weights: str = "",
+    device: str = "auto",
+    progress: bool = True,
+) -> Identification:
+    """Find out which architecture and normalisation a file's network has, by its accuracy on labelled images.
+
+    All candidates are tried on 200 test images; those whose 95 % interval reaches the best's, or that would
+    have the accuracy that the file records, on up to 2,000. One that is above all others by its whole
+    interval is found; where several are left, the recorded accuracy may tell them apart. A file that holds a
+    normalisation is believed, unless another is better by its whole interval.
+
+    Parameters
+    ----------
+    source
+        As `read_checkpoint` takes it.
+    dataset
+        What the network classifies.
+    architecture, normalization
+        Only this one; as `load_model` takes it.
+    weights
+        Which weights of a file that holds several.
+
+    Raises
+    ------
+    ValueError
+        As `read_checkpoint`; or the data set does not fit, or has fewer than 200 labelled test images.
+    """
+    chosen = {"weights": weights} if weights else {}
+    checkpoint = read_checkpoint(source, architecture=architecture, image_shape=dataset.image_shape, **chosen)
+    check_fits(checkpoint, dataset)
+    if len(dataset.test) < FEWEST:
+        raise ValueError(
+            f"{len(dataset.test)} labelled test images of {dataset.title} are too few to tell candidates "
+            f"apart: give at least {FEWEST}."
+        )
+    names = [checkpoint.architecture, *([] if architecture else checkpoint.alternatives)]
+    scales = _normalizations(checkpoint, dataset, normalization)
+    candidates = _candidates(checkpoint, names, scales, dataset)
+    rows = _distinct(candidates, dataset.test.subset(FEWEST), device, progress)
+    if not rows:
+        raise ValueError(f"{source}: none of {', '.join(names)} takes images of {dataset.image_shape}.")
+    believed = [row for row in rows if row.normalization.name == OWN]
+    if believed:  # others are of account only where they are better
+        best = max(believed, key=lambda row: row.accuracy)
+        rows = [row for row in rows if row in believed or row.is_above(best)]
+    open_ = _still_open(rows, checkpoint.accuracy)
+    split = dataset.test.subset(MOST)
+    if len(split) > FEWEST:
+        for row in progress_bar(open_, "those still open", "candidate", progress):
+            row.try_on(split, device)
+    rows.sort(key=lambda row: -row.accuracy)
+    settled, verdict = _verdict(rows, checkpoint, dataset)
+    if believed and rows[0] not in believed:
+        verdict += f" The normalisation that the file holds is worse: {best.name} has {best.accuracy:.3f}."
+    options = {"weights": weights} if weights else {}
+    return Identification(_table(rows), settled, verdict, *_lines(rows[0], checkpoint, options))
+
+
+def _normalizations(checkpoint: Checkpoint, dataset: Dataset, given: object) -> list[Normalization]:
+    channels = dataset.image_shape[0]
+    own = Normalization(BY_DATA, dataset.mean, dataset.std)
+    if given is not None:
+        return [own if given == BY_DATA else find_normalization(given).of_channels(channels)]
+    found = [own, *(find_normalization(name).of_channels(channels) for name in known(channels))]
+    if checkpoint.mean is not None and checkpoint.std is not None:
+        found.insert(0, Normalization(OWN, checkpoint.mean, checkpoint.std))
+    return found
+
+
+def _candidates(
+    checkpoint: Checkpoint, names: Iterable[str], scales: Sequence[Normalization], dataset: Dataset
+) -> list[Tried]:
+    """Each architecture by each normalisation; weights are loaded once for each architecture."""
+    found = []
+    for name in names:
+        try:
+            network = network_of(checkpoint, name, scales[0], dataset.image_shape).eval()
+        except ValueError:  # images that it does not take
+            continue
+        found += [Tried(name, each, network) for each in scales]
+    return found
+
+
+def _distinct(candidates: Iterable[Tried], split: Split, device: str, progress: bool) -> list[Tried]:
+    """Those that compute something else than all before them, tried on these images."""
+    found: list[Tried] = []
+    for candidate in progress_bar([*candidates], "candidates", "candidate", progress):
+        try:
+            candidate.try_on(split, device)
+        except (ValueError, RuntimeError):  # images too small for its strides
+            continue
+        if same := next((row for row in found if row.computes_as(candidate)), None):
+            same.same.append(candidate.name)
+        else:
+            found.append(candidate)
+    return found
+
+
+def _still_open(rows: Sequence[Tried], recorded: float | None) -> list[Tried]:
+    best = max(rows, key=lambda row: row.accuracy)
+    return [row for row in rows if not best.is_above(row) or _has(row, recorded)]
+
+
+def _has(row: Tried, recorded: float | None) -> bool:
+    low, high = row.interval
+    return recorded is not None and low <= recorded <= high
+
+
+def _verdict(rows: Sequence[Tried], checkpoint: Checkpoint, dataset: Dataset) -> tuple[bool, str]:
+    best, *others = rows
+    recorded = checkpoint.accuracy
+    low, high = best.interval
+    reached = f"{best.name}: accuracy {best.accuracy:.3f} ({low:.3f} to {high:.3f})"
+    chance = 1 / len(dataset.classes)
+    if not is_multilabel(dataset.test.labels) and (best.accuracy < 2 * chance or low <= chance):
+        return False, (
+            f"Nothing is found: the best candidate's accuracy is {best.accuracy:.3f}, chance is "
+            f"{chance:.3f}. Are the classes in another order, were the images others or of another size, or "
+            "is its architecture none of these?"
+        )
+    tied = [row for row in others if not best.is_above(row)]
+    note = ""
+    if recorded is not None:
+        agrees = "agrees with" if _has(best, recorded) else "differs from"
+        note = f" It {agrees} the accuracy that the file records, {recorded:.3f}."
+    if not tied:
+        below = f", far above the next ({others[0].name}, {others[0].accuracy:.3f})" if others else ""
+        return True, f"Found: {reached}{below}.{note}"
+    alike = [row for row in (best, *tied) if _has(row, recorded)]
+    if alike == [best]:
+        return True, f"Found by the accuracy that the file records, {recorded:.3f}: {reached}."
+    if len(alike) == 1:
+        return False, (
+            f"Not settled: best is {reached}, but {alike[0].name} ({alike[0].accuracy:.3f}) has the accuracy "
+            f"that the file records, {recorded:.3f}."
+        )
+    return False, _tie(best, tied, dataset)
+
+
+def _tie(best: Tried, tied: Sequence[Tried], dataset: Dataset) -> str:
+    names = "; ".join(f"{row.name} ({row.accuracy:.3f})" for row in (best, *tied))
+    agreement = min((row.answers == best.answers).float().mean().item() for row in tied)
+    of_one = {row.architecture for row in tied} == {best.architecture}
+    settled = f" The architecture is {best.architecture} in all of them." if of_one else ""
+    if agreement >= ALIKE:
+        return (
+            f"A tie: {names}. They give the same class to {agreement:.1%} of the images, so that it hardly "
+            f"matters which is taken.{settled} The training code would tell."
+        )
+    more = f"more labelled images than {best.images}, " if best.images == len(dataset.test) else ""
+    return (
+        f"A tie: {names}.{settled} It would be broken by {more}the accuracy that its authors report, or the "
+        "training code."
+    )
+
+
+def _table(rows: Iterable[Tried]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "architecture": row.architecture,
+            "normalization": row.normalization.name,
+            "accuracy": row.accuracy,
+            "low": row.interval[0],
+            "high": row.interval[1],
+            "images": row.images,
+            "same": "; ".join(row.same),
+        }
+        for row in rows
+    )
+
+
+def _lines(best: Tried, checkpoint: Checkpoint, options: dict[str, str]) -> tuple[str, str]:
+    """The lines to write next, in Python and as notebooks' parameter `checkpoints` has it."""
+    given: dict[str, str] = {"architecture": best.architecture}
+    if best.normalization.name != OWN:
+        given["normalization"] = best.normalization.name
+    given |= options
+    unknown = checkpoint.epsilon is None
+    if not unknown:
+        given["epsilon"] = epsilon_text(checkpoint.epsilon)
+    named = [f"{name}={json.dumps(value)}" for name, value in given.items()]
+    named += ["epsilon=..."] if unknown else []
+    python = f"load_model({json.dumps(checkpoint.source)}, dataset=data, {', '.join(named)})"
+    pairs = [f"{name}: {json.dumps(value)}" for name, value in given.items()]
+    pairs += ["epsilon: ..."] if unknown else []
+    yaml = f"{{{json.dumps(checkpoint.source)}: {{{', '.join(pairs)}}}}}"
+    hint = (
+        "\n(epsilon: what it was trained at, such as 8/255; 0 if it is a standard network)" if unknown else ""
+    )
+    return python, f"in notebooks, -p checkpoints '{yaml}'{hint}"
