@@ -47,7 +47,8 @@ def agree(theirs: Layers, ours: Layers) -> bool:
     Functions that a network calls are not among its modules: where it has no activations or no pooling,
     nothing is known of them.
     """
-    for classes, setting in (CONVOLUTIONS, "stride"), (CONVOLUTIONS, "dilation"), (NORMS, "eps"):
+    compared = (*((CONVOLUTIONS, name) for name in ("stride", "padding", "dilation")), (NORMS, "eps"))
+    for classes, setting in compared:
         if _counts(theirs, classes, setting) != _counts(ours, classes, setting):
             return False
     theirs_active, ours_active = _activations(theirs), _activations(ours)

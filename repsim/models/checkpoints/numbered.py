@@ -63,7 +63,7 @@ def _three_stages(shapes: Shapes, stem: int, depth: int) -> Iterator[str]:
 
 def _others(shapes: Shapes) -> Iterator[str]:
     if last := shapes.get("hidden.4.weight"):
-        yield f"mlp_w{last[0]}"
+        yield f"mlp_w{last[0]}" if last[0] != 64 else "mlp"
     if "classifier.3.weight" in shapes and shapes.get("classifier.0.weight", (0, 0))[1] == 512:
         convolutions = sum(len(shape) == 4 for shape in shapes.values())
         norm = "_bn" if "features.1.running_mean" in shapes else ""
