@@ -32,11 +32,12 @@ NORMALIZATIONS = {
 
 def build(data: str, threat: str, name: str) -> nn.Module:
     """The network as RobustBench's own loader builds it."""
+    entry = robustbench_entries()[data, threat, name]  # which tells timm of RobustBench's own
     registered = f"{name}_{data}_{threat}".lower().replace("-", "_")
     with contextlib.redirect_stdout(io.StringIO()):
         if import_timm().is_model(registered):
             return import_timm().create_model(registered)
-        return robustbench_entries()[data, threat, name]["model"]()
+        return entry["model"]()
 
 
 def groups(data: str, threat: str) -> tuple[list[list[str]], dict[str, str]]:

@@ -7,6 +7,7 @@ compute them from the weights alone.
 import importlib
 import itertools
 import re
+import sys
 
 import pytest
 import timm
@@ -397,3 +398,21 @@ def test_what_keys_leave_open_computes_something_else():
     assert len(logits) > 8
     for one, other in itertools.combinations(logits, 2):
         assert (one - other).abs().max() > 1e-3
+
+
+def test_what_is_said_where_robustbench_is_not_installed(monkeypatch):
+    """Of the keys of its own WideResNet, whose activations have parameters (Dai et al., 2021)."""
+    monkeypatch.setitem(sys.modules, "robustbench", None)
+    monkeypatch.setitem(sys.modules, "robustbench.model_zoo", None)
+    monkeypatch.setitem(sys.modules, "robustbench.model_zoo.models", None)
+    with torch.device("meta"):
+        wide = build_model("wrn_28_10", (3, 32, 32), 10, [0.0] * 3, [1.0] * 3).state_dict()
+    state = {key: value for key, value in wide.items() if not key.startswith("normalize.")}
+    state = {re.sub(r"^layer(\d)\.(\d+)", r"block\1.layer.\2", key): value for key, value in state.items()}
+    state = {re.sub(r"^bn2", "bn1", key).replace("shortcut", "convShortcut"): v for key, v in state.items()}
+    blocks = [f"block{block}.layer.{layer}." for block in (1, 2, 3) for layer in range(4)]
+    for prefix in ("", *blocks):
+        for name in ("alpha", "beta"):
+            state[f"{prefix}activation.{name}"] = torch.zeros((), device="meta")
+    with pytest.raises(RuntimeError, match=re.escape("pip install 'robust-repsim[robustbench]'")):
+        recognize(state, "weights.pth")
