@@ -295,7 +295,7 @@ def _filled(expected: Shapes, shapes: Shapes) -> Shapes:
 
 
 def _default(key: str, shape: tuple[int, ...]) -> Tensor:
-    """What a file lacks: a counter of 0, or a normaliser that does nothing."""
+    """The weight that a file lacks: a counter of 0, or a normaliser that does nothing."""
     return torch.full(shape, NORMALIZERS.get(key, 0))
 
 
