@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import re
 from collections.abc import Callable
@@ -168,6 +169,12 @@ LIBRARIES: dict[str, Callable[[str, ImageShape, int], nn.Module]] = {
     "timm": timm_network,
     "robustbench": robustbench_network,
 }
+
+
+def is_installed(name: str) -> bool:
+    """Whether the package that builds `timm:NAME` or another such network is installed."""
+    library = name.partition(":")[0]
+    return importlib.util.find_spec(library) is not None
 
 
 def split_library(name: str) -> tuple[str, str] | None:

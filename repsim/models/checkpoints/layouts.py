@@ -34,6 +34,10 @@ class Layout:
     rename: Callable[[Weights], Weights]
     variants: tuple[str, ...] = ("",)
 
+    def fits(self, weights: Mapping[str, Tensor]) -> bool:
+        """Whether some weights are called so."""
+        return any(re.search(self.marker, key) for key in weights)
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -45,11 +49,20 @@ class Reading:
 
 
 def readings(weights: Mapping[str, Tensor]) -> Iterator[Reading]:
-    """The weights as they are, then as ours would be called where the names are those of well-known code."""
+    """The weights as they are, then as ours would be called where the names are those of well-known code.
+
+    Last come all layouts that fit, one after the other: some write `linear` and `downsample`.
+    """
     yield Reading(dict(weights))
-    for layout in LAYOUTS:
-        if any(re.search(layout.marker, key) for key in weights):
-            yield Reading(layout.rename(dict(weights)), (layout.said,), layout.variants)
+    known = [layout for layout in LAYOUTS if layout.fits(weights)]
+    for layout in known:
+        yield Reading(layout.rename(dict(weights)), (layout.said,), layout.variants)
+    renamed, applied = dict(weights), []
+    for layout in known:
+        if layout.fits(renamed):
+            renamed, applied = layout.rename(renamed), [*applied, layout]
+    if len(applied) > 1:
+        yield Reading(renamed, tuple(layout.said for layout in applied), applied[-1].variants)
 
 
 def by_key(rename: Callable[[str], str]) -> Callable[[Weights], Weights]:

@@ -17,7 +17,13 @@ from repsim.models.checkpoints import index, modules
 from repsim.models.checkpoints.layouts import Reading, readings
 from repsim.models.checkpoints.modules import Layers
 from repsim.models.checkpoints.numbered import numbered
-from repsim.models.libraries import robustbench_classes, split_library, timm_side, torchvision_names
+from repsim.models.libraries import (
+    is_installed,
+    robustbench_classes,
+    split_library,
+    timm_side,
+    torchvision_names,
+)
 from repsim.models.own import find_own, images_of
 from repsim.models.variants import alternatives, said_of, split_variants
 
@@ -87,11 +93,17 @@ def recognize(
     """
     found = list(readings(weights))
     named = [] if architecture else _named(said)
-    other_size = None
+    other_size, not_installed = None, ""
     for reading in found:
         names = [architecture] if architecture else [*named, *candidates(_shapes(reading.weights))]
         for name in dict.fromkeys(names):
-            match = _match(name, reading, size)
+            try:
+                match = _match(name, reading, size)
+            except RuntimeError as error:  # of a library that is not installed
+                if architecture:
+                    raise
+                not_installed = not_installed or f"{source} may be {name}: {error}"
+                continue
             if match is None:
                 continue
             if size is not None and match.side_matters and match.image_shape[1:] != tuple(size):
@@ -106,7 +118,7 @@ def recognize(
         raise ValueError(
             f"{source} ({other_size.architecture}) takes images of {own} pixels, not of {given}."
         )
-    raise ValueError(_no_match(found, source, architecture, size))
+    raise ValueError(not_installed or _no_match(found, source, architecture, size))
 
 
 # which architectures there are
@@ -337,6 +349,8 @@ def _no_match(found: list[Reading], source: str, architecture: str, size: tuple[
     for reading in found:
         shapes = _shapes(reading.weights)
         for name in [architecture] if architecture else [*numbered(shapes), *index.nearest(shapes, NEAREST)]:
+            if not architecture and split_library(name) and not is_installed(name):
+                continue
             # what is wrong with a name that the caller gave is theirs to read
             read = outline if architecture else outline_or_none
             height, width = size or usual_shape(name)[1:]
