@@ -13,6 +13,7 @@ import torch
 from repsim.models import ARCHITECTURES
 from repsim.models.checkpoints import index, modules
 from repsim.models.checkpoints.recognizing import (
+    ENCLOSED,
     NORMALIZERS,
     Shapes,
     layers_of,
@@ -77,7 +78,7 @@ def row(name: str) -> index.Row | None:
 
 def _bare(shapes: Shapes) -> Shapes:
     """Weights as they are recognised: normalisers are taken out before."""
-    return {key: shape for key, shape in shapes.items() if key not in NORMALIZERS}
+    return {key.removeprefix(ENCLOSED): shape for key, shape in shapes.items() if key not in NORMALIZERS}
 
 
 def rows() -> list[index.Row]:

@@ -1,8 +1,8 @@
 """Build RobustBench's networks with random weights, save and read them, and print how many load right.
 
-`python tests/models/checkpoints/reading_robustbench.py cifar10/Linf`, where RobustBench is on the path. Networks
-of the same classes and shapes are saved once. Of what a file does not hold, normalisation and what keys leave
-open, the names that the reading lists are tried: as somebody does who follows what it says.
+`python tests/models/checkpoints/reading_robustbench.py cifar10/Linf`, where RobustBench is on the path.
+Networks of the same classes and shapes are saved once. Of what a file does not hold, normalisation and what
+keys leave open, the names that the reading lists are tried: as somebody does who follows what it says.
 """
 
 from __future__ import annotations
@@ -32,11 +32,12 @@ NORMALIZATIONS = {
 
 def build(data: str, threat: str, name: str) -> nn.Module:
     """The network as RobustBench's own loader builds it."""
+    entry = robustbench_entries()[data, threat, name]  # which tells timm of RobustBench's own
     registered = f"{name}_{data}_{threat}".lower().replace("-", "_")
     with contextlib.redirect_stdout(io.StringIO()):
         if import_timm().is_model(registered):
             return import_timm().create_model(registered)
-        return robustbench_entries()[data, threat, name]["model"]()
+        return entry["model"]()
 
 
 def groups(data: str, threat: str) -> tuple[list[list[str]], dict[str, str]]:
