@@ -37,7 +37,10 @@ def names() -> Iterator[str]:
     known = torchvision_names()
     yield from (name if name not in ARCHITECTURES else f"torchvision:{name}" for name in known)
     for name in robustness_builders():
-        if not (name.startswith("imagenet/") and name.rpartition("/")[2] in known):  # copies of torchvision's
+        copied = name.rpartition("/")[2].removeprefix(
+            "leaky_"
+        )  # of torchvision; leaky ones are `+leaky_relu`
+        if not (name.startswith("imagenet/") and copied in known):
             yield f"robustness:{name}"
     yield from (f"timm:{name}" for name in import_timm().list_models())
 
