@@ -258,7 +258,7 @@ def _match(name: str, reading: Reading, size: tuple[int, int] | None) -> Match |
             found = outline_or_none(name, shape, classes)
             if found is not None and _filled(found, shapes) == found:
                 other = outline_or_none(name, (count, 2 * image_size[0], 2 * image_size[1]), classes)
-                complete = {key: reading.weights.get(key, _default(key, found[key])) for key in found}
+                complete = _completed(reading.weights, found)
                 matters = other is not None and other != found
                 notes = (*reading.notes, *_counters(found, shapes))
                 return Match(name, complete, classes, shape, matters, notes)
@@ -283,7 +283,7 @@ def _match_own(
     if known is None:
         raise ValueError(f"{name} gives no logits for images of {channels[0]} channels and any usual size.")
     shape, answers, side_matters = known
-    complete = {key: reading.weights.get(key, torch.tensor(0)) for key in found}
+    complete = _completed(reading.weights, found)
     notes = (*reading.notes, *_counters(found, shapes))
     return Match(name, complete, answers, shape, side_matters, notes)
 
@@ -306,9 +306,12 @@ def _filled(expected: Shapes, shapes: Shapes) -> Shapes:
     return {**shapes, **{key: expected[key] for key in lacking}}
 
 
-def _default(key: str, shape: tuple[int, ...]) -> Tensor:
-    """The weight that a file lacks: a counter of 0, or a normaliser that does nothing."""
-    return torch.full(shape, NORMALIZERS.get(key, 0))
+def _completed(weights: Mapping[str, Tensor], expected: Shapes) -> dict[str, Tensor]:
+    """The weights, and those that files may lack: counters of 0, normalisers that do nothing."""
+    return {
+        key: weights[key] if key in weights else torch.full(shape, NORMALIZERS.get(key, 0))
+        for key, shape in expected.items()
+    }
 
 
 def _is_counter(key: str) -> bool:
