@@ -261,7 +261,7 @@ def architectures() -> str:
         families[architecture.build].append(name)
     rows = []
     for build, names in families.items():
-        sizes = [_parameters(name) for name in names if not re.search("[DK]", name)]
+        sizes = [_parameters(name) for name in names if not re.search("[A-Z]", name)]
         size = " to ".join(f"{count:,}" for count in sorted({min(sizes), max(sizes)})) if sizes else ""
         rows.append((", ".join(f"`{name}`" for name in names), _sentence(build), size))
     return markdown(("name", "network", "parameters (ten classes, 3 × 32 × 32)"), rows)
