@@ -92,6 +92,8 @@ def _unwrapped(given: Unwrapped) -> Iterator[Unwrapped]:
             return
         prefix = f"{first.pop()}."
         note = f"All keys of the network begin with {prefix}, which was left out."
+        if re.fullmatch(r"[1-9]\d*\.", prefix) and reading.normalizer is None:
+            note += " What stands before it has no weights: if it normalises, normalization=… says how."
         reading = reading.renamed(lambda key, prefix=prefix: key.removeprefix(prefix)).noted(note)
 
 

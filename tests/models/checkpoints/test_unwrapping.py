@@ -69,6 +69,13 @@ def test_features_that_run_in_parallel(tmp_path, rebuilt, pixels):
         torch.testing.assert_close(rebuilt(read)(images), network(images))
 
 
+def test_what_stands_before_a_network_without_weights_is_said(tmp_path, small, bare):
+    note = "if it normalises, normalization=… says how."
+    for prefix, said in ("1.", True), ("1.module.", True), ("0.", False), ("model.", False):
+        torch.save(around(prefix, bare(small())), tmp_path / "weights.pt")
+        assert (note in " ".join(read_checkpoint(tmp_path / "weights.pt").notes)) == said
+
+
 def test_two_layers_before_the_logits_are_no_dropout(tmp_path, small, bare):
     weights = moved(r"^fc\.", "fc.2.")(bare(small()))
     torch.save(
