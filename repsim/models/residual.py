@@ -31,7 +31,10 @@ def conv1x1(channels_in: int, channels_out: int, stride: int = 1, bias: bool = F
 
 
 class PaddedShortcut(nn.Module):
-    """Every `stride`-th pixel, with channels of zeros on both sides: option A of He et al., 2015."""
+    """Every `stride`-th pixel, with channels of zeros on both sides: option A of He et al., 2015.
+
+    Behind the others only, as Facebook's code has it, after `put_behind`.
+    """
 
     def __init__(self, channels_in: int, channels_out: int, stride: int):
         super().__init__()
@@ -42,6 +45,10 @@ class PaddedShortcut(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         taken = x[:, :, :: self.stride, :: self.stride]
         return F.pad(taken, (0, 0, 0, 0, self.before, self.behind))
+
+    def put_behind(self) -> None:
+        """Move all channels of zeros behind the others."""
+        self.before, self.behind = 0, self.before + self.behind
 
 
 class BasicBlock(nn.Module):

@@ -14,7 +14,7 @@ from torch import nn
 
 from repsim.models.pooling import Standardize, pool_where_it_halves, prepared
 from repsim.models.repvgg import halve_at_once
-from repsim.models.residual import PreActivationBlock, ResNet, UnitFeatures, UnitWeights
+from repsim.models.residual import PaddedShortcut, PreActivationBlock, ResNet, UnitFeatures, UnitWeights
 from repsim.support import messages
 from repsim.support.compat import torchvision
 
@@ -230,6 +230,14 @@ def _second_stride(network: nn.Module) -> bool:
     return bool(halving)
 
 
+def _zeros_behind(network: nn.Module) -> bool:
+    """Shortcuts without weights pad channels at one side only."""
+    shortcuts = [each for each in network.modules() if isinstance(each, PaddedShortcut)]
+    for shortcut in shortcuts:
+        shortcut.put_behind()
+    return bool(shortcuts)
+
+
 def _unit_features(network: nn.Module) -> bool:
     if not isinstance(network, ResNet) or network.embedding is not None:
         return False
@@ -277,6 +285,7 @@ VARIANTS: dict[str, Variant] = {
     "raw_transitions": Variant("blocks of x, not of relu(bn(x)), where later stages begin", _raw_transitions),
     "second_stride": Variant("blocks that halve in their second convolution", _second_stride),
     "same_padding": Variant("padding on the right and below where a convolution has a stride", _same_padding),
+    "zeros_behind": Variant("shortcuts with all zeros behind the channels", _zeros_behind),
     "unit_features": Variant("features of length 1 before the last layer", _unit_features),
     "plain_head": Variant("a last layer without bias rather than cosines", _plain_head),
 }
@@ -311,7 +320,8 @@ FIELD: dict[str, tuple[str, ...]] = {
         "standardized_images",
     ),
     r"dm_preactresnet\d+(_w\d+)?": ("silu",),
-    r"resnet\d+_w\d+(_option_a)?": ACTIVATIONS,
+    r"resnet\d+_w\d+": ACTIVATIONS,
+    r"resnet\d+_w\d+_option_a": ("zeros_behind", *ACTIVATIONS),
     # others
     r"(torchvision|timm):resnet(18|34)": (*LARGE_STEM, "leaky_relu", "bn_eps_1e-3"),
     r"(torchvision|timm):(resnet(50|101|152)|resnext\w+|wide_resnet\w+)": (

@@ -9,7 +9,11 @@ from torch import nn
 from repsim.models import ARCHITECTURES, build_model, is_architecture
 from repsim.support.compat import import_robustness, torchvision
 
-SMALL = ["resnet_tiny", "resnet_tiny_deep", "wrn_tiny", "vgg_tiny", "mlp", "vit_tiny", "wrn_10_1"]
+SMALL = [
+    *("resnet_tiny", "resnet_tiny_deep", "wrn_tiny", "vgg_tiny", "mlp", "vit_tiny", "wrn_10_1"),
+    *("resnet8_w1_option_a", "preactresnet50_no_final_bn_w8", "preactresnet18_bias_w8", "small_cnn"),
+    *("preactresnet18_he_w8", "dm_preactresnet18_w8+silu", "mnist_net", "small_cnn_cifar"),
+]
 NAMES = [
     *(name for name, known in ARCHITECTURES.items() if re.fullmatch(known.pattern, name)),  # but wrn_D_K, …
     "wrn_28_4",
@@ -84,6 +88,7 @@ def test_the_callers_random_state_is_left_alone_when_building_fails():
         ("resnet18", 11_173_962),
         ("resnet50", 23_520_842),
         ("resnet20_w1", 272_474),
+        ("resnet110_w1_option_a", 1_727_962),
         ("lenet", 62_006),
         ("tiny10", 86_778),
         ("resnext50_32x4d", 22_979_904 + 20_490 - 7_680),  # the stem has 3 × 3 in place of 7 × 7

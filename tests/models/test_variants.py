@@ -18,7 +18,7 @@ RESIDUAL = {
     "preactresnet18_he_w8": ("plain_head", "raw_shortcut", "softplus"),
     "wrn_10_2_bias": ("raw_shortcut+second_stride", "leaky_relu_0.1+bn_eps_1e-3+raw_transitions"),
     "dm_preactresnet18_w8": ("silu",),
-    "resnet8_w1_option_a": ("silu", "bn_eps_1e-3"),
+    "resnet8_w1_option_a": ("silu", "bn_eps_1e-3", "zeros_behind"),
     "small_cnn_cifar": ("silu",),
 }
 # one name for each row of `FIELD`, and more
@@ -56,6 +56,7 @@ def test_a_variant_computes_something_else_with_the_same_weights(variant, name):
         ("preactresnet18", "plain_head"),
         ("lenet", "bn_eps_1e-3"),
         ("resnet20_w1", "raw_transitions"),
+        ("resnet20_w1", "zeros_behind"),
     ],
 )
 def test_a_variant_refuses_where_it_has_nothing_to_change(name, variant):

@@ -13,7 +13,7 @@ from repsim.cli.planning.costs import Network, check
 from repsim.data import Dataset
 from repsim.models import is_architecture
 from repsim.models.checkpoints import read_checkpoint
-from repsim.models.checkpoints.contents import from_name
+from repsim.models.checkpoints.settings import from_name
 from repsim.support import artifacts
 from repsim.support.options import read_options
 from repsim.training import Recipe

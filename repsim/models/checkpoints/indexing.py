@@ -13,6 +13,7 @@ import torch
 from repsim.models import ARCHITECTURES
 from repsim.models.checkpoints import index, modules
 from repsim.models.checkpoints.recognizing import (
+    ENCLOSED,
     NORMALIZERS,
     Shapes,
     layers_of,
@@ -77,7 +78,7 @@ def row(name: str) -> index.Row | None:
 
 def _bare(shapes: Shapes) -> Shapes:
     """Weights as they are recognised: normalisers are taken out before."""
-    return {key: shape for key, shape in shapes.items() if key not in NORMALIZERS}
+    return {key.removeprefix(ENCLOSED): shape for key, shape in shapes.items() if key not in NORMALIZERS}
 
 
 def rows() -> list[index.Row]:
@@ -109,8 +110,7 @@ def _same(one: index.Row, other: index.Row) -> bool:
     shape = usual_shape(other.name)  # networks for images of several sizes have several names in timm
     if outline_or_none(one.name, shape, 10) != outline_or_none(other.name, shape, 10):
         return False
-    first, second = (modules.kinds(layers_of(each.name, shape)) for each in (one, other))
-    return first == second
+    return modules.alike(*(layers_of(each.name, shape) for each in (one, other)))
 
 
 if __name__ == "__main__":

@@ -273,6 +273,11 @@ LAYOUTS = [
     ),
     # residual
     Layout(
+        r"^layer4\.\d+\.shortcut\.1\.",
+        "Keys are those of common CIFAR ResNets (shortcut, linear); they were given torchvision's names.",
+        rewritten((r"\.shortcut\.", ".downsample."), (r"^linear\.", "fc.")),
+    ),
+    Layout(
         r"^layer\d\.\d+\.downsample\.1\.",
         "Keys are those of CIFAR ResNets with downsample for shortcut; they were given our names.",
         rewritten((r"\.downsample\.", ".shortcut.")),
@@ -345,6 +350,11 @@ LAYOUTS = [
         "Keys are those of meliketoy's WideResNet; they were given our names.",
         rewritten((r"^bn1\.", "bn2."), (r"^linear\.", "fc."), (r"\.shortcut\.0\.", ".shortcut.")),
         ("raw_shortcut+second_stride", "raw_shortcut", ""),
+    ),
+    Layout(
+        r"^layer4\.0\.shortcut\.1\.",
+        "Keys are those of pytorch-cifar's ResNet; they were given names for images of any size.",
+        rewritten((r"^linear\.", "fc."), (r"\.shortcut\.", ".downsample.")),
     ),
     # others
     Layout(

@@ -1,4 +1,4 @@
-"""What a whole pickled network says of itself: its weights and its modules, its class installed or not."""
+"""Weights and modules of a whole pickled network, its class installed or not."""
 
 from __future__ import annotations
 

@@ -85,6 +85,9 @@ def test_beside_the_weights(saved, rebuilt, pixels, tmp_path):
     torch.save({"state_dict": state, "args": {"mean": MEAN.tolist(), "std": STD.tolist()}}, path)
     read = check(path, rebuilt, saved, pixels(), normalized(pixels()))
     assert "Its mean and deviation are from the file, beside its weights." in read.notes
+    levels = {"mean": (MEAN * 255).tolist(), "std": (STD * 255).tolist()}
+    torch.save({"state_dict": state, **levels}, path)
+    check(path, rebuilt, saved, pixels(), normalized(pixels()))
 
 
 @pytest.mark.parametrize(

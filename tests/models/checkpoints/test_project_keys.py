@@ -13,7 +13,6 @@ from toy_networks import randomized
 
 from repsim.models import build_model
 from repsim.models.checkpoints import read_checkpoint
-from repsim.models.variants import alternatives
 from repsim.support.compat import import_robustness
 
 
@@ -166,7 +165,9 @@ def basic_block(pen, x, at, width, stride, shortcut="shortcut.{}", parts=None, o
         return F.relu(inner + x)
     if option_a:
         zeros = torch.zeros(len(x), width // 4, *inner.shape[2:])
-        return F.relu(inner + torch.cat([zeros, F.max_pool2d(x, 1, 2), zeros], 1))
+        kept = F.max_pool2d(x, 1, 2)
+        around = [kept, zeros, zeros] if option_a == "behind" else [zeros, kept, zeros]
+        return F.relu(inner + torch.cat(around, 1))
     project = [at + shortcut.format(index) for index in (0, 1)]
     return F.relu(inner + pen.conv_norm(x, *project, width, 1, stride))
 
@@ -367,6 +368,11 @@ FILES = [
         *("dm_preactresnet34_w8+silu", ""),
     ),
     ("akamaster resnet20, option A", partial(resnet, option_a=True), "resnet20_w1_option_a", ""),
+    (
+        "option A as Facebook's",
+        partial(resnet, option_a="behind"),
+        *("resnet20_w1_option_a", "zeros_behind"),
+    ),
     ("akamaster resnet20, option B", resnet, "resnet20_w1", ""),
     (
         "akamaster resnet56, option A",
@@ -435,8 +441,36 @@ FILES = [
         *("wrn_10_2_bias", "leaky_relu_0.1+bn_eps_1e-3+raw_transitions"),
     ),
 ]
-SHAPES = {"TRADES SmallCNN": GREY, "TRADES Net": GREY, "robust-stitching NbnTiny10": CIFAR}
-SHAPES |= dict.fromkeys(("friendly training SmallCNN", "kuangliu ResNet18"), CIFAR)
+SHAPES = dict.fromkeys(("TRADES SmallCNN", "TRADES Net"), GREY)
+SHAPES |= dict.fromkeys(
+    ("robust-stitching NbnTiny10", "friendly training SmallCNN", "kuangliu ResNet18"), CIFAR
+)
+
+
+def prefixed(prefix, weights):
+    return {prefix + key: value for key, value in weights.items()}
+
+
+# how a project saves weights, by the first word of its rows; the others save a state dict as it is
+SAVED = {
+    "kuangliu": lambda weights: {"net": prefixed("module.", weights), "acc": 95.3, "epoch": 199},
+    "robust_overfitting": lambda weights: {
+        "state_dict": prefixed("module.", weights),
+        "test_robust_acc": 0.5,
+    },
+    "Bag-of-Tricks": lambda weights: {"state_dict": prefixed("module.", weights), "test_acc": 0.8},
+    "DM-Improves-AT": lambda weights: {"model_state_dict": prefixed("module.0.", weights), "epoch": 400},
+    "akamaster": lambda weights: {"state_dict": prefixed("module.", weights), "best_prec1": 91.7},
+    "bearpaw": lambda weights: {"epoch": 164, "state_dict": prefixed("module.", weights), "acc": 93.0},
+    "FixMatch-pytorch": lambda weights: {"epoch": 9, "state_dict": weights, "ema_state_dict": more(weights)},
+    "TorchSSL": lambda weights: {"model": prefixed("module.", weights), "it": 9},
+}
+
+
+def more(weights):
+    return {key: value + 1 for key, value in weights.items()}
+
+
 QUICK = [
     *("kuangliu PreActResNet18", "TRADES WideResNet", "fast_adversarial PreActResNet18"),
     *("DM-Improves-AT WideResNet SiLU", "akamaster resnet20, option A", "chenyaofo resnet20"),
@@ -449,27 +483,44 @@ QUICK = [
 def test_one_of_the_names_has_the_logits_of_the_project(tmp_path, pixels, project, network, taken_for, is_):
     pen, images = Pen(), pixels(SHAPES.get(project, COLOUR), 2)
     expected = network(pen, images)
-    torch.save({"state_dict": pen.weights}, tmp_path / "model_best.pth.tar")
+    torch.save(SAVED.get(project.split()[0], dict)(pen.weights), tmp_path / "model_best.pth.tar")
     read = read_checkpoint(tmp_path / "model_best.pth.tar")
     assert read.architecture == taken_for
     name = taken_for
     if is_:
         name = taken_for.partition("+")[0] + ("" if is_ == "-" else f"+{is_}")
-        assert name in alternatives(read.architecture)
+        assert name in read.alternatives
+    torch.testing.assert_close(
+        logits(name, read, images), expected, rtol=1e-5, atol=1e-5 * expected.abs().max().item()
+    )
+
+
+def logits(name, read, images):
     shape = (read.image_shape[0], *images.shape[2:])
     model = build_model(name, shape, read.num_classes, [0.0] * shape[0], [1.0] * shape[0])
     neutral = {key: value for key, value in model.state_dict().items() if key.startswith("normalize.")}
     model.load_state_dict(neutral | read.weights)
     with torch.no_grad():
-        logits = model.eval()(images)
-    torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5 * expected.abs().max().item())
+        return model.eval()(images)
 
 
-def test_the_leaky_resnets_of_robustness_are_a_variant_of_torchvisions(pixels):
+def test_a_leaky_resnet_of_robustness_is_a_variant_of_torchvisions(tmp_path, pixels):
     theirs = randomized(import_robustness("imagenet_models").leaky_resnet18(num_classes=10))
-    ours = build_model("torchvision:resnet18+leaky_relu", (3, 64, 64), 10, [0.0] * 3, [1.0] * 3).eval()
-    neutral = {key: value for key, value in ours.state_dict().items() if key.startswith("normalize.")}
-    ours.load_state_dict(neutral | theirs.state_dict())
-    images = pixels((3, 64, 64), 2)
+    torch.save(theirs.state_dict(), tmp_path / "leaky.pt")
+    read, images = read_checkpoint(tmp_path / "leaky.pt"), pixels((3, 64, 64), 2)
+    assert read.architecture == "torchvision:resnet18"
+    assert "torchvision:resnet18+leaky_relu" in read.alternatives
     with torch.no_grad():
-        torch.testing.assert_close(ours(images), theirs(images))
+        expected = theirs(images)
+    torch.testing.assert_close(logits("torchvision:resnet18+leaky_relu", read, images), expected)
+
+
+def test_a_common_resnet18_for_larger_images_is_one_of_ours(tmp_path, pixels):
+    """The class of the robustness package takes 32 × 32 pixels only; many average whatever there is."""
+    pen, images = Pen(), pixels((3, 64, 64), 2)
+    expected = resnet(pen, images, **FOUR)
+    torch.save(pen.weights, tmp_path / "tiny_imagenet.pth")
+    read = read_checkpoint(tmp_path / "tiny_imagenet.pth", image_shape=(3, 64, 64))
+    assert (read.architecture, read.image_shape) == ("resnet18", (3, 64, 64))
+    tolerance = 1e-5 * expected.abs().max().item()
+    torch.testing.assert_close(logits("resnet18", read, images), expected, rtol=1e-5, atol=tolerance)

@@ -84,3 +84,11 @@ def test_what_is_wrong_is_said_of_the_network_inside(tmp_path, small, bare):
     torch.save(around("module.net.", weights), tmp_path / "weights.pt")
     with pytest.raises(ValueError, match=r"(?s)nearest is wrn_\w+ .*\n  missing: bn2\.bias(\n|$)"):
         read_checkpoint(tmp_path / "weights.pt")
+
+
+def test_what_the_file_says_that_it_is_stands_in_the_refusal(tmp_path, small, bare):
+    weights = bare(small())
+    del weights["bn2.bias"]
+    torch.save({"state_dict": weights, "arch": "wrn_of_mine"}, tmp_path / "weights.pt")
+    with pytest.raises(ValueError, match=r"\nWhat the file says that it is: wrn_of_mine\.$"):
+        read_checkpoint(tmp_path / "weights.pt")
