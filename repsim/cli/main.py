@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add(commands, "layers", "print the layers of a network", _layers_arguments, _layers)
     _add(commands, "measures", "list the similarity measures, or explain one", _measures_arguments, _measures)
     _add(commands, "evaluate", "print clean, robust and transfer accuracy", _evaluate_arguments, _evaluate)
-    _add(commands, "check", "find out which network a file holds", _check_arguments, _check)
+    _add(commands, "check", "find out which network a file holds, by accuracy", _check_arguments, _check)
     _add(commands, "convert", "write a checkpoint as tensors only", _convert_arguments, _convert)
     _add(commands, "pack", "put stored stitches into the files of the repository", _pack_arguments, _pack)
     _add(

@@ -213,5 +213,6 @@ def test_the_command_prints_what_to_write(variant, data, tmp_path, capsys, monke
     name, options = next(iter(yaml.safe_load(shlex.split(line)[-1]).items()))
     models = load_models({name: {**options, "epsilon": 0}}, data, device="cpu", progress=False)
     assert models[0].recipe.architecture == "wrn_10_1+softplus"
-    assert main(["check", "lr=0.1,wd=5e-4.pt", "--dataset", "digits", "--architecture", "wrn_10_1"]) == 1
+    wrong = ["--architecture", "wrn_10_1", "--test-size", "200"]
+    assert main(["check", "lr=0.1,wd=5e-4.pt", "--dataset", "digits", *wrong]) == 1
     assert "Nothing is found" in capsys.readouterr().out
