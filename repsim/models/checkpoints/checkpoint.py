@@ -26,7 +26,7 @@ class Checkpoint:
     format
         What the file is, in words.
     checksum
-        SHA-256 of the file's bytes, as hex digits.
+        SHA-256 of the file's bytes, as hex digits; of several files, that of their names and checksums.
     architecture
         A name that `build_model` takes.
     weights
