@@ -29,8 +29,8 @@ test-browser: $(READY)  ## open the explorer in a real browser
 	@command -v chromium >/dev/null || { echo "There is no Chromium here. This installs it: apt-get install chromium"; exit 1; }
 	$(BIN)/python -m pytest -m browser tests/browser
 
-test-peers: $(PEERS)  ## compare measures with packages of others, each in an environment of its own
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m peers tests/peers
+test-peers: $(PEERS)  ## compare measures and checkpoints with packages of others, each in an environment of its own
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m peers tests
 
 gpu: $(READY)  ## check the package on a GPU, and time it there
 	$(BIN)/python -m pytest -m gpu tests/gpu

@@ -96,7 +96,7 @@ def _checkpoints(chosen: Mapping[str, object], values: Values) -> None:
             own.target()
         if not is_foreign(name):
             stored_model(name, "cpu")
-        elif not name.startswith(ELSEWHERE) and not Path(name).is_file():
+        elif not name.startswith(ELSEWHERE) and not Path(name).exists():
             raise ValueError(f"there is no file {name}.")
 
 

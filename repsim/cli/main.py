@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add(commands, "layers", "print the layers of a network", _layers_arguments, _layers)
     _add(commands, "measures", "list the similarity measures, or explain one", _measures_arguments, _measures)
     _add(commands, "evaluate", "print clean, robust and transfer accuracy", _evaluate_arguments, _evaluate)
-    _add(commands, "check", "find out which network a file holds", _check_arguments, _check)
+    _add(commands, "check", "find out which network a file holds, by accuracy", _check_arguments, _check)
     _add(commands, "convert", "write a checkpoint as tensors only", _convert_arguments, _convert)
     _add(commands, "pack", "put stored stitches into the files of the repository", _pack_arguments, _pack)
     _add(
@@ -259,7 +259,10 @@ def _check(chosen: argparse.Namespace) -> int:
 def _convert_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="FILE", help="a checkpoint of any format that repsim reads")
     parser.add_argument("target", metavar="OUT.safetensors", type=Path, help="what is written")
-    parser.add_argument("--architecture", default="", help="where its weights do not tell (wrn_28_10)")
+    parser.add_argument(
+        "--architecture", default="", help="where its weights do not tell (wrn_28_10, mymodule:Net)"
+    )
+    parser.add_argument("--weights", default="", help="of a file that holds several: ema, or their key")
     parser.add_argument(
         "--trust-pickle",
         action="store_true",
@@ -270,9 +273,7 @@ def _convert_arguments(parser: argparse.ArgumentParser) -> None:
 def _convert(chosen: argparse.Namespace) -> int:
     from repsim.models.checkpoints import convert
 
-    read = convert(
-        chosen.source, chosen.target, architecture=chosen.architecture, trust_pickle=chosen.trust_pickle
-    )
+    read = convert(chosen.source, chosen.target, trust_pickle=chosen.trust_pickle, **_chosen(chosen))
     print(f"{_found(read)}\nwritten to {chosen.target}")
     return 0
 

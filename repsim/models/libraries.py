@@ -131,7 +131,7 @@ def find_robustbench(name: str) -> tuple[str, str, str]:
 
 
 def robustbench_classes(name: str) -> int:
-    """How many classes the data set of `robustbench:cifar10/Linf/NAME` has."""
+    """Count the classes of the data set of `robustbench:cifar10/Linf/NAME`."""
     data, _, _ = find_robustbench(name.removeprefix("robustbench:"))
     return {"cifar10": 10, "cifar100": 100}.get(data, 1000)
 

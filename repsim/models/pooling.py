@@ -1,4 +1,4 @@
-"""What variants put before a convolution: the pooling of anti-aliased ResNets, standardised images."""
+"""Modules that variants put before a convolution: the pooling of anti-aliased ResNets, standard images."""
 
 from __future__ import annotations
 

@@ -399,7 +399,7 @@ def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
     return network
 
 
-@_register("mobilenetv2_stem1x1")
+@_register("mobilenet_v2_cifar_bias")
 def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
     """A MobileNetV2 for CIFAR whose stem is a 1 × 1 convolution and whose convolutions all have biases."""
     return BiasedMobileNetV2(shape[0], classes)

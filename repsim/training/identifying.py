@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,13 +15,16 @@ from torch import Tensor, nn
 from repsim.attacks import epsilon_text
 from repsim.data import Dataset, Split
 from repsim.models import build_model
-from repsim.models.checkpoints import Checkpoint, read_checkpoint
+from repsim.models.checkpoints import Checkpoint, read_checkpoint, sources
+from repsim.models.checkpoints.containers import choose, places
+from repsim.models.checkpoints.folders import read_path
 from repsim.models.normalizations import BY_DATA, Normalization, find_normalization, known
 from repsim.support.devices import resolve_device
 from repsim.support.labels import is_multilabel, right_in_batch
 from repsim.support.progress import progress_bar
 from repsim.training.evaluation import predict
 
+GLANCE = 40  # images on which most of what is wrong is seen to be, where a file is loaded
 FEWEST = 200  # labelled images, on which all candidates are tried
 MOST = 2000  # on which those that are still open are
 LEVEL = 0.95  # of intervals
@@ -36,6 +40,8 @@ class Tried:
 
     Attributes
     ----------
+    weights
+        Which of the file's; empty for those that are taken unless others are asked for.
     same
         Names of the others that compute the same.
     images
@@ -51,6 +57,7 @@ class Tried:
     architecture: str
     normalization: Normalization
     network: nn.Module
+    weights: str = ""
     same: list[str] = field(default_factory=list)
     images: int = 0
     right: float = 0.0
@@ -59,7 +66,8 @@ class Tried:
 
     @property
     def name(self) -> str:
-        return f"{self.architecture}, normalization {self.normalization.name}"
+        which = f", weights {self.weights}" if self.weights else ""
+        return f"{self.architecture}, normalization {self.normalization.name}{which}"
 
     @property
     def accuracy(self) -> float:
@@ -97,8 +105,9 @@ class Identification:
     Attributes
     ----------
     table
-        One row per candidate, best first: `architecture`, `normalization`, `accuracy`, its 95 % interval
-        `low` and `high`, `images` (on how many), `same` (other candidates that compute the same).
+        One row per candidate, best first: `architecture`, `normalization`, `weights` (as `load_model` takes
+        them), `accuracy`, its 95 % interval `low` and `high`, `images` (on how many), `same` (other
+        candidates that compute the same).
     settled
         Whether one candidate is told from all others.
     verdict
@@ -115,8 +124,7 @@ class Identification:
 
     def __str__(self) -> str:
         shown = self.table.copy()
-        if not shown["same"].any():
-            del shown["same"]
+        shown = shown.drop(columns=[name for name in ("weights", "same") if not shown[name].any()])
         rows = shown.head(SHOWN).round(3).to_string(index=False)
         left = f"\n… and {len(shown) - SHOWN} more, less accurate" if len(shown) > SHOWN else ""
         return f"{rows}{left}\n\n{self.verdict}\n\n{self.python}\n{self.yaml}"
@@ -165,12 +173,19 @@ def network_of(
 
 
 def try_architectures(
-    checkpoint: Checkpoint, dataset: Dataset, normalization: Normalization, device: str
+    checkpoint: Checkpoint, dataset: Dataset, normalization: Normalization, device: str, progress: bool
 ) -> list[Tried]:
-    """Try the architectures that fit the weights, the one that was taken first, on a few labelled images."""
-    names = [checkpoint.architecture, *checkpoint.alternatives]
-    candidates = _candidates(checkpoint, names, [normalization], dataset)
-    return _distinct(candidates, dataset.test.subset(FEWEST), device, progress=False)
+    """Try the architectures that fit the weights, the one that was taken first, on a few labelled images.
+
+    Those that are worse by their whole interval on fewer still are looked at no longer.
+    """
+    candidates = _candidates(checkpoint, [normalization], dataset)
+    rows = _distinct(candidates, dataset.test.subset(GLANCE), device, progress)
+    taken = rows[0].try_on(dataset.test.subset(FEWEST), device)
+    for row in rows[1:]:
+        if not taken.is_above(row):
+            row.try_on(dataset.test.subset(FEWEST), device)
+    return rows
 
 
 def identify(
@@ -199,27 +214,33 @@ def identify(
     architecture, normalization
         Only this one; as `load_model` takes it.
     weights
-        Which weights of a file that holds several.
+        Only these, of a file that holds several.
 
     Raises
     ------
     ValueError
         As `read_checkpoint`; or the data set does not fit, or has fewer than 200 labelled test images.
     """
-    chosen = {"weights": weights} if weights else {}
-    checkpoint = read_checkpoint(source, architecture=architecture, image_shape=dataset.image_shape, **chosen)
+    wanted = {"architecture": architecture, "image_shape": dataset.image_shape}
+    checkpoint = read_checkpoint(source, weights=weights, **wanted)
     check_fits(checkpoint, dataset)
     if len(dataset.test) < FEWEST:
         raise ValueError(
             f"{len(dataset.test)} labelled test images of {dataset.title} are too few to tell candidates "
             f"apart: give at least {FEWEST}."
         )
-    names = [checkpoint.architecture, *([] if architecture else checkpoint.alternatives)]
-    scales = _normalizations(checkpoint, dataset, normalization)
-    candidates = _candidates(checkpoint, names, scales, dataset)
+    candidates = _candidates(
+        checkpoint, _normalizations(checkpoint, dataset, normalization), dataset, weights
+    )
+    for name in [] if weights else _others(source):
+        with suppress(ValueError):  # a network for something else
+            other = read_checkpoint(source, weights=name, **wanted)
+            check_fits(other, dataset)
+            scales = _normalizations(other, dataset, normalization)
+            candidates += _candidates(other, scales, dataset, name)
     rows = _distinct(candidates, dataset.test.subset(FEWEST), device, progress)
     if not rows:
-        raise ValueError(f"{source}: none of {', '.join(names)} takes images of {dataset.image_shape}.")
+        raise ValueError(f"{source}: {checkpoint.architecture} takes no images of {dataset.image_shape}.")
     believed = [row for row in rows if row.normalization.name == OWN]
     if believed:  # others are of account only where they are better
         best = max(believed, key=lambda row: row.accuracy)
@@ -233,8 +254,17 @@ def identify(
     settled, verdict = _verdict(rows, checkpoint, dataset)
     if believed and rows[0] not in believed:
         verdict += f" The normalisation that the file holds is worse: {best.name} has {best.accuracy:.3f}."
-    options = {"weights": weights} if weights else {}
-    return Identification(_table(rows), settled, verdict, *_lines(rows[0], checkpoint, options))
+    return Identification(_table(rows), settled, verdict, *_lines(rows[0], checkpoint))
+
+
+def _others(source: str | Path) -> list[str]:
+    """The names of weights in a file beside those that are taken."""
+    if sources.named(str(source)):
+        return []
+    path, _ = sources.located(str(source))
+    content, *_ = read_path(path)
+    taken, _ = choose(content, "", str(source))
+    return [place.name for place in places(content) if place.name not in ("", taken.name)]
 
 
 def _normalizations(checkpoint: Checkpoint, dataset: Dataset, given: object) -> list[Normalization]:
@@ -249,16 +279,16 @@ def _normalizations(checkpoint: Checkpoint, dataset: Dataset, given: object) -> 
 
 
 def _candidates(
-    checkpoint: Checkpoint, names: Iterable[str], scales: Sequence[Normalization], dataset: Dataset
+    checkpoint: Checkpoint, scales: Sequence[Normalization], dataset: Dataset, weights: str = ""
 ) -> list[Tried]:
     """Each architecture by each normalisation; weights are loaded once for each architecture."""
     found = []
-    for name in names:
+    for name in (checkpoint.architecture, *checkpoint.alternatives):
         try:
             network = network_of(checkpoint, name, scales[0], dataset.image_shape).eval()
         except ValueError:  # images that it does not take
             continue
-        found += [Tried(name, each, network) for each in scales]
+        found += [Tried(name, each, network, weights) for each in scales]
     return found
 
 
@@ -340,6 +370,7 @@ def _table(rows: Iterable[Tried]) -> pd.DataFrame:
         {
             "architecture": row.architecture,
             "normalization": row.normalization.name,
+            "weights": row.weights,
             "accuracy": row.accuracy,
             "low": row.interval[0],
             "high": row.interval[1],
@@ -350,12 +381,13 @@ def _table(rows: Iterable[Tried]) -> pd.DataFrame:
     )
 
 
-def _lines(best: Tried, checkpoint: Checkpoint, options: dict[str, str]) -> tuple[str, str]:
+def _lines(best: Tried, checkpoint: Checkpoint) -> tuple[str, str]:
     """The lines to write next, in Python and as notebooks' parameter `checkpoints` has it."""
     given: dict[str, str] = {"architecture": best.architecture}
     if best.normalization.name != OWN:
         given["normalization"] = best.normalization.name
-    given |= options
+    if best.weights:
+        given["weights"] = best.weights
     unknown = checkpoint.epsilon is None
     if not unknown:
         given["epsilon"] = epsilon_text(checkpoint.epsilon)

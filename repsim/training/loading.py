@@ -108,7 +108,7 @@ def load_model(
     UserWarning
         Keys of the weights fit several architectures, and neither the file nor accuracy tells which it is.
     """
-    model = _load(name, device, dataset, options, [])
+    model = _load(name, device, dataset, options, [], progress=True)
     if is_foreign(name) and (left_open := model.record["source"]["left_open"]):
         warnings.warn(f"{name}: {left_open}", stacklevel=2)
     return model
@@ -120,22 +120,25 @@ def _load(
     dataset: Dataset | None,
     options: dict[str, object],
     among: list[TrainedModel],
+    progress: bool,
 ) -> TrainedModel:
     if not is_foreign(name):
         if options:
             raise ValueError(f"{name} is a model of the store, which takes no {', '.join(options)}.")
         return stored_model(name, device)
-    return _imported(str(name), ImportOptions(**options), dataset, device, among)
+    return _imported(str(name), ImportOptions(**options), dataset, device, among, progress)
 
 
 def is_foreign(name: str | Path) -> bool:
     """Whether a name or file is of a network that is not, or not yet, a model of our store.
 
-    A name that ends as files do is a file's, there or not: names of our models have no dot.
+    A name that ends as files do, or has a folder in it, is a file's, there or not: names of our models have
+    neither dot nor slash.
     """
     path = Path(name)
     ours = path.suffix in (".json", ".safetensors") and path.with_suffix(".json").is_file()
-    return not ours and (path.is_file() or bool(path.suffix) or str(name).startswith(ELSEWHERE))
+    named_so = bool(path.suffix) or len(path.parts) > 1 or str(name).startswith(ELSEWHERE)
+    return not ours and (path.exists() or named_so)
 
 
 def asked_of(options: Mapping[str, object]) -> dict[str, object]:
@@ -157,7 +160,7 @@ def load_models(
     """
     found: list[TrainedModel] = []
     for name, given in progress_bar([*checkpoints.items()], "checkpoints", "network", progress):
-        model = _load(name, device, dataset, dict(given or {}), found)
+        model = _load(name, device, dataset, dict(given or {}), found, progress)
         if same := [each for each in found if each.weights == model.weights]:
             raise ValueError(f"{name} holds the same network as {same[0].name}, which is there already.")
         model.check_classes(dataset)
@@ -184,11 +187,17 @@ def describe(models: Iterable[TrainedModel]) -> str:
 
 
 def _imported(
-    name: str, options: ImportOptions, dataset: Dataset | None, device: str, among: list[TrainedModel]
+    name: str,
+    options: ImportOptions,
+    dataset: Dataset | None,
+    device: str,
+    among: list[TrainedModel],
+    progress: bool,
 ) -> TrainedModel:
     shape = dataset.image_shape if dataset else None
-    which = {"weights": options.weights} if options.weights else {}
-    checkpoint = read_checkpoint(name, architecture=options.architecture, image_shape=shape, **which)
+    checkpoint = read_checkpoint(
+        name, architecture=options.architecture, image_shape=shape, weights=options.weights
+    )
     if not checkpoint.checksum.startswith(options.sha256.lower()):
         raise ValueError(
             f"{name} is not the file that was meant: its SHA-256 is {checkpoint.checksum[:12]}…, expected "
@@ -231,12 +240,12 @@ def _imported(
     accuracy = measure(model, dataset, [Attack(0.0, recipe.norm)])["accuracy"].item() if dataset else None
     tried = model.record.get("tried", {})
     if dataset and not tried and _is_open(checkpoint, accuracy) and len(dataset.test) >= FEWEST:
-        rows = try_architectures(checkpoint, dataset, normalization, device)
-        tried = {"images": FEWEST, "right": {row.architecture: row.right for row in rows}}
+        rows = try_architectures(checkpoint, dataset, normalization, device, progress)
+        tried = {row.architecture: [row.right, row.images] for row in rows}
         _change(model, {"tried": tried})
     notes = _on_accuracy(accuracy, checkpoint, dataset) if dataset else []
     settled, on_keys = _on_keys(checkpoint, dataset, accuracy, tried)
-    notes += [on_keys] if on_keys else []
+    notes += [on_keys] if settled and on_keys else []  # what is open is noted where it was recognised
     found = {**source, "notes": [*source["notes"], *notes], "left_open": "" if settled else on_keys}
     if model.record["source"] == source:  # it was stored just now
         _change(model, {"source": found})
@@ -365,15 +374,14 @@ def _on_keys(
     if not _is_open(checkpoint, accuracy):
         return True, f"{fit}; {taken} has the accuracy that the file records."
     if tried:
-        images, right = tried["images"], dict(tried["right"])
-        own = right.pop(taken)
-        best = max(right, key=right.get, default=taken)
-        reached, next_best = (f"{count / images:.3f}" for count in (own, right.get(best, own)))
-        if all(wilson(own, images)[0] > wilson(count, images)[1] for count in right.values()):
-            return True, f"{fit}; on {images} test images {taken} has {reached}, the next {next_best}."
-        if wilson(right[best], images)[0] > wilson(own, images)[1]:
+        own, rest = tried[taken], {name: found for name, found in tried.items() if name != taken}
+        best = max(rest, key=lambda name: rest[name][0] / rest[name][1], default=taken)
+        reached, next_best = (f"{right / images:.3f}" for right, images in (own, tried[best]))
+        if all(wilson(*own)[0] > wilson(*found)[1] for found in rest.values()):
+            return True, f"{fit}; on {own[1]} test images {taken} has {reached}, the next {next_best}."
+        if wilson(*tried[best])[0] > wilson(*own)[1]:
             return False, (
-                f"{fit}. It was read as {taken}, but on {images} test images {best} has an accuracy of "
+                f"{fit}. It was read as {taken}, but on {own[1]} test images {best} has an accuracy of "
                 f"{next_best}, {taken} of {reached}: load it with architecture={best}."
             )
     return False, (

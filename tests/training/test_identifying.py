@@ -110,6 +110,31 @@ def test_a_variant(variant, data, tmp_path):
     assert found(file, data, architecture="wrn_10_1").table["architecture"].tolist() == ["wrn_10_1"]
 
 
+def test_averaged_weights_beside_others(committed, data, tmp_path):
+    network, file = committed["resnet_tiny"], str(tmp_path / "d.pth.tar")
+    weights = network.state_dict()
+    raw = {name: value.flip(0) if name.startswith("fc.") else value for name, value in weights.items()}
+    torch.save({"epoch": 9, "state_dict": raw, "state_dict_ema": weights}, file)
+    told = found(file, data)
+    assert told.settled
+    assert told.table["weights"].tolist() == ["state_dict_ema", ""]
+    assert same_as(network, file, data, told)
+    assert found(file, data, weights="ema").table["weights"].tolist() == ["ema"]
+
+
+def test_a_normaliser_of_255(committed, data, tmp_path):
+    network, file = committed["resnet_tiny"], str(tmp_path / "e.pt")
+    weights = {f"backbone.{name}": value for name, value in without_normalizer(network).items()}
+    weights |= {
+        f"data_preprocessor.{name}": 255 * getattr(network.normalize, name) for name in ("mean", "std")
+    }
+    torch.save({"state_dict": weights}, file)
+    told = found(file, data)
+    assert told.settled
+    assert told.table["normalization"].tolist() == ["the file's own"]
+    assert same_as(network, file, data, told)
+
+
 def test_the_recorded_accuracy_breaks_a_tie(committed, data, tmp_path):
     file = str(tmp_path / "d.pt")
     weights = folded(committed["mlp"], 0.0, 1.0)
@@ -188,5 +213,6 @@ def test_the_command_prints_what_to_write(variant, data, tmp_path, capsys, monke
     name, options = next(iter(yaml.safe_load(shlex.split(line)[-1]).items()))
     models = load_models({name: {**options, "epsilon": 0}}, data, device="cpu", progress=False)
     assert models[0].recipe.architecture == "wrn_10_1+softplus"
-    assert main(["check", "lr=0.1,wd=5e-4.pt", "--dataset", "digits", "--architecture", "wrn_10_1"]) == 1
+    wrong = ["--architecture", "wrn_10_1", "--test-size", "200"]
+    assert main(["check", "lr=0.1,wd=5e-4.pt", "--dataset", "digits", *wrong]) == 1
     assert "Nothing is found" in capsys.readouterr().out

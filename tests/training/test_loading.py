@@ -42,7 +42,11 @@ def fresh(path, seed=0, *, channels=1, classes=10, normalized=True):
 
 
 def without_normalizer(model):
-    return {k: v for k, v in model.network.state_dict().items() if not k.startswith("normalize.")}
+    return without_normalizer_of(model.network)
+
+
+def without_normalizer_of(network):
+    return {k: v for k, v in network.state_dict().items() if not k.startswith("normalize.")}
 
 
 def load(name, data, **options):
@@ -139,6 +143,21 @@ def test_another_number_of_classes_is_refused(tiny_data, tmp_path):
         load(file, tiny_data, epsilon=0)
 
 
+def test_images_of_any_size_where_weights_do_not_depend_on_it(tmp_path):
+    """pytorch-cifar's ResNet-18 with a pooling that takes what there is, for 64 pixels."""
+    digits = load_data("digits", train_size=10, test_size=10)
+    large = [dataclasses.replace(s, images=torch.rand(10, 3, 64, 64)) for s in (digits.train, digits.test)]
+    data = dataclasses.replace(digits, train=large[0], test=large[1], mean=(0.5,) * 3, std=(0.25,) * 3)
+    theirs = build_model("robustness:cifar/resnet18", (3, 32, 32), 10, (0.5,) * 3, (0.25,) * 3).eval()
+    file = write(tmp_path / "a.pt", without_normalizer_of(theirs))
+    (model,) = load_models({file: {"epsilon": 0}}, data, device="cpu", progress=False)
+    images = data.test.images[:2]
+    features = theirs.bn1(theirs.conv1((images - 0.5) / 0.25)).relu()
+    for stage in (theirs.layer1, theirs.layer2, theirs.layer3, theirs.layer4):
+        features = stage(features)
+    assert torch.allclose(predict(model.network, images), theirs.linear(features.mean((2, 3))), atol=1e-5)
+
+
 def test_grey_images_for_a_colour_network_are_refused(tiny_data, tmp_path):
     file = fresh(tmp_path / "a.pt", channels=3)
     message = f"{file} takes colour images (3 channels), digits has grey-scale images (1 channel)."
@@ -177,6 +196,8 @@ def test_which_names_are_foreign(robust, tmp_path):
     assert not is_foreign(robust.path.with_suffix(".safetensors"))
     assert is_foreign(fresh(tmp_path / "a.pt"))
     assert is_foreign("hf:owner/repository/file.ckpt")
+    assert is_foreign(tmp_path)  # folders may be checkpoints, too
+    assert is_foreign("runs/best")
     with pytest.raises(ValueError, match="unknown trained model"):
         load_model("resnet_tine")
 
@@ -186,6 +207,12 @@ def test_a_file_that_is_not_there_is_said_to_be_missing(tiny_data, tmp_path):
     message = f"there is no file {tmp_path / 'robust.pth'}; did you mean robust.pt?"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         load_models({str(tmp_path / "robust.pth"): {"epsilon": 0}}, tiny_data, device="cpu", progress=False)
+
+
+@pytest.mark.parametrize("name", ["mlp", "vgg_tiny", "resnet_tiny", "resnet_tiny_deep", "wrn_tiny"])
+def test_files_keep_the_names_and_so_the_addresses_that_they_had(name, tmp_path):
+    torch.save(build_model(name, (1, 16, 16), 10, [0.5], [0.5]).state_dict(), tmp_path / "a.pt")
+    assert loading.read_checkpoint(tmp_path / "a.pt", image_shape=(1, 16, 16)).architecture == name
 
 
 def test_networks_of_one_kind_are_numbered(tiny_data, tmp_path):
@@ -293,10 +320,8 @@ def test_what_keys_leave_open_is_warned_of(robust, tiny_data, tmp_path, open_):
     with pytest.warns(UserWarning, match=warning):
         load_model(file, "cpu", epsilon=0)
     with pytest.warns(UserWarning, match=warning.replace("NAME", "digits")):  # 60 images are too few
-        model = load(file, tiny_data, epsilon=0)
-    assert "architecture=… settles it" in describe([model])
-    (listed,) = load_models({file: {"epsilon": 0}}, tiny_data, device="cpu", progress=False)
-    assert describe([listed]) == describe([model])  # which callers print
+        load(file, tiny_data, epsilon=0)
+    load_models({file: {"epsilon": 0}}, tiny_data, device="cpu", progress=False)  # callers print its notes
 
 
 def test_accuracy_on_images_tells_what_keys_leave_open(robust, more_data, tmp_path, open_):
@@ -307,6 +332,7 @@ def test_accuracy_on_images_tells_what_keys_leave_open(robust, more_data, tmp_pa
     torch.save({"net": robust.network.state_dict()}, tmp_path / "b.pt")
     again = load(tmp_path / "b.pt", more_data, epsilon=0)  # by what was tried then
     assert again.record["tried"] == model.record["tried"]
+    assert [images for _, images in model.record["tried"].values()] == [200, 40]  # the other soon fell behind
     assert "on 200 test images resnet_tiny has" in describe([again])
 
 
@@ -360,16 +386,18 @@ def test_a_class_of_ones_own_is_an_architecture(own, tiny_data, tmp_path):
     assert torch.equal(predict(model.network, images), predict(own, images))
     assert model.recipe.architecture == text
     assert model.record["definition"]["file"] == str(tmp_path / "mine_here.py")
-    code = (
-        "import sys, torch; from repsim.training import load_model, predict;"
-        "print(predict(load_model(sys.argv[1], 'cpu').network, torch.full((1, 1, 16, 16), 0.5)).sum().item())"
-    )
+    del sys.modules["mine_here"]  # as in a later process
+    assert torch.equal(predict(stored_model(model.name, "cpu").network, images), predict(own, images))
+
+
+@pytest.mark.slow
+def test_a_later_process_finds_the_class(own, tiny_data, tmp_path):
+    given = {"epsilon": 0, "architecture": "mine_here:Net(width=6)", "normalization": "none"}
+    model = load("own.pt", tiny_data, **given)
+    command = [sys.executable, "-m", "repsim", "layers", model.name]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", code, model.name]  # a later process, in the same folder
     told = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
-    assert float(told.stdout) == pytest.approx(
-        predict(own, torch.full((1, 1, 16, 16), 0.5)).sum().item(), abs=1e-6
-    )
+    assert re.search(r"^ *conv +Conv2d", told.stdout, re.MULTILINE)
 
 
 def test_a_class_that_is_not_found_is_told_with_its_file(own, tiny_data, tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from repsim.cli.planning.costs import Network, check
 from repsim.data import Dataset
 from repsim.models import is_architecture
 from repsim.models.checkpoints import read_checkpoint
-from repsim.models.checkpoints.contents import from_name
+from repsim.models.checkpoints.settings import from_name
 from repsim.support import artifacts
 from repsim.support.options import read_options
 from repsim.training import Recipe
@@ -86,7 +86,7 @@ def _checkpoints(checkpoints: Checkpoints, data: Dataset, remarks: Remarks) -> I
     """Networks that others trained, as far as a look at their files tells."""
     for number, (name, given) in enumerate(checkpoints.items()):
         options = read_options(ImportOptions, given or {})
-        if not (name.startswith(ELSEWHERE) or (is_foreign(name) and Path(name).is_file())):
+        if not (name.startswith(ELSEWHERE) or (is_foreign(name) and Path(name).exists())):
             try:
                 yield stored_model(name, "cpu")
             except ValueError:
@@ -133,6 +133,8 @@ def _named(name: str) -> str:
 
 def _imported(path: Path, options: Mapping[str, object], data: Dataset) -> TrainedModel | None:
     """The stored network that this file has become."""
+    if path.is_dir():  # its checksum takes as long as reading it
+        return None
     checksum = artifacts.checksum(path)
     made_from = [m for m in MODELS.listed(data.slug) if m.record.get("source", {}).get("sha256") == checksum]
     asked = asked_of(options)

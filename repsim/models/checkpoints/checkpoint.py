@@ -185,6 +185,8 @@ def _recognized(
     for name, part in parts(plausible):
         with suppress(ValueError):
             fitting.append((name, fit(part).architecture))
+    if not fitting and said and not architecture:
+        raise ValueError(f"{refusal}\nWhat the file says that it is: {', '.join(said)}.") from refusal
     if not fitting:
         raise refusal
     named = " and ".join(f"{name}. (of {kind})" for name, kind in fitting)
@@ -202,7 +204,7 @@ def _normalizer(
     match: Match,
     source: str,
 ) -> tuple[normalizers.Values, normalizers.Values] | None:
-    """What the file normalises with, per channel: by its weights, else by what stands beside them."""
+    """Mean and deviation of the file, per channel: by its weights, else by what stands beside them."""
     channels = match.image_shape[0]
     if reading.inside:
         return (0.0,) * channels, (1.0,) * channels

@@ -1,4 +1,4 @@
-"""Where weights lie in what a file holds, and which of several are taken."""
+"""Places of weights in what a file holds, and the choice among them."""
 
 from __future__ import annotations
 
@@ -142,6 +142,11 @@ def _places(content: object, path: tuple[str, ...], seen: set[int]) -> Iterator[
         for index, value in enumerate(content):
             if not isinstance(value, Tensor | np.ndarray):
                 yield from _places(value, (*path, str(index)), seen)
+    elif hasattr(content, "__dict__") and not isinstance(content, Tensor | type):  # such as fastai's Learner
+        seen.add(id(content))
+        held = {name: vars(content)[name] for name in CONTAINERS if name in vars(content)}
+        for name, value in held.items():
+            yield from _places(value, (*path, name), seen)
 
 
 def _averages_apart(state: Mapping, path: tuple[str, ...]) -> Iterator[Place]:
@@ -213,7 +218,7 @@ def _asked_for(found: list[Place], wanted: str, source: str) -> tuple[Place, lis
 
 
 def _part(place: Place, wanted: str) -> Place | None:
-    """What lies in a place under names that begin so, behind whatever all of them begin with before."""
+    """Part of a place: its names that begin so, behind whatever they begin with before."""
     beginning = wanted.removeprefix(f"{place.name}.")
     matches = [re.fullmatch(rf"((?:.*?\.)?{re.escape(beginning)})\.(.+)", key) for key in place.weights()]
     prefixes = sorted({match[1] for match in matches if match}, key=len)

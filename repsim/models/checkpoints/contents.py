@@ -1,4 +1,4 @@
-"""What a file or folder holds → weights, ways to read their names, and what else is said of the network."""
+"""Contents of a file or folder → weights, ways to read their names, and what is said of the network."""
 
 from __future__ import annotations
 
@@ -9,19 +9,16 @@ from pathlib import Path
 
 from repsim.models.checkpoints import containers, settings
 from repsim.models.checkpoints.folders import read_beside, read_path
-from repsim.models.checkpoints.normalizers import Values
+from repsim.models.checkpoints.normalizers import Values, in_pixels
 from repsim.models.checkpoints.pickled import layers_of
-from repsim.models.checkpoints.settings import from_name
 from repsim.models.checkpoints.unwrapping import Unwrapped, unwrapped
 
 KIND = "repsim checkpoint"  # what the header of a converted file says that it is
 
-__all__ = ["KIND", "Contents", "from_name", "read_contents"]
-
 
 @dataclass
 class Contents:
-    """What a file holds.
+    """Contents of a file.
 
     Attributes
     ----------
@@ -97,7 +94,7 @@ def read_contents(path: Path, source: str, weights: str = "", trust_pickle: bool
         unwrapped(place.weights(), layers),
         tuple(dict.fromkeys([*settings.architectures(content), *beside.said])),
         facts,
-        normalizer,
+        in_pixels(*normalizer) if normalizer else None,
         where,
         beside.side,
         [*notes, *how, *beside.notes],

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 import difflib
-import pathlib
 import pickle
 import re
 import zipfile
@@ -16,49 +14,15 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
+from repsim.models.checkpoints.harmless import HARMLESS
 from repsim.support.artifacts import DamagedArtifact
-
-_SCALAR = np.float64(0).__reduce__()[0]  # makes a number from its type and bytes
-_ARRAY = np.zeros(0).__reduce__()[0]  # makes an empty array, which takes its values after that
-_CORES = ("_core", "core")  # of NumPy 2, and before
-
-
-def _plain_mapping(*factory: object) -> dict:
-    """A plain mapping in the place of a `defaultdict`, whose factory is left out."""
-    return {}
-
-
-def _pure_path(*parts: str) -> pathlib.PurePath:
-    """A path that only names a file, whichever system wrote it."""
-    return pathlib.PurePath(*parts)
-
-
-# What files hold besides tensors, and what cannot do anything: settings as attributes, lists of
-# fastcore, paths, and numbers and arrays of NumPy.
-HARMLESS = [
-    argparse.Namespace,
-    (argparse.Namespace, "cox.utils.Parameters"),  # robustness' settings; read without the package
-    (argparse.Namespace, "fastcore.foundation.L"),  # fastai's lists; read without the package
-    (_plain_mapping, "collections.defaultdict"),
-    *((kind, f"builtins.{kind.__name__}") for kind in (list, dict, tuple, int, float, str, bool)),
-    *(
-        (_pure_path, f"{module}.{kind}{system}Path")
-        for module in ("pathlib", "pathlib._local")
-        for kind in ("", "Pure")
-        for system in ("Posix", "Windows", "")
-    ),
-    np.dtype,
-    *{type(np.dtype(kind)) for kind in "?bhilqpBHILQPefdgFDGSUMm"},
-    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in _CORES),
-    *((_ARRAY, f"numpy.{core}.multiarray._reconstruct") for core in _CORES),
-    np.ndarray,
-]
 
 DAMAGED = (
     RuntimeError,
     OSError,
     EOFError,
     ValueError,
+    TypeError,
     KeyError,
     IndexError,
 )  # what unpickling bytes at random raises
@@ -168,7 +132,7 @@ def _read_numpy(path: Path) -> dict[str, np.ndarray]:
 
 
 def _other_kind(path: Path, beginning: bytes, members: list[str], is_script: bool) -> str:
-    """What a file is that holds weights in a way that is not read from it, and what to do; else nothing."""
+    """Kind of a file that weights are not read from, and what to do; nothing of others."""
     target = path.with_name(path.name.split(".")[0])
     if is_script:
         return (
@@ -182,6 +146,10 @@ def _other_kind(path: Path, beginning: bytes, members: list[str], is_script: boo
         return (
             "a program of torch.export. Save its weights instead: torch.save(torch.export.load("
             f"'{path}').state_dict, '{target}_weights.pt')."
+        )
+    if beginning.startswith(b"\x93NUMPY"):
+        return (
+            f"one array of NumPy: save names and arrays by numpy.savez('{target}.npz', **{{name: array, …}})."
         )
     if path.suffix == ".distcp":
         return f"one part of a distributed checkpoint: give its folder, {path.parent}."

@@ -44,7 +44,7 @@ DESCRIPTIONS = {
 
 @dataclass(frozen=True)
 class Beside:
-    """What the files beside weights say of their network.
+    """Statements of the files beside weights on their network.
 
     Attributes
     ----------
@@ -103,7 +103,7 @@ def _file_in(folder: Path) -> Path:
     if usual := next((folder / name for name in USUAL if (folder / name).is_file()), None):
         return usual
     files = sorted(each for each in folder.iterdir() if each.is_file())
-    found = [each for each in files if each.name.endswith(SUFFIXES)]
+    found = _checkpoints_in(folder)
     if len(found) == 1:
         return found[0]
     names = ", ".join(each.name for each in (found or files)[:LISTED])
@@ -112,6 +112,10 @@ def _file_in(folder: Path) -> Path:
         raise ValueError(f"{folder} is a folder with several checkpoints: give one of them ({names}{more}).")
     holds = f"it holds {names}{more}" if files else "it holds no file"
     raise ValueError(f"{folder} is a folder without a checkpoint ({holds}): give the file with the weights.")
+
+
+def _checkpoints_in(folder: Path) -> list[Path]:
+    return sorted(each for each in folder.iterdir() if each.is_file() and each.name.endswith(SUFFIXES))
 
 
 def parts_named(index: Path) -> list[str]:
@@ -236,10 +240,10 @@ def _to_file(folder: Path) -> str:
 
 
 def read_beside(path: Path) -> Beside:
-    """What `config.json` and `preprocessor_config.json` beside a file, or in a folder, say of its network.
+    """Read what `config.json` and `preprocessor_config.json` beside a file or in a folder say of its network.
 
     timm's layout (`architecture`, `pretrained_cfg`) and Hugging Face's (`architectures`, `model_type`) are
-    known.
+    known. Beside several checkpoints they are of the one that is named as theirs are.
     """
     folder = path if path.is_dir() else path.parent
     config, processor = (_json(folder / name) for name in BESIDE)
@@ -247,6 +251,13 @@ def read_beside(path: Path) -> Beside:
     said = tuple(dict.fromkeys(name for name in named if isinstance(name, str)))
     if not said:
         return Beside()
+    if path.is_file() and path.name not in USUAL and len(_checkpoints_in(folder)) > 1:
+        return Beside(
+            notes=(
+                f"{BESIDE[0]} beside it says {', '.join(said)}: it may be of another file there, and was not "
+                "heeded.",
+            )
+        )
     of_timm = config.get("pretrained_cfg")
     of_timm = of_timm if isinstance(of_timm, Mapping) else config
     mean, std = _numbers(of_timm.get("mean")), _numbers(of_timm.get("std"))

@@ -13,6 +13,7 @@ import torch
 from repsim.models import ARCHITECTURES
 from repsim.models.checkpoints import index, modules
 from repsim.models.checkpoints.recognizing import (
+    ENCLOSED,
     NORMALIZERS,
     Shapes,
     layers_of,
@@ -36,7 +37,10 @@ def names() -> Iterator[str]:
     known = torchvision_names()
     yield from (name if name not in ARCHITECTURES else f"torchvision:{name}" for name in known)
     for name in robustness_builders():
-        if not (name.startswith("imagenet/") and name.rpartition("/")[2] in known):  # copies of torchvision's
+        copied = name.rpartition("/")[2].removeprefix(
+            "leaky_"
+        )  # of torchvision; leaky ones are `+leaky_relu`
+        if not (name.startswith("imagenet/") and copied in known):
             yield f"robustness:{name}"
     yield from (f"timm:{name}" for name in import_timm().list_models())
 
@@ -77,7 +81,7 @@ def row(name: str) -> index.Row | None:
 
 def _bare(shapes: Shapes) -> Shapes:
     """Weights as they are recognised: normalisers are taken out before."""
-    return {key: shape for key, shape in shapes.items() if key not in NORMALIZERS}
+    return {key.removeprefix(ENCLOSED): shape for key, shape in shapes.items() if key not in NORMALIZERS}
 
 
 def rows() -> list[index.Row]:
@@ -109,8 +113,7 @@ def _same(one: index.Row, other: index.Row) -> bool:
     shape = usual_shape(other.name)  # networks for images of several sizes have several names in timm
     if outline_or_none(one.name, shape, 10) != outline_or_none(other.name, shape, 10):
         return False
-    first, second = (modules.kinds(layers_of(each.name, shape)) for each in (one, other))
-    return first == second
+    return modules.alike(*(layers_of(each.name, shape) for each in (one, other)))
 
 
 if __name__ == "__main__":

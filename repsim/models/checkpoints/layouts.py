@@ -265,6 +265,12 @@ LAYOUTS = [
         "Keys are torchvision's, with older names or auxiliary classifiers; the latter were left out.",
         by_key(_old_torchvision),
     ),
+    # those of robustness, too, whose pooling wants 32 pixels; by these names it is of any size
+    Layout(
+        r"^layer\d\.\d+\.shortcut\.1\.",
+        "Keys are those of pytorch-cifar's ResNets; they were given torchvision's names.",
+        rewritten((r"\.shortcut\.", ".downsample."), (r"^linear\.", "fc.")),
+    ),
     # residual
     Layout(
         r"^layer4\.\d+\.shortcut\.1\.",
@@ -344,6 +350,11 @@ LAYOUTS = [
         "Keys are those of meliketoy's WideResNet; they were given our names.",
         rewritten((r"^bn1\.", "bn2."), (r"^linear\.", "fc."), (r"\.shortcut\.0\.", ".shortcut.")),
         ("raw_shortcut+second_stride", "raw_shortcut", ""),
+    ),
+    Layout(
+        r"^layer4\.0\.shortcut\.1\.",
+        "Keys are those of pytorch-cifar's ResNet; they were given names for images of any size.",
+        rewritten((r"^linear\.", "fc."), (r"\.shortcut\.", ".downsample.")),
     ),
     # others
     Layout(

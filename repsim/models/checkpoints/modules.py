@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 
@@ -12,6 +13,8 @@ Layers = Mapping[
 ]  # module name → its class, and its settings as far as they are told
 SETTINGS = ("stride", "padding", "dilation", "eps", "negative_slope", "transform_input")
 CONVOLUTIONS, NORMS = {"Conv2d"}, {"BatchNorm2d"}
+WEIGHTED = CONVOLUTIONS | NORMS | {"Linear", "LayerNorm", "GroupNorm"}
+IDLE = re.compile("Identity|Drop|Flatten|Adaptive")  # global pooling is written in many ways
 POOLING = {"MaxPool2d", "AvgPool2d", "Identity"}
 ACTIVATIONS = {
     *("ReLU", "ReLU6", "LeakyReLU", "PReLU", "SiLU", "GELU", "Softplus", "ELU", "CELU", "SELU", "Mish"),
@@ -34,11 +37,26 @@ def layers_of(network: nn.Module) -> Layers:
     return {path: described(module) for path, module in network.named_modules() if path}
 
 
-def kinds(layers: Layers) -> Counter:
-    """Count the modules of each class with the same settings."""
-    return Counter(
-        tuple(sorted((name, str(value)) for name, value in layer.items())) for layer in layers.values()
-    )
+def alike(one: Layers, other: Layers) -> bool:
+    """Whether two networks of the same weights do the same with them, as far as their modules tell.
+
+    One may call a module twice where the other has two, or have some that do nothing: only those with weights
+    are counted.
+    """
+    return _kinds(one) == _kinds(other)
+
+
+def _kinds(layers: Layers) -> tuple[Counter, frozenset]:
+    parents = {path.rpartition(".")[0] for path in layers}
+    weighted, others = Counter(), set()
+    for path, layer in layers.items():
+        kind = layer["class"].replace("BatchNormAct2d", "BatchNorm2d")  # timm's, which is followed by ReLU
+        told = (kind, *((name, str(value)) for name, value in layer.items() if name != "class"))
+        if kind in WEIGHTED:
+            weighted[told] += 1
+        elif path not in parents and not IDLE.search(kind):
+            others.add(told)
+    return weighted, frozenset(others)
 
 
 def agree(theirs: Layers, ours: Layers) -> bool:

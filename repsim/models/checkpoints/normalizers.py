@@ -50,12 +50,15 @@ def _channels(weights: Mapping[str, Tensor]) -> set[int]:
     return {1, 3} | {value.shape[1] for value in weights.values() if value.ndim == 4}
 
 
-def values(mean: Tensor, std: Tensor) -> tuple[Values, Values, bool]:
-    """A normaliser's values for images in [0, 1], and whether they were counted in levels of 255."""
-    in_levels = max(mean.abs().max().item(), std.max().item()) > LARGEST
-    unit = 255.0 if in_levels else 1.0
-    means, stds = ((each.flatten().double() / unit).tolist() for each in (mean, std))
-    return tuple(means), tuple(stds), in_levels
+def in_levels(mean: Sequence[float], std: Sequence[float]) -> bool:
+    """Whether a mean and deviation are counted in levels of 255."""
+    return max(*(abs(each) for each in mean), *std) > LARGEST
+
+
+def in_pixels(mean: Sequence[float], std: Sequence[float]) -> tuple[Values, Values]:
+    """A mean and deviation for images in [0, 1], whatever they are counted in."""
+    unit = 255.0 if in_levels(mean, std) else 1.0
+    return tuple(each / unit for each in mean), tuple(each / unit for each in std)
 
 
 def composed(outer: tuple[Values, Values] | None, inner: tuple[Values, Values]) -> tuple[Values, Values]:
@@ -69,7 +72,7 @@ def composed(outer: tuple[Values, Values] | None, inner: tuple[Values, Values]) 
 
 
 def widened(given: Values, count: int) -> Values:
-    """As many values as there are channels, where one stands for all."""
+    """Values for so many channels, where one may stand for all."""
     return given * count if len(given) == 1 else given
 
 

@@ -13,7 +13,7 @@ THIRD_BLOCK = {24: 121, 36: 161, 32: 169, 48: 201}  # layers of a DenseNet (Huan
 def numbered(shapes: Shapes) -> Iterator[str]:
     """Names of ours that hold numbers, as the weights would have them."""
     if len(first := shapes.get("features.0.weight", ())) == 4:
-        yield f"vgg_tiny_w{first[0]}"
+        yield "vgg_tiny" if first[0] == 8 else f"vgg_tiny_w{first[0]}"
     if "conv1.weight" in shapes and "layer1.0.conv1.weight" in shapes:
         yield from _residual(shapes)
     yield from _others(shapes)

@@ -30,7 +30,9 @@ from repsim.models.variants import alternatives, said_of, split_variants
 Shapes = dict[str, tuple[int, ...]]
 ImageShape = tuple[int, int, int]
 SIDES = (32, 224, 28, 16, 64, 8, 96, 48, 128, 256, 384, 512, 518)  # of images, where weights depend on them
-NORMALIZERS = {"mu": 0.0, "sigma": 1.0}  # inside RobustBench's own classes
+# Inside RobustBench's own classes, and what they do nothing as; ours comes before them.
+NORMALIZERS = {"mu": 0.0, "sigma": 1.0, "inside.normalize.mean": 0.0, "inside.normalize.std": 1.0}
+ENCLOSED = "inside.model."  # before the weights of those of its networks that begin with a normaliser
 LISTED = 5  # entries of each kind that a message spells out
 NEAREST = 6  # architectures that a message compares with
 ALIKE = 0.3  # share of entries that must be there for a network to be called the nearest
@@ -237,9 +239,11 @@ def _shapes(weights: Mapping[str, Tensor]) -> Shapes:
 
 def _match(name: str, reading: Reading, size: tuple[int, int] | None) -> Match | None:
     """The match of an architecture with some weights; None where it does not fit."""
-    shapes = _shapes(reading.weights)
     usual = usual_shape(name)
     expected = outline_or_none(name, usual, 10)
+    if expected is not None and "inside.normalize.mean" in expected:
+        reading = replace(reading, weights={ENCLOSED + key: value for key, value in reading.weights.items()})
+    shapes = _shapes(reading.weights)
     if expected is None or not _same_keys(expected, shapes):
         return None
     classes = _classes(name, usual, shapes)
@@ -254,7 +258,7 @@ def _match(name: str, reading: Reading, size: tuple[int, int] | None) -> Match |
             found = outline_or_none(name, shape, classes)
             if found is not None and _filled(found, shapes) == found:
                 other = outline_or_none(name, (count, 2 * image_size[0], 2 * image_size[1]), classes)
-                complete = {key: reading.weights.get(key, _default(key, found[key])) for key in found}
+                complete = _completed(reading.weights, found)
                 matters = other is not None and other != found
                 notes = (*reading.notes, *_counters(found, shapes))
                 return Match(name, complete, classes, shape, matters, notes)
@@ -279,7 +283,7 @@ def _match_own(
     if known is None:
         raise ValueError(f"{name} gives no logits for images of {channels[0]} channels and any usual size.")
     shape, answers, side_matters = known
-    complete = {key: reading.weights.get(key, torch.tensor(0)) for key in found}
+    complete = _completed(reading.weights, found)
     notes = (*reading.notes, *_counters(found, shapes))
     return Match(name, complete, answers, shape, side_matters, notes)
 
@@ -302,9 +306,12 @@ def _filled(expected: Shapes, shapes: Shapes) -> Shapes:
     return {**shapes, **{key: expected[key] for key in lacking}}
 
 
-def _default(key: str, shape: tuple[int, ...]) -> Tensor:
-    """What a file lacks: a counter of 0; a normaliser that does nothing, as ours comes before it."""
-    return torch.full(shape, NORMALIZERS.get(key, 0))
+def _completed(weights: Mapping[str, Tensor], expected: Shapes) -> dict[str, Tensor]:
+    """The weights, and those that files may lack: counters of 0, normalisers that do nothing."""
+    return {
+        key: weights[key] if key in weights else torch.full(shape, NORMALIZERS.get(key, 0))
+        for key, shape in expected.items()
+    }
 
 
 def _is_counter(key: str) -> bool:

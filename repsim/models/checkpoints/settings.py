@@ -1,4 +1,4 @@
-"""What a file says of training: ε with its unit, norm, accuracy, epoch, and the name of the architecture."""
+"""Facts of training in a file: ε with its unit, norm, accuracy, epoch; names of the architecture."""
 
 from __future__ import annotations
 
@@ -68,6 +68,9 @@ def architectures(content: object) -> list[str]:
     if not isinstance(content, Mapping):
         return []
     said = [scope.get(name) for scope in (content, _settings(content)) for name in ARCHITECTURES]
+    said += [
+        each.get(name) for each in said if isinstance(each, Mapping) for name in ("name", "arch", "type")
+    ]
     return list(dict.fromkeys(text for text in said if isinstance(text, str) and text))
 
 

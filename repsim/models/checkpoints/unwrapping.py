@@ -79,7 +79,7 @@ def unwrapped(weights: dict[str, Tensor], layers: Layers | None = None) -> Itera
 
 
 def _unwrapped(given: Unwrapped) -> Iterator[Unwrapped]:
-    """What is left at each step from the outside in."""
+    """Steps from the outside in, each with what is left."""
     reading = _without_wrappers(_without_counters(given))
     while True:
         reading = _without_losses(_without_attacker(_without_counters(reading)))
@@ -92,6 +92,8 @@ def _unwrapped(given: Unwrapped) -> Iterator[Unwrapped]:
             return
         prefix = f"{first.pop()}."
         note = f"All keys of the network begin with {prefix}, which was left out."
+        if re.fullmatch(r"[1-9]\d*\.", prefix) and reading.normalizer is None:
+            note += " What stands before it has no weights: if it normalises, normalization=… says how."
         reading = reading.renamed(lambda key, prefix=prefix: key.removeprefix(prefix)).noted(note)
 
 
@@ -158,10 +160,14 @@ def _without_normalizer(reading: Unwrapped) -> Unwrapped:
     """Names without those of a normaliser, which is taken over."""
     if (names := normalizers.find(reading.weights)) is None:
         return reading
-    mean, std, in_levels = normalizers.values(*(reading.weights[name] for name in names))
+    mean, std = (reading.weights[name].flatten().double().tolist() for name in names)
     weights = {key: value for key, value in reading.weights.items() if key not in names}
-    unit = ", in levels of 255" if in_levels else ""
-    kept = replace(reading, weights=weights, normalizer=normalizers.composed(reading.normalizer, (mean, std)))
+    unit = ", in levels of 255" if normalizers.in_levels(mean, std) else ""
+    kept = replace(
+        reading,
+        weights=weights,
+        normalizer=normalizers.composed(reading.normalizer, normalizers.in_pixels(mean, std)),
+    )
     return (
         kept if names == normalizers.OURS else kept.noted(f"Its normaliser is {' and '.join(names)}{unit}.")
     )
@@ -185,15 +191,21 @@ def _with_head(reading: Unwrapped) -> Iterator[Unwrapped]:
     for end in ("fc", "linear", "classifier", "head"):
         inner = [key.removeprefix(f"{end}.") for key in reading.weights if key.startswith(f"{end}.")]
         match = [re.fullmatch(r"(\d+)\.(weight|bias)", key) for key in inner]
-        if inner and all(match) and len({each[1] for each in match}) == 1:
+        if inner and all(match) and len({each[1] for each in match}) == 1 and _is_alone(reading, end):
             nested = f"{end}.{match[0][1]}."
             note = (
-                f"Its last layer is {nested.rstrip('.')}; what stands before it has no weights, and was "
+                f"Its last layer is {nested.rstrip('.')}; what else is in {end} has no weights, and was "
                 "taken for dropout, which does nothing here."
             )
             yield reading.renamed(
                 lambda key, n=nested: re.sub(f"^{re.escape(n)}", f"{n.split('.')[0]}.", key)
             ).noted(note)
+
+
+def _is_alone(reading: Unwrapped, end: str) -> bool:
+    """Whether what else is in the last layer of a whole network computes nothing; true of named tensors."""
+    inside = [each for name, each in (reading.layers or {}).items() if name.startswith(f"{end}.")]
+    return {each["class"] for each in inside} <= {"Linear", "Dropout", "Identity", "Flatten"}
 
 
 def parts(reading: Unwrapped) -> Iterator[tuple[str, Unwrapped]]:

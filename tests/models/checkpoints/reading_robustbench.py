@@ -1,8 +1,8 @@
 """Build RobustBench's networks with random weights, save and read them, and print how many load right.
 
-`python tests/models/checkpoints/reading_robustbench.py cifar10/Linf`, where RobustBench is on the path. Networks
-of the same classes and shapes are saved once. Of what a file does not hold, normalisation and what keys leave
-open, the names that the reading lists are tried: as somebody does who follows what it says.
+`python tests/models/checkpoints/reading_robustbench.py cifar10/Linf`, where RobustBench is on the path.
+Networks of the same classes and shapes are saved once. Of what a file does not hold, normalisation and what
+keys leave open, the names that the reading lists are tried: as somebody does who follows what it says.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from repsim.models import build_model
-from repsim.models.checkpoints import contents, read_checkpoint
+from repsim.models.checkpoints import normalizers, read_checkpoint
 from repsim.models.checkpoints.recognizing import _Unallocated
 from repsim.models.libraries import import_timm, robustbench_entries
 
@@ -32,11 +32,12 @@ NORMALIZATIONS = {
 
 def build(data: str, threat: str, name: str) -> nn.Module:
     """The network as RobustBench's own loader builds it."""
+    entry = robustbench_entries()[data, threat, name]  # which tells timm of RobustBench's own
     registered = f"{name}_{data}_{threat}".lower().replace("-", "_")
     with contextlib.redirect_stdout(io.StringIO()):
         if import_timm().is_model(registered):
             return import_timm().create_model(registered)
-        return robustbench_entries()[data, threat, name]["model"]()
+        return entry["model"]()
 
 
 def groups(data: str, threat: str) -> tuple[list[list[str]], dict[str, str]]:
@@ -104,7 +105,7 @@ def loaded(name: str, weights: dict, mean: tuple, std: tuple, classes: int) -> n
         else:
             with _Unallocated():
                 network = build_model(name, (3, 32, 32), classes, mean, std)
-    network.load_state_dict(weights | contents.normalization(mean, std), assign=True)
+    network.load_state_dict(weights | normalizers.normalization(mean, std), assign=True)
     return network.eval()
 
 

@@ -116,17 +116,17 @@ def test_classes_that_are_not_installed_are_left_out(tmp_path):
 
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_layers_of_a_whole_network_say_what_its_weights_leave_open(tmp_path, small, rebuilt, pixels, wrapped):
-    network = small("wrn_10_1+silu")
+    network = small("resnet20_w1+silu")
     whole = nn.DataParallel(network) if wrapped else network
     torch.save({"net": whole, "acc": 91.0}, tmp_path / "whole.pt")
     convert(tmp_path / "whole.pt", tmp_path / "whole.safetensors", trust_pickle=True)
     torch.save({"net": whole.state_dict(), "acc": 91.0}, tmp_path / "weights.pt")
-    assert "wrn_10_1+silu" in read_checkpoint(tmp_path / "weights.pt").alternatives
+    assert "resnet20_w1+silu" in read_checkpoint(tmp_path / "weights.pt").alternatives
     for read in (
         read_checkpoint(tmp_path / "whole.pt", trust_pickle=True),
         read_checkpoint(tmp_path / "whole.safetensors"),
     ):
-        assert (read.architecture, read.settled_by) == ("wrn_10_1+silu", "file")
+        assert (read.architecture, read.settled_by) == ("resnet20_w1+silu", "file")
         assert (read.alternatives, read.accuracy) == ((), 0.91)
         with torch.no_grad():
             torch.testing.assert_close(rebuilt(read)(pixels()), network(pixels()))
@@ -140,3 +140,31 @@ def test_what_is_left_open_stays_open(tmp_path, small):
     assert (before.settled_by, after.settled_by) == ("", "")
     named = read_checkpoint(tmp_path / "weights.safetensors", architecture="wrn_10_1")
     assert (named.alternatives, named.settled_by) == ((), "name")
+
+
+@pytest.mark.parametrize("kind", [nn.Dropout, nn.ReLU])
+def test_what_stands_before_the_last_layer_of_a_whole_network_is_looked_at(tmp_path, small, kind):
+    network = small("resnet_tiny")
+    network.fc = nn.Sequential(kind(), network.fc)
+    torch.save(network, tmp_path / "whole.pt")
+    if kind is nn.Dropout:
+        assert read_checkpoint(tmp_path / "whole.pt", trust_pickle=True).architecture == "resnet_tiny"
+    else:
+        with pytest.raises(ValueError, match=r"fc\.1\.weight"):
+            read_checkpoint(tmp_path / "whole.pt", trust_pickle=True)
+
+
+class Learner:
+    """As that of fastai, which holds a network among much else."""
+
+    def __init__(self, network):
+        self.model, self.recorder = network, [0.1]
+
+
+def test_a_network_held_by_an_object(tmp_path, small):
+    torch.save(Learner(small("resnet_tiny")), tmp_path / "learner.pkl", pickle_module=dill)
+    read = read_checkpoint(tmp_path / "learner.pkl", trust_pickle=True)
+    assert (read.architecture, read.format) == (
+        "resnet_tiny",
+        "checkpoint with its weights as 'model', a whole network",
+    )

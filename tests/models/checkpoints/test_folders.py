@@ -61,6 +61,19 @@ def test_what_stands_beside_weights(folder, rebuilt, pixels, kind):
     assert read_checkpoint(path, image_shape=(3, 64, 64)).image_shape == (3, 64, 64)
 
 
+def test_a_config_beside_several_checkpoints_is_of_the_one_with_its_name(folder):
+    path, _, weights = folder
+    (path / "config.json").write_text(json.dumps(OF_TIMM))
+    torch.save(weights, path / "best.pt")
+    assert read_checkpoint(path / "best.pt").mean == tuple(MEAN)
+    save_file(weights, path / "model.safetensors")
+    assert read_checkpoint(path / "model.safetensors").mean == tuple(MEAN)
+    read = read_checkpoint(path / "best.pt")
+    note = "config.json beside it says resnet18: it may be of another file there, and was not heeded."
+    assert read.mean is None
+    assert note in read.notes
+
+
 def test_a_processor_that_does_not_normalise(folder):
     path, _, weights = folder
     save_file(weights, path / "model.safetensors")

@@ -7,6 +7,7 @@ compute them from the weights alone.
 import importlib
 import itertools
 import re
+import sys
 
 import pytest
 import timm
@@ -15,11 +16,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from repsim.models import build_model
-from repsim.models.checkpoints.contents import normalization
 from repsim.models.checkpoints.recognizing import recognize
 from repsim.support.compat import torchvision
 
 models = torchvision.models
+AS_IS = {"normalize.mean": torch.zeros(3, 1, 1), "normalize.std": torch.ones(3, 1, 1)}
 
 
 def shaken(network):
@@ -177,7 +178,7 @@ def compared(network, state, name, side=32):
     assert name in (match.architecture, *match.alternatives)
     with torch.device("meta"):
         ours = build_model(name, (3, side, side), 10, [0.0] * 3, [1.0] * 3)
-    ours.load_state_dict(match.weights | normalization((0.0,) * 3, (1.0,) * 3), assign=True)
+    ours.load_state_dict(match.weights | AS_IS, assign=True)
     images = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = network(images)
@@ -269,7 +270,7 @@ def normalized(state, name, x):
 
 def test_the_mobilenetv2_of_pytorch_cifar100():
     """Against its published table, computed from the weights alone."""
-    state = shaken(build_model("mobilenetv2_stem1x1", (3, 32, 32), 10, [0.0] * 3, [1.0] * 3)).state_dict()
+    state = shaken(build_model("mobilenet_v2_cifar_bias", (3, 32, 32), 10, [0.0] * 3, [1.0] * 3)).state_dict()
     state = {key: value for key, value in state.items() if not key.startswith("normalize.")}
 
     def conv(name, x, **options):
@@ -291,7 +292,7 @@ def test_the_mobilenetv2_of_pytorch_cifar100():
         x = F.relu6(normalized(state, "conv1.1", conv("conv1.0", block("stage7", x, 1))))
         return conv("conv2", x.mean((2, 3), keepdim=True)).flatten(1)
 
-    compared(network, state, "mobilenetv2_stem1x1")
+    compared(network, state, "mobilenet_v2_cifar_bias")
 
 
 @pytest.mark.matrix
@@ -391,9 +392,29 @@ def test_what_keys_leave_open_computes_something_else():
     for name in (match.architecture, *match.alternatives):
         with torch.device("meta"):
             network = build_model(name, (3, 32, 32), 10, [0.0] * 3, [1.0] * 3)
-        network.load_state_dict(state | normalization((0.0,) * 3, (1.0,) * 3), assign=True)
+        network.load_state_dict(state | AS_IS, assign=True)
         with torch.no_grad():
             logits.append(network.eval()(images))
     assert len(logits) > 8
     for one, other in itertools.combinations(logits, 2):
         assert (one - other).abs().max() > 1e-3
+
+
+def test_what_is_said_where_robustbench_is_not_installed(monkeypatch):
+    """Of the keys of its own WideResNet, whose activations have parameters (Dai et al., 2021)."""
+    for module in ("robustbench", "robustbench.model_zoo", "robustbench.model_zoo.models"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with torch.device("meta"):
+        wide = build_model("wrn_28_10", (3, 32, 32), 10, [0.0] * 3, [1.0] * 3).state_dict()
+    state = {key: value for key, value in wide.items() if not key.startswith("normalize.")}
+    state = {re.sub(r"^layer(\d)\.(\d+)", r"block\1.layer.\2", key): value for key, value in state.items()}
+    state = {re.sub(r"^bn2", "bn1", key).replace("shortcut", "convShortcut"): v for key, v in state.items()}
+    blocks = [f"block{block}.layer.{layer}." for block in (1, 2, 3) for layer in range(4)]
+    for prefix in ("", *blocks):
+        for name in ("alpha", "beta"):
+            state[f"{prefix}activation.{name}"] = torch.zeros((), device="meta")
+    said = (
+        r"may be robustbench:cifar10/Linf/Dai2021Parameterizing: .*pip install 'robust-repsim\[robustbench\]'"
+    )
+    with pytest.raises(ValueError, match=said):
+        recognize(state, "weights.pth")

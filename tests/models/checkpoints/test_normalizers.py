@@ -2,10 +2,12 @@
 
 import re
 
+import dill
 import pytest
 import torch
+from torch import nn
 
-from repsim.models.checkpoints import read_checkpoint
+from repsim.models.checkpoints import convert, read_checkpoint
 
 MEAN, STD = torch.tensor([0.49, 0.48, 0.44]), torch.tensor([0.20, 0.19, 0.21])
 NAMES = (
@@ -65,6 +67,32 @@ def test_levels_of_255(saved, rebuilt, pixels):
     check(path, rebuilt, saved, pixels(), 255 * pixels() - 255 * MEAN.view(1, 3, 1, 1))
 
 
+class Plain(nn.Module):
+    """As locuslab/smoothing's, whose numbers are no buffers; or buffers that are not saved."""
+
+    def __init__(self, kind):
+        super().__init__()
+        for name, value in (("means", MEAN), ("sds", STD)):
+            if kind == "buffer":
+                self.register_buffer(name, value.view(3, 1, 1), persistent=False)
+            else:
+                setattr(self, name, value if kind == "tensor" else value.tolist())
+
+    def forward(self, images):
+        return images
+
+
+@pytest.mark.parametrize("kind", ["tensor", "list", "buffer"])
+def test_of_a_whole_network_also_what_is_not_among_its_weights(tmp_path, rebuilt, saved, pixels, kind):
+    whole = nn.Sequential(Plain(kind), saved.network)
+    torch.save(whole, tmp_path / "whole.pt", pickle_module=dill)
+    read = read_checkpoint(tmp_path / "whole.pt", trust_pickle=True)
+    with torch.no_grad():
+        torch.testing.assert_close(rebuilt(read)(pixels()), saved.network(normalized(pixels())))
+    convert(tmp_path / "whole.pt", tmp_path / "whole.safetensors", trust_pickle=True)
+    assert read_checkpoint(tmp_path / "whole.safetensors").mean == pytest.approx(read.mean)
+
+
 def test_one_value_for_all_channels(saved, rebuilt, pixels):
     path = saved({"mean": torch.tensor(0.5), "std": torch.tensor(0.25)})
     read = check(path, rebuilt, saved, pixels(), (pixels() - 0.5) / 0.25)
@@ -85,6 +113,9 @@ def test_beside_the_weights(saved, rebuilt, pixels, tmp_path):
     torch.save({"state_dict": state, "args": {"mean": MEAN.tolist(), "std": STD.tolist()}}, path)
     read = check(path, rebuilt, saved, pixels(), normalized(pixels()))
     assert "Its mean and deviation are from the file, beside its weights." in read.notes
+    levels = {"mean": (MEAN * 255).tolist(), "std": (STD * 255).tolist()}
+    torch.save({"state_dict": state, **levels}, path)
+    check(path, rebuilt, saved, pixels(), normalized(pixels()))
 
 
 @pytest.mark.parametrize(

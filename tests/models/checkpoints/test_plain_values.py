@@ -13,6 +13,7 @@ import torch
 
 from repsim.models.checkpoints import read_checkpoint
 from repsim.models.checkpoints.files import read_file
+from repsim.support.artifacts import DamagedArtifact
 
 
 @pytest.fixture
@@ -76,3 +77,48 @@ def test_arrays_of_python_objects_are_not_unpickled(tmp_path):
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         read_checkpoint(tmp_path / "x.npz")
+
+
+def test_one_array_alone(tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros(3))
+    message = (
+        f"{tmp_path}/x.npy is one array of NumPy: save names and arrays by numpy.savez('{tmp_path}/x.npz', "
+        "**{name: array, …})."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        read_checkpoint(tmp_path / "x.npy")
+
+
+class Made:
+    """Something that a file makes by a call."""
+
+    def __init__(self, *call):
+        self.call = call
+
+    def __reduce__(self):
+        return self.call
+
+
+RECONSTRUCT = np.zeros(0).__reduce__()[0]
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        Made(np.ndarray, ((1,), np.dtype("O"), b"\1" * 8)),  # bytes as the address of an object
+        Made(np.ndarray, ((1,), np.dtype([("a", "O")]), b"\1" * 8)),
+        Made(RECONSTRUCT, (np.ndarray, (0,), b"b"), (1, (1,), np.dtype("O"), False, b"\1" * 8)),
+        Made(RECONSTRUCT, (np.ndarray, (0,), b"b"), (1, (9,), np.dtype("f4"), False, b"\1" * 8)),
+        Made(RECONSTRUCT, (np.ndarray, (0,), b"b"), (1, (-1, -2), np.dtype("f4"), False, b"\1" * 8)),
+        Made(np.dtype, ("V8",), (3, "|", None, ("a",), {"a": (np.dtype("O"), 0)}, 8, 1, 0)),
+        Made(np.ndarray, ((1,), np.dtype("f4"), b"\1" * 8, -100)),
+    ],
+    ids=["object", "record", "objects as bytes", "too long", "negative", "false flags", "outside"],
+)
+def test_no_memory_is_reached_by_what_a_file_makes(tmp_path, made):
+    torch.save({"w": made, "v": np.ones((2, 2))}, tmp_path / "x.pt")
+    try:
+        read, _ = read_file(tmp_path / "x.pt")
+    except (ValueError, DamagedArtifact):
+        return
+    assert getattr(read["w"], "size", 0) == 0  # nothing was made of it

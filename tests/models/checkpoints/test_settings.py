@@ -102,7 +102,7 @@ def test_names_of_the_architecture_are_collected():
     content = {
         "arch": "preactresnet18",
         "net": {"conv.weight": torch.zeros(1, 1, 1, 1)},
-        "hyper_parameters": {"model": "wrn", "arch": "preactresnet18", "backbone": None},
+        "hyper_parameters": {"model": {"name": "wrn"}, "arch": "preactresnet18", "backbone": None},
     }
     assert architectures(content) == ["preactresnet18", "wrn"]
     assert architectures(torch.zeros(1)) == []

@@ -6,6 +6,7 @@ with its functions' signatures.
 
 import dataclasses
 import hashlib
+import json
 import re
 import sys
 from collections import OrderedDict
@@ -199,7 +200,7 @@ def hub(tmp_path, monkeypatch):
         (folder / "refs" / "main").write_text(COMMIT)
         (folder / "blobs" / name).write_bytes(content)
         link = folder / "snapshots" / COMMIT / file
-        link.parent.mkdir(parents=True)
+        link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(folder / "blobs" / name)
         return folder / "blobs" / name
 
@@ -230,6 +231,27 @@ def test_a_file_in_a_folder_of_the_hub(hub, small, tmp_path):
     hub((tmp_path / "weights").read_bytes(), "linf/cifar_linf_8.pt")
     read = read_checkpoint("hf:madrylab/robust-imagenet-models/linf/cifar_linf_8.pt")
     assert (read.epsilon, read.norm) == (8 / 255, "linf")
+
+
+def test_what_stands_beside_a_file_of_the_hub(hub, small, bare, tmp_path):
+    """The index of its parts, the parts, and timm's config.json."""
+    weights = bare(small())
+    keys = list(weights)
+    for number, half in enumerate((keys[:9], keys[9:])):
+        save_file({key: weights[key] for key in half}, tmp_path / "part")
+        hub((tmp_path / "part").read_bytes(), f"wrn/part-{number}.safetensors")
+    placed = {key: f"part-{int(index >= 9)}.safetensors" for index, key in enumerate(keys)}
+    hub(json.dumps({"weight_map": placed}).encode(), "wrn/model.safetensors.index.json", "git")
+    name = "hf:madrylab/robust-imagenet-models/wrn/model.safetensors.index.json"
+    alone = read_checkpoint(name)
+    assert alone.mean is None
+    unknown = "Whether config.json stands beside it is not known, as the hub cannot be reached."
+    assert unknown in alone.notes
+    config = {"architecture": "wrn", "pretrained_cfg": {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.2, 0.2]}}
+    hub(json.dumps(config).encode(), "wrn/config.json", "git")
+    read = read_checkpoint(name)
+    assert (read.architecture, read.mean) == ("wrn_tiny", (0.4, 0.5, 0.6))
+    assert unknown not in read.notes
 
 
 @pytest.mark.parametrize(("hashed", "kind"), [("sha256", "SHA-256"), ("git", "hash")])

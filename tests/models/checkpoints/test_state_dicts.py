@@ -13,7 +13,7 @@ from toy_networks import randomized
 
 from repsim.models.checkpoints import read_checkpoint
 from repsim.support import artifacts
-from repsim.support.compat import torchvision
+from repsim.support.compat import import_robustness, torchvision
 
 
 def same(rebuilt, read, model, images):
@@ -249,6 +249,17 @@ def test_the_preactivation_resnet_of_others(tmp_path, rebuilt, pixels):
     read = read_checkpoint(tmp_path / "model_best.pth")
     assert read.architecture == "preactresnet18"
     same(rebuilt, read, model, pixels(count=2))
+
+
+def test_the_resnet_of_pytorch_cifar_pools_images_of_any_size(tmp_path, rebuilt, pixels):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = randomized(import_robustness("cifar_models").resnet18(num_classes=10)).eval()
+    torch.save(model.state_dict(), tmp_path / "ckpt.pth")
+    assert read_checkpoint(tmp_path / "ckpt.pth").architecture == "robustness:cifar/resnet18"
+    larger = read_checkpoint(tmp_path / "ckpt.pth", image_shape=(3, 64, 64))
+    assert (larger.architecture, larger.image_shape) == ("resnet18", (3, 64, 64))
+    same(rebuilt, larger, model, pixels())  # at the size that theirs takes
 
 
 def test_the_cifar_resnet_of_others(tmp_path, small, bare):

@@ -69,6 +69,13 @@ def test_features_that_run_in_parallel(tmp_path, rebuilt, pixels):
         torch.testing.assert_close(rebuilt(read)(images), network(images))
 
 
+def test_what_stands_before_a_network_without_weights_is_said(tmp_path, small, bare):
+    note = "if it normalises, normalization=… says how."
+    for prefix, said in ("1.", True), ("1.module.", True), ("0.", False), ("model.", False):
+        torch.save(around(prefix, bare(small())), tmp_path / "weights.pt")
+        assert (note in " ".join(read_checkpoint(tmp_path / "weights.pt").notes)) == said
+
+
 def test_two_layers_before_the_logits_are_no_dropout(tmp_path, small, bare):
     weights = moved(r"^fc\.", "fc.2.")(bare(small()))
     torch.save(
@@ -83,4 +90,12 @@ def test_what_is_wrong_is_said_of_the_network_inside(tmp_path, small, bare):
     del weights["bn2.bias"]
     torch.save(around("module.net.", weights), tmp_path / "weights.pt")
     with pytest.raises(ValueError, match=r"(?s)nearest is wrn_\w+ .*\n  missing: bn2\.bias(\n|$)"):
+        read_checkpoint(tmp_path / "weights.pt")
+
+
+def test_what_the_file_says_that_it_is_stands_in_the_refusal(tmp_path, small, bare):
+    weights = bare(small())
+    del weights["bn2.bias"]
+    torch.save({"state_dict": weights, "arch": "wrn_of_mine"}, tmp_path / "weights.pt")
+    with pytest.raises(ValueError, match=r"\nWhat the file says that it is: wrn_of_mine\.$"):
         read_checkpoint(tmp_path / "weights.pt")
