@@ -340,6 +340,20 @@ def cifar_resnet(depth: int, width: int, channels: int, num_classes: int, projec
     return ResNet(block, blocks, [width, 2 * width, 4 * width], width, channels, num_classes)
 
 
+def cifar_bottleneck_resnet(
+    depth: int, width: int, channels: int, num_classes: int, preactivation: bool = False
+) -> ResNet:
+    """The 9n + 2 layer ResNet of bottlenecks for CIFAR (He et al., 2016), first `width` wide inside."""
+    if depth < 11 or (depth - 2) % 9:
+        raise ValueError(f"a CIFAR ResNet of bottlenecks has 9n + 2 layers (11, 20, 29, …), not {depth}.")
+    if width < 1:
+        raise ValueError(f"a CIFAR ResNet is at least 1 channel wide, not {width}.")
+    block = PreActivationBottleneck if preactivation else Bottleneck
+    ends = {"activates_stem": not preactivation, "activates_end": preactivation}
+    blocks, widths = [(depth - 2) // 9] * 3, [width, 2 * width, 4 * width]
+    return ResNet(block, blocks, widths, width, channels, num_classes, expansion=block.expansion, **ends)
+
+
 def wide_resnet(
     depth: int, factor: int, channels: int, num_classes: int, base: int = 16, bias: bool = False
 ) -> ResNet:

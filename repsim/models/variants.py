@@ -330,7 +330,8 @@ FIELD: dict[str, tuple[str, ...]] = {
         "standardized_images",
     ),
     r"dm_preactresnet\d+(_w\d+)?": ("silu",),
-    r"resnet\d+_w\d+": ACTIVATIONS,
+    r"resnet\d+_w\d+(_bottleneck)?": ACTIVATIONS,
+    r"preresnet\d+_w\d+_bottleneck": ("raw_shortcut", *ACTIVATIONS),
     r"resnet\d+_w\d+_option_a": ("zeros_behind", *ACTIVATIONS),
     r"robustness:cifar/resnet\d+": ACTIVATIONS,
     # others

@@ -27,6 +27,7 @@ SAMPLES = [
     *("wrn_10_1", "wrn_10_1_bias", "wrn_10_1_he", "preactresnet18", "preactresnet18_w8", "preactresnet34"),
     *("preactresnet18_bias", "preactresnet50_bias", "preactresnet18_he", "preactresnet101_no_final_bn"),
     *("robustness:cifar/resnet18", "robustness:cifar/resnet50", "resnet8_w1"),
+    *("resnet11_w1_bottleneck", "preresnet11_w1_bottleneck"),
     *("dm_preactresnet18", "dm_preactresnet34_w8", "resnet20_w1", "resnet56_w2", "resnet20_w1_option_a"),
 ]
 

@@ -278,6 +278,12 @@ def mnist_net(pen, x):
     return pen.linear(F.relu(pen.linear(x.flatten(1), "fc1", 50)), "fc2")
 
 
+def mnist_net_strided(pen, x):
+    for index, width in ((0, 16), (2, 32)):
+        x = F.relu(pen.conv(x, f"{index}", width, 4, 2, bias=True, padding=1))
+    return pen.linear(F.relu(pen.linear(x.flatten(1), "5", 100)), "7")
+
+
 def nbn_tiny10(pen, x):
     sizes = ((16, 3, 1), (16, 3, 1), (32, 3, 2), (32, 3, 1), (32, 3, 1), (64, 3, 2), (64, 3, 1), (64, 1, 1))
     for index, (width, size, stride) in enumerate(sizes, start=1):
@@ -330,6 +336,7 @@ FILES = [
     ("robust_overfitting PreActResNet18", preactivation, PLAIN, ""),
     ("robust_overfitting WideResNet", partial(preactivation, names=TRADES, **wide()), "wrn_10_1", ""),
     ("fast_adversarial PreActResNet18", partial(preactivation, raw=True), PLAIN, "raw_shortcut"),
+    ("fast_adversarial mnist_net", mnist_net_strided, "mnist_net_strided", ""),
     ("Bag-of-Tricks Softplus", partial(preactivation, act=F.softplus), PLAIN, "softplus"),
     ("Bag-of-Tricks GELU", partial(preactivation, act=F.gelu), PLAIN, "gelu"),
     ("Bag-of-Tricks LeakyReLU", partial(preactivation, act=leaky), PLAIN, "leaky_relu_0.1"),
@@ -401,6 +408,16 @@ FILES = [
         *("wrn_16_1+raw_shortcut", ""),
     ),
     (
+        "bearpaw resnet11 of bottlenecks",
+        partial(resnet, blocks=(1, 1, 1), kind=bottleneck_block, **DOWNSAMPLE),
+        *("resnet11_w1_bottleneck", ""),
+    ),
+    (
+        "bearpaw preresnet20 of bottlenecks",
+        partial(preactivation, names=BEARPAW, **{**wide(), "blocks": (2, 2, 2)}, raw=True, bottleneck=2),
+        *("preresnet20_w1_bottleneck+raw_shortcut", ""),
+    ),
+    (
         "weiaicunzai resnet18",
         partial(resnet, **FOUR, **{**WEIAICUNZAI_RESNET, "parts": WEIAICUNZAI_RESNET["parts"][:4]}),
         *("resnet18", ""),
@@ -451,7 +468,7 @@ FILES = [
         *("wrn_10_2_bias", "leaky_relu_0.1+bn_eps_1e-3+raw_transitions"),
     ),
 ]
-SHAPES = dict.fromkeys(("TRADES SmallCNN", "TRADES Net"), GREY)
+SHAPES = dict.fromkeys(("TRADES SmallCNN", "TRADES Net", "fast_adversarial mnist_net"), GREY)
 SHAPES |= dict.fromkeys(
     (
         *("robust-stitching NbnTiny10", "friendly training SmallCNN", "kuangliu ResNet18"),
