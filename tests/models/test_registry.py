@@ -182,8 +182,8 @@ def test_networks_with_auxiliary_heads_give_plain_logits(name, side):
         ("resnet_tiny_w0", "a CIFAR ResNet is at least 1 channel wide, not 0."),
         ("resnet164_w0_bottleneck", "a CIFAR ResNet is at least 1 channel wide, not 0."),
         (
-            "preresnet56_w1_bottleneck",
-            "a CIFAR ResNet of bottlenecks has 9n + 2 layers (11, 20, 29, …), not 56.",
+            "preresnet55_w1_bottleneck",
+            "a CIFAR ResNet of bottlenecks has 9n + 2 layers (11, 20, 29, …), not 55.",
         ),
         ("wrn_28_0", "a WideResNet is at least 1 × as wide as its base, not 0 ×."),
         ("wrn_27_1", "a WideResNet has 6n + 4 layers (10, 16, 22, 28, …), not 27."),
