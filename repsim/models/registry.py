@@ -103,6 +103,8 @@ def build_model(
     """
     if len(mean) != image_shape[0] or len(std) != image_shape[0]:
         raise ValueError(f"mean and std need one value per channel ({image_shape[0]}), got {mean} and {std}.")
+    if theirs_own := own.find_own(split_variants(name)[0]):
+        theirs_own.target()  # imported before weights are drawn: a module may set seeds
     with seeded(seed, torch.get_default_device()):
         network = vary(_build(split_variants(name)[0], tuple(image_shape), num_classes), name)
     return without_inplace(with_normalization(network, mean, std))
