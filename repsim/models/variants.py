@@ -302,7 +302,10 @@ VARIANTS: dict[str, Variant] = {
 
 ACTIVATIONS = ("leaky_relu", "leaky_relu_0.1", "silu", "gelu", "softplus")
 SMALL_STEM = ("max_pooling", "stem_stride_2", "stem_stride_2+max_pooling")
-LARGE_STEM = ("no_max_pooling", "stem_stride_1+no_max_pooling", "blur_pooling", "average_pooling")
+LARGE_STEM = (
+    *("no_max_pooling", "stem_stride_1+no_max_pooling", "stem_stride_1"),
+    *("blur_pooling", "average_pooling"),
+)
 # What others train by these names and keys (without a package's prefix), the likeliest first: each text is
 # one network, of one variant or of several.
 FIELD: dict[str, tuple[str, ...]] = {

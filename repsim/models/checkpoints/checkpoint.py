@@ -229,7 +229,10 @@ def _normalizer(
 def _said(match: Match, named: bool, size: tuple[int, int] | None) -> list[str]:
     notes = []
     if not named and not match.alternatives and not match.settled_by:
-        notes.append(f"Its architecture is {match.architecture}, by names and shapes of its weights.")
+        notes.append(
+            f"Its architecture is {match.architecture}, by names and shapes of its weights; activations, "
+            "strides and poolings, which these do not say, are taken to be as usual there."
+        )
     if not match.side_matters and size is None:
         _, height, width = match.image_shape
         notes.append(f"The size of its images is not in the file; {height} × {width} is usual.")

@@ -66,9 +66,10 @@ class Place:
 
 
 def tensor_of(value: Tensor | np.ndarray) -> Tensor:
-    """A tensor, or an array of NumPy in any order of bytes, as a tensor."""
+    """A tensor, be it sparse or quantised, or an array of NumPy in any order of bytes, as a dense one."""
     if isinstance(value, Tensor):
-        return value.detach()
+        value = value.dequantize() if value.is_quantized else value
+        return (value if value.layout == torch.strided else value.to_dense()).detach()
     ours = np.require(value, value.dtype.newbyteorder("="), ["C", "W"])
     return torch.from_numpy(ours)
 

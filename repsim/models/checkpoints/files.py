@@ -5,7 +5,9 @@ from __future__ import annotations
 import difflib
 import pickle
 import re
+import warnings
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from shlex import quote
 from types import SimpleNamespace
@@ -26,6 +28,10 @@ DAMAGED = (
     KeyError,
     IndexError,
 )  # what unpickling bytes at random raises
+
+# What files begin with that hold others.
+ARCHIVES = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf")
+OTHERS = {".onnx": "ONNX", ".keras": "Keras", ".msgpack": "Flax", ".tflite": "TensorFlow"}  # by its suffix
 
 
 def read_file(path: Path, trust_pickle: bool = False) -> tuple[object, dict[str, str]]:
@@ -57,7 +63,8 @@ def read_file(path: Path, trust_pickle: bool = False) -> tuple[object, dict[str,
     if trust_pickle:
         return unpickle(path), {}
     try:
-        with torch.serialization.safe_globals(HARMLESS):
+        with torch.serialization.safe_globals(HARMLESS), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")  # of what pickle alone wrote
             return torch.load(path, map_location="cpu", weights_only=True), {}
     except pickle.UnpicklingError as error:
         if needed := _needed(path, str(error)):
@@ -82,9 +89,12 @@ def unpickle(path: Path) -> object:
         return Lenient(file, **options).load()
 
     tools = SimpleNamespace(__name__=__name__, Unpickler=Lenient, load=load)
+    failures = (*DAMAGED, pickle.UnpicklingError)
     try:
         return torch.load(path, map_location="cpu", weights_only=False, pickle_module=tools)
-    except (*DAMAGED, pickle.UnpicklingError) as error:
+    except failures as error:
+        with path.open("rb") as file, suppress(*failures):
+            return load(file)  # what pickle.dump wrote, rather than torch.save
         raise DamagedArtifact(_unreadable(path)) from error
 
 
@@ -153,10 +163,23 @@ def _other_kind(path: Path, beginning: bytes, members: list[str], is_script: boo
         )
     if path.suffix == ".distcp":
         return f"one part of a distributed checkpoint: give its folder, {path.parent}."
+    if (other := _of_other_libraries(path, beginning)) is not None:
+        return (
+            f"a file of {other}, which holds no network of PyTorch: load its weights into one, and save that "
+            "one's state_dict() by torch.save."
+        )
     is_torchs = any(member.endswith("data.pkl") for member in members)
-    if (members and not is_torchs) or beginning.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf")):
+    is_archive = beginning.startswith(ARCHIVES) or beginning[257:262] == b"ustar"
+    if (members and not is_torchs) or is_archive:
         return "an archive of files: unpack it, and give the checkpoint that is in it."
     return ""
+
+
+def _of_other_libraries(path: Path, beginning: bytes) -> str | None:
+    """The library whose file this is, of those that train networks in other formats."""
+    if beginning.startswith(b"\x89HDF"):
+        return "Keras (HDF5)"
+    return OTHERS.get(path.suffix)
 
 
 def _check_beginning(path: Path, beginning: bytes) -> None:

@@ -110,6 +110,14 @@ def _file_in(folder: Path) -> Path:
     more = ", …" if len(found or files) > LISTED else ""
     if found:
         raise ValueError(f"{folder} is a folder with several checkpoints: give one of them ({names}{more}).")
+    below = [each for each in sorted(folder.iterdir()) if each.is_dir()]
+    inside = [each for each_folder in below for each in _checkpoints_in(each_folder)]
+    if inside:
+        names = ", ".join(each.relative_to(folder).as_posix() for each in inside[:LISTED])
+        more = ", …" if len(inside) > LISTED else ""
+        raise ValueError(
+            f"{folder} is a folder whose checkpoints are in folders of it: give one of them ({names}{more})."
+        )
     holds = f"it holds {names}{more}" if files else "it holds no file"
     raise ValueError(f"{folder} is a folder without a checkpoint ({holds}): give the file with the weights.")
 

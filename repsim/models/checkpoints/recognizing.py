@@ -25,7 +25,7 @@ from repsim.models.libraries import (
     torchvision_names,
 )
 from repsim.models.own import find_own, images_of
-from repsim.models.variants import alternatives, said_of, split_variants
+from repsim.models.variants import VARIANTS, alternatives, said_of, split_variants
 
 Shapes = dict[str, tuple[int, ...]]
 ImageShape = tuple[int, int, int]
@@ -168,13 +168,26 @@ def _settled(match: Match, reading: Reading, library: str, layers: Layers | None
         The layers of a whole pickled network are those of none of them.
     """
     if library:
-        return replace(match, settled_by="file", notes=(*match.notes, f"The file says that it is {library}."))
+        others = tuple(alternatives(match.architecture))
+        note = f"The file says that it is {library}"
+        if others:
+            note += (
+                f"; where its authors changed what leaves no trace in the keys, such as {said_of(others[0])} "
+                f"({others[0]}), 'repsim check {source} --dataset …' finds it"
+            )
+        # by one name, torchvision's constructors set it for published weights, and leave it out for others
+        settled_by = "" if any(each.endswith("+transform_input") for each in others) else "file"
+        notes = (*match.notes, f"{note}.")
+        return replace(match, notes=notes, alternatives=others, settled_by=settled_by)
     usual = [match.architecture + (f"+{each}" if each else "") for each in reading.variants]
     known = index.lookup(_shapes(match.weights))
     twins = (name for name in known if name != match.architecture and _takes(name, match))
     fitting = list(dict.fromkeys([*usual, *alternatives(usual[0]), *twins]))
     if layers is not None:
         fitting = [each for each in fitting if modules.agree(layers, layers_of(each, match.image_shape))]
+        if not fitting:  # what nobody is known to train alone
+            others = (f"{usual[0]}+{each}" for each in VARIANTS)
+            fitting = [each for each in others if _has_layers(each, layers, match)]
         if not fitting:
             raise ValueError(
                 f"{source} has the weights of {match.architecture}, but other layers "
@@ -189,13 +202,21 @@ def _settled(match: Match, reading: Reading, library: str, layers: Layers | None
         some = ", ".join(f"{said_of(each)} ({each})" for each in others[:LISTED])
         more = f" and {len(others) - LISTED} more" if len(others) > LISTED else ""
         notes.append(
-            f"Names and shapes of weights fit {chosen}; they leave open: {some}{more}. "
+            f"Names and shapes of weights fit {chosen}; they leave open, among other things: {some}{more}. "
             f"'repsim check {source} --dataset …' tells them apart by accuracy; architecture= settles it."
         )
     settled_by = "file" if layers is not None and not others else ""
     return replace(
         match, architecture=chosen, notes=tuple(notes), alternatives=tuple(others), settled_by=settled_by
     )
+
+
+def _has_layers(name: str, layers: Layers, match: Match) -> bool:
+    """Whether an architecture, if there is one of that name, has the layers of a whole pickled network."""
+    try:
+        return modules.agree(layers, layers_of(name, match.image_shape))
+    except ValueError:  # it has nothing that the variant could change
+        return False
 
 
 def _takes(name: str, match: Match) -> bool:

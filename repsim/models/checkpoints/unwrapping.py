@@ -187,7 +187,7 @@ def _joined(reading: Unwrapped) -> Unwrapped:
         if key.startswith(f"{body}."):
             return key.removeprefix(f"{body}.")
         inner = key.removeprefix(f"{end}.")
-        return inner if "." in inner else f"fc.{inner}"
+        return inner if inner.partition(".")[0] in HEADS else f"fc.{inner}"
 
     note = f"Its keys begin with {body}. and {end}., of a body and a last layer, which were left out."
     return reading.renamed(joined).noted(note)

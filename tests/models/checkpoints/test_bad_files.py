@@ -1,7 +1,9 @@
 """What is said of files that are no checkpoint, of no known network, or that would run code."""
 
 import gzip
+import pickle
 import re
+import tarfile
 import warnings
 import zipfile
 
@@ -179,11 +181,27 @@ def test_an_archive(tmp_path, small):
     torch.save(small().state_dict(), tmp_path / "weights.pt")
     with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
         archive.write(tmp_path / "weights.pt", "weights.pt")
+    with tarfile.open(tmp_path / "weights.pth.tar", "w") as archive:
+        archive.add(tmp_path / "weights.pt", "weights.pt")
     (tmp_path / "weights.tar.gz").write_bytes(gzip.compress(b"weights"))
-    for name in ("all.zip", "weights.tar.gz"):
+    for name in ("all.zip", "weights.tar.gz", "weights.pth.tar"):
         path = tmp_path / name
         message = f"{path} is an archive of files: unpack it, and give the checkpoint that is in it."
         refused(path, ValueError, message)
+
+
+@pytest.mark.parametrize(
+    ("name", "beginning", "library"),
+    [("model.h5", b"\x89HDF\r\n", "Keras (HDF5)"), ("model.onnx", b"\x08\x08", "ONNX")],
+)
+def test_a_file_of_another_library(tmp_path, name, beginning, library):
+    path = tmp_path / name
+    path.write_bytes(beginning + bytes(600))
+    message = (
+        f"{path} is a file of {library}, which holds no network of PyTorch: load its weights into one, and "
+        "save that one's state_dict() by torch.save."
+    )
+    refused(path, ValueError, message)
 
 
 # another network
@@ -326,6 +344,18 @@ def test_a_file_that_needs_code_is_refused_with_the_command_that_converts_it(tmp
         f"    repsim convert '{path}' '{tmp_path}/my weights.safetensors' --trust-pickle",
     )
     assert read_checkpoint(path, trust_pickle=True).architecture == "wrn_tiny"
+
+
+@pytest.mark.parametrize("arrays", [True, False], ids=["arrays", "tensors"])
+def test_what_pickle_alone_wrote_is_converted_as_its_refusal_says(tmp_path, small, arrays):
+    path, weights = tmp_path / "weights.pkl", small().state_dict()
+    with path.open("wb") as file:
+        pickle.dump({key: value.numpy() if arrays else value for key, value in weights.items()}, file)
+    with pytest.raises(ValueError, match=r"\n    repsim convert .* --trust-pickle$"):
+        read_checkpoint(path)
+    convert(path, tmp_path / "weights.safetensors", trust_pickle=True)
+    read = read_checkpoint(tmp_path / "weights.safetensors")
+    assert all(torch.equal(read.weights[key], value) for key, value in weights.items() if key in read.weights)
 
 
 def test_code_is_not_run_unless_it_is_trusted(tmp_path, small):

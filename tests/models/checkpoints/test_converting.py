@@ -10,10 +10,12 @@ import pytest
 import torch
 from safetensors import safe_open
 from torch import nn
+from toy_networks import randomized
 
 from repsim.cli.main import main
 from repsim.models.checkpoints import convert, read_checkpoint
 from repsim.support.artifacts import checksum
+from repsim.support.compat import torchvision
 
 
 class Local:
@@ -130,6 +132,20 @@ def test_layers_of_a_whole_network_say_what_its_weights_leave_open(tmp_path, sma
         assert (read.alternatives, read.accuracy) == ((), 0.91)
         with torch.no_grad():
             torch.testing.assert_close(rebuilt(read)(pixels()), network(pixels()))
+
+
+def test_layers_that_the_field_does_not_have_are_looked_for(tmp_path, rebuilt, pixels):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = randomized(torchvision.models.resnet18(num_classes=5))
+    for module in network.modules():
+        if hasattr(module, "relu"):
+            module.relu = nn.GELU()
+    torch.save(network, tmp_path / "whole.pt")
+    read = read_checkpoint(tmp_path / "whole.pt", trust_pickle=True)
+    assert (read.architecture, read.settled_by) == ("torchvision:resnet18+gelu", "file")
+    with torch.no_grad():
+        torch.testing.assert_close(rebuilt(read)(pixels()), network(pixels()))
 
 
 def test_what_is_left_open_stays_open(tmp_path, small):

@@ -140,6 +140,13 @@ def test_the_only_checkpoint_of_a_folder(folder, rebuilt, pixels):
     refused(
         path, f"{path} is a folder without a checkpoint (it holds log.txt): give the file with the weights."
     )
+    (path / "checkpoints").mkdir()
+    torch.save(weights, path / "checkpoints" / "last.ckpt")
+    refused(
+        path,
+        f"{path} is a folder whose checkpoints are in folders of it: give one of them "
+        "(checkpoints/last.ckpt).",
+    )
     torch.save(weights, path / "a.pt")
     same(path, network, rebuilt, pixels())
     torch.save(weights, path / "b.pth.tar")

@@ -69,6 +69,18 @@ def test_weights_as_arrays(tmp_path, small, rebuilt, pixels, order):
     same(tmp_path / "arrays.npz", network, rebuilt, pixels())
 
 
+@pytest.mark.filterwarnings("ignore:.*quantized tensor creation", "ignore:TypedStorage")  # torch's own
+def test_sparse_and_quantised_weights_become_dense(tmp_path, small):
+    weights = small().state_dict()
+    weights["fc.weight"] = torch.quantize_per_tensor(weights["fc.weight"], 0.01, 0, torch.qint8)
+    expected = {**weights, "fc.weight": weights["fc.weight"].dequantize()}
+    weights["conv1.weight"] = weights["conv1.weight"].to_sparse()
+    torch.save(weights, tmp_path / "weights.pt")
+    read = read_checkpoint(tmp_path / "weights.pt")
+    for name in ("fc.weight", "conv1.weight"):
+        assert torch.equal(read.weights[name], expected[name])
+
+
 def test_arrays_of_python_objects_are_not_unpickled(tmp_path):
     np.savez(tmp_path / "x.npz", a=np.array([{}], dtype=object))
     message = (

@@ -69,7 +69,8 @@ def test_a_network_of_theirs(tmp_path, name, rebuilt, pixels):
         "its attacker, which holds the same weights, was left out."
     )
     assert left_open.startswith(
-        "Names and shapes of weights fit robustness:cifar/resnet18; they leave open: LeakyReLU"
+        "Names and shapes of weights fit robustness:cifar/resnet18; they leave open, among other things: "
+        "LeakyReLU"
     )
     with torch.no_grad():
         torch.testing.assert_close(rebuilt(read)(pixels()), model(pixels(), with_image=False))

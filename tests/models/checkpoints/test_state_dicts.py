@@ -107,6 +107,26 @@ def test_images_of_another_size_than_the_weights_are_for(tmp_path, small):
         read_checkpoint(tmp_path / "weights.pt", image_shape=(1, 32, 32))
 
 
+@pytest.mark.parametrize(
+    ("name", "changed", "settled_by"),
+    [
+        ("mobilenet_v2", "mobilenet_v2+cifar_strides", "file"),
+        # torchvision's constructor sets it by itself where it begins from published weights
+        ("googlenet", "googlenet+transform_input", ""),
+    ],
+)
+def test_what_leaves_no_trace_is_tried_of_a_network_that_the_file_names(
+    tmp_path, small, bare, name, changed, settled_by
+):
+    path = tmp_path / "weights.pt"
+    torch.save({"arch": name, "state_dict": bare(small(name))}, path)
+    read = read_checkpoint(path)
+    assert (read.architecture, read.settled_by) == (name, settled_by)
+    assert changed in read.alternatives
+    (note,) = (note for note in read.notes if note.startswith(f"The file says that it is {name}"))
+    assert f"({changed})" in note
+
+
 def test_what_the_keys_leave_open_is_told_and_settled_by_a_name(tmp_path, small, rebuilt, pixels, bare):
     model, path = small("preactresnet18_w8+raw_shortcut", mean=0.0, std=1.0), tmp_path / "weights.pt"
     torch.save(bare(model), path)

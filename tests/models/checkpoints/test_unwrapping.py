@@ -34,6 +34,9 @@ BESIDE = {
     "dropout before the last layer": moved(r"^fc\.", "fc.1."),
     "a head": moved(r"^(?!fc)", "backbone."),
     "a body and a head": lambda weights: moved(r"^fc", "head.fc")(BESIDE["a head"](weights)),
+    "a body, and a dropout before its head": lambda weights: moved(r"^fc", "head.1")(
+        BESIDE["a head"](weights)
+    ),
     "a body and a classifier": lambda weights: moved(r"^fc", "classifier")(BESIDE["a head"](weights)),
 }
 
