@@ -332,8 +332,8 @@ def _verdict(rows: Sequence[Tried], checkpoint: Checkpoint, dataset: Dataset) ->
         )
     if recorded is not None and high < recorded - TOLERANCE:
         return False, (
-            f"Not settled: best is {reached}, but the file records {recorded:.3f}. Were the images others, or "
-            "is its architecture or normalisation none of these?"
+            f"Not settled: best is {reached}, but the file records {recorded:.3f}. Were the images others, "
+            "or is its architecture or normalisation none of these?"
         )
     tied = [row for row in others if not best.is_above(row)]
     note = ""
