@@ -9,8 +9,9 @@ import re
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
-from repsim.models import ARCHITECTURES
+from repsim.models import ARCHITECTURES, build_model
 from repsim.models.checkpoints import index, modules
 from repsim.models.checkpoints.recognizing import (
     ENCLOSED,
@@ -28,6 +29,7 @@ from repsim.models.libraries import (
     robustness_builders,
     torchvision_names,
 )
+from repsim.models.variants import alternatives
 from repsim.support.progress import progress_bar
 
 
@@ -108,12 +110,39 @@ def _add(found: list[index.Row], name: str) -> None:
 
 
 def _same(one: index.Row, other: index.Row) -> bool:
+    """Whether two networks of the same weights compute the same: by their modules, or else their logits.
+
+    A variant of the other is the same as well.
+    """
     if one.keys != other.keys:
         return False
     shape = usual_shape(other.name)  # networks for images of several sizes have several names in timm
     if outline_or_none(one.name, shape, 10) != outline_or_none(other.name, shape, 10):
         return False
-    return modules.alike(*(layers_of(each.name, shape) for each in (one, other)))
+    if modules.alike(*(layers_of(each.name, shape) for each in (one, other))):
+        return True
+    if not one.name.startswith("timm:") or other.name.startswith("timm:"):
+        return False
+    expected = _logits(one.name, other.name)
+    variants = (other.name, *alternatives(other.name))
+    return any(torch.allclose(_logits(each, other.name), expected, rtol=1e-4, atol=1e-5) for each in variants)
+
+
+@torch.no_grad()
+def _logits(name: str, weights_of: str) -> Tensor:
+    """The logits of random images by an architecture that has another's random weights and statistics."""
+    shape = usual_shape(weights_of)
+    neutral = [0.0] * shape[0], [1.0] * shape[0]
+    weights = build_model(weights_of, shape, 10, *neutral).state_dict()
+    generator = torch.Generator().manual_seed(0)
+    for key, value in weights.items():
+        if key.endswith("running_mean"):
+            value.normal_(0, 0.1, generator=generator)
+        elif key.endswith("running_var"):
+            value.uniform_(0.5, 2, generator=generator)
+    network = build_model(name, shape, 10, *neutral)
+    network.load_state_dict(weights)
+    return network.eval()(torch.rand(2, *shape, generator=generator))
 
 
 if __name__ == "__main__":

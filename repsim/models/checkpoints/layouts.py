@@ -200,38 +200,39 @@ def _mmpretrain(weights: Weights) -> Weights:
 
 # Of a vision transformer in others' words: torchvision's name for each part. {} is the number of the layer.
 _TRANSFORMER = {
-    r"(?:vit\.embeddings\.)?cls_token$": "class_token",
-    r"vit\.embeddings\.position_embeddings$|pos_embed$": "encoder.pos_embedding",
+    r"(?:vit\.embeddings\.|transformer\.embeddings\.)?cls_token$": "class_token",
+    r"(?:vit|transformer)\.embeddings\.position_embeddings$|pos_embed$": "encoder.pos_embedding",
     r"vit\.embeddings\.patch_embeddings\.projection\.|patch_embed\.proj(?:ection)?\.": "conv_proj.",
-    r"(?:vit\.encoder\.layer|vit\.layers|blocks|layers)\.(\d+)\.": "encoder.layers.encoder_layer_{}.",
-    r"vit\.layernorm\.|norm\.|ln1\.": "encoder.ln.",
+    r"transformer\.embeddings\.patch_embeddings\.": "conv_proj.",
+    r"(?:(?:vit|transformer)\.encoder\.layer|vit\.layers|blocks|layers)\.(\d+)\.": (
+        "encoder.layers.encoder_layer_{}."
+    ),
+    r"vit\.layernorm\.|transformer\.encoder\.encoder_norm\.|norm\.|ln1\.": "encoder.ln.",
     r"classifier\.|head\.(?:layers\.head\.)?": "heads.head.",
 }
 _TRANSFORMER_LAYER = {
-    r"layernorm_before\.|norm1\.|ln1\.": "ln_1.",
-    r"layernorm_after\.|norm2\.|ln2\.": "ln_2.",
+    r"layernorm_before\.|attention_norm\.|norm1\.|ln1\.": "ln_1.",
+    r"layernorm_after\.|ffn_norm\.|norm2\.|ln2\.": "ln_2.",
     r"attn\.qkv\.": "self_attention.in_proj_",
-    r"attention\.output\.dense\.|attention\.o_proj\.|attn\.proj\.": "self_attention.out_proj.",
-    r"intermediate\.dense\.|mlp\.fc1\.|ffn\.layers\.0\.0\.": "mlp.0.",
-    r"output\.dense\.|mlp\.fc2\.|ffn\.layers\.1\.": "mlp.3.",
+    r"attention\.output\.dense\.|attention\.o_proj\.|attn\.(?:proj|out)\.": "self_attention.out_proj.",
+    r"intermediate\.dense\.|(?:mlp|ffn)\.fc1\.|ffn\.layers\.0\.0\.": "mlp.0.",
+    r"output\.dense\.|(?:mlp|ffn)\.fc2\.|ffn\.layers\.1\.": "mlp.3.",
 }
+_QUERY = r"^(.+?\.)((?:attention\.|attn\.)+)(query|q_proj)\.(weight|bias)$"
 
 
 def _vision_transformer(weights: Weights) -> Weights:
     """Rename by `_TRANSFORMER`, with queries, keys and values joined as torch's attention holds them."""
-    found: Weights = {}
-    for key, value in weights.items():
-        if part := re.search(r"^(.+?)\.attention\.(?:attention\.)?(query|q_proj)\.(weight|bias)$", key):
-            three = [
-                weights[key.replace(part[2], other)]
-                for other in (
-                    (part[2], "key", "value") if part[2] == "query" else ("q_proj", "k_proj", "v_proj")
-                )
-            ]
-            found[f"{_named(part[1] + '.', _TRANSFORMER)}self_attention.in_proj_{part[3]}"] = torch.cat(three)
-        elif not re.search(r"\.attention\.(?:attention\.)?(key|value|k_proj|v_proj)\.", key):
-            found[_named(key, _TRANSFORMER)] = value
-    return found
+    found = dict(weights)
+    for key in weights:
+        if part := re.match(_QUERY, key):
+            layer, inner, name, kind = part.groups()
+            others = ("key", "value") if name == "query" else ("k_proj", "v_proj")
+            three = [f"{layer}{inner}{each}.{kind}" for each in (name, *others)]
+            shapes = {weights[each].shape for each in three if each in weights}
+            if len(shapes) == 1 and set(three) <= weights.keys():
+                found[f"{layer}attn.qkv.{kind}"] = torch.cat([found.pop(each) for each in three])
+    return {_named(key, _TRANSFORMER): value for key, value in found.items()}
 
 
 def _named(key: str, table: dict[str, str]) -> str:
@@ -352,6 +353,11 @@ LAYOUTS = [
         ("raw_shortcut+second_stride", "raw_shortcut", ""),
     ),
     Layout(
+        r"^7\.bias$",
+        "Keys are those of the MNIST network of fast adversarial training; they were given our names.",
+        rewritten((r"^0\.", "conv1."), (r"^2\.", "conv2."), (r"^5\.", "fc1."), (r"^7\.", "fc2.")),
+    ),
+    Layout(
         r"^layer4\.0\.shortcut\.1\.",
         "Keys are those of pytorch-cifar's ResNet; they were given names for images of any size.",
         rewritten((r"^linear\.", "fc."), (r"\.shortcut\.", ".downsample.")),
@@ -385,6 +391,12 @@ LAYOUTS = [
         "were given torchvision's names.",
         _vision_transformer,
         ("ln_eps_1e-12", ""),
+    ),
+    Layout(
+        r"^transformer\.embeddings\.",
+        "Keys are those of ViT-pytorch and of pytorch-cifar-models' vision transformer; they were given "
+        "torchvision's names.",
+        _vision_transformer,
     ),
     Layout(
         r"^blocks\.0\.attn\.qkv\.",

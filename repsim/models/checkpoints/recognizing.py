@@ -170,7 +170,8 @@ def _settled(match: Match, reading: Reading, library: str, layers: Layers | None
     if library:
         return replace(match, settled_by="file", notes=(*match.notes, f"The file says that it is {library}."))
     usual = [match.architecture + (f"+{each}" if each else "") for each in reading.variants]
-    twins = (name for name in index.lookup(_shapes(match.weights)) if name != match.architecture)
+    known = index.lookup(_shapes(match.weights))
+    twins = (name for name in known if name != match.architecture and _takes(name, match))
     fitting = list(dict.fromkeys([*usual, *alternatives(usual[0]), *twins]))
     if layers is not None:
         fitting = [each for each in fitting if modules.agree(layers, layers_of(each, match.image_shape))]
@@ -195,6 +196,13 @@ def _settled(match: Match, reading: Reading, library: str, layers: Layers | None
     return replace(
         match, architecture=chosen, notes=tuple(notes), alternatives=tuple(others), settled_by=settled_by
     )
+
+
+def _takes(name: str, match: Match) -> bool:
+    """Whether an architecture takes the weights of another; one that cannot be built here may."""
+    if split_library(name) and not is_installed(name):
+        return True
+    return outline_or_none(name, match.image_shape, match.num_classes) == _shapes(match.weights)
 
 
 # what they look like

@@ -176,7 +176,8 @@ def compared(network, state, name, side=32):
     """Read weights, compare what our network of that name computes, and return how they were read."""
     match = recognize(state, "weights.pth", size=(side, side))
     assert name in (match.architecture, *match.alternatives)
-    with torch.device("meta"):
+    # timm's have numbers besides weights; of others nothing is drawn, as that takes long
+    with torch.device("cpu" if name.startswith("timm:") else "meta"):
         ours = build_model(name, (3, side, side), 10, [0.0] * 3, [1.0] * 3)
     ours.load_state_dict(match.weights | AS_IS, assign=True)
     images = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))
@@ -418,3 +419,28 @@ def test_what_is_said_where_robustbench_is_not_installed(monkeypatch):
     )
     with pytest.raises(ValueError, match=said):
         recognize(state, "weights.pth")
+
+
+@pytest.mark.matrix("vit_tiny_patch16_224", "efficientnet_b0")
+@pytest.mark.parametrize(
+    ("file", "side", "name", "open_"),
+    [
+        ("vit_tiny_patch16_224", 32, "timm:deit_tiny_patch16_224", set()),
+        ("vit_small_patch16_224", 384, "timm:deit_small_patch16_224", set()),
+        ("convnext_tiny", 64, "timm:convnext_tiny", set()),
+        ("swin_tiny_patch4_window7_224", 224, "timm:swin_tiny_patch4_window7_224", set()),
+        ("resnet10t", 64, "timm:resnet10t", set()),
+        (
+            "efficientnet_b0",
+            64,
+            "timm:efficientnet_b0",
+            {"efficientnet_blur_b0", "tf_efficientnet_b0"},
+        ),
+    ],
+)
+def test_networks_of_timm(file, side, name, open_):
+    """By their keys alone; of those that compute the same, the first that timm lists is named."""
+    sized = {"img_size": side} if file.startswith("vit") else {}
+    network = shaken(timm.create_model(file, num_classes=10, **sized))
+    match = compared(network, network.state_dict(), name, side)
+    assert {other.removeprefix("timm:") for other in match.alternatives if "+" not in other} == open_
