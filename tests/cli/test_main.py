@@ -255,7 +255,7 @@ def test_a_class_of_ones_own_in_every_command(capsys, refusal, tmp_path, monkeyp
     assert main(["evaluate", given, "--dataset", "digits", *QUICK]) == 0
     assert f"own.pt: checkpoint with its weights as 'state_dict', {text}, standard" in capsys.readouterr().out
     assert main(["convert", "own.pt", "own.safetensors", "--architecture", text]) == 0
-    assert main(["layers", "own.safetensors"]) == 0
+    assert main(["layers", "own.safetensors", "--architecture", text]) == 0
     assert main(["check", "own.pt", "--dataset", "digits", "--architecture", text]) == 1  # untrained
     capsys.readouterr()
     assert refusal("layers", "own.pt", "--architecture", "mine_to:Net").startswith(
