@@ -15,6 +15,7 @@ from repsim.models.layers import with_normalization, without_inplace
 from repsim.models.mobilenet import BiasedMobileNetV2, CifarMobileNetV2
 from repsim.models.repvgg import SIZES, RepVGG
 from repsim.models.residual import (
+    cifar_bottleneck_resnet,
     cifar_resnet,
     on_hypersphere,
     padded_preact_resnet,
@@ -29,6 +30,7 @@ from repsim.models.small import (
     LeNet,
     MnistNet,
     SmallCNN,
+    StridedMnistNet,
     Tiny10,
     vision_transformer,
 )
@@ -101,6 +103,8 @@ def build_model(
     """
     if len(mean) != image_shape[0] or len(std) != image_shape[0]:
         raise ValueError(f"mean and std need one value per channel ({image_shape[0]}), got {mean} and {std}.")
+    if theirs_own := own.find_own(split_variants(name)[0]):
+        theirs_own.target()  # imported before weights are drawn: a module may set seeds
     with seeded(seed, torch.get_default_device()):
         network = vary(_build(split_variants(name)[0], tuple(image_shape), num_classes), name)
     return without_inplace(with_normalization(network, mean, std))
@@ -267,6 +271,17 @@ def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
     return cifar_resnet(int(match["depth"]), 16 * int(match["width"]), shape[0], classes, projects=False)
 
 
+@_register(
+    "resnetD_wK_bottleneck",
+    "preresnetD_wK_bottleneck",
+    pattern=r"(?P<pre>pre)?resnet(?P<depth>\d+)_w(?P<width>\d+)_bottleneck",
+)
+def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """The CIFAR ResNet of bottlenecks, D layers deep (110, 164, …), and the one with activations before."""
+    width, before = 16 * int(match["width"]), bool(match["pre"])
+    return cifar_bottleneck_resnet(int(match["depth"]), width, shape[0], classes, preactivation=before)
+
+
 @_register("preactresnetD", pattern=r"preactresnet(?P<depth>18|34|50|101|152)(?:_w(?P<width>\d+))?")
 def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
     """The pre-activation ResNet of 18, 34, 50, 101 or 152 layers with a CIFAR stem."""
@@ -356,6 +371,12 @@ def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
 def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
     """PyTorch's older MNIST example, which TRADES has, too: two convolutions, two linear layers."""
     return MnistNet(shape, classes)
+
+
+@_register("mnist_net_strided")
+def _(match: re.Match, shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """The network for MNIST of fast adversarial training: two strided convolutions, two linear layers."""
+    return StridedMnistNet(shape, classes)
 
 
 # others

@@ -81,6 +81,29 @@ class BasicBlock(nn.Module):
         return self.relu2(out + (x if self.shortcut is None else self.shortcut(x)))
 
 
+class Bottleneck(nn.Module):
+    """conv → bn → relu, of 1 × 1 and 3 × 3 pixels, conv → bn of 1 × 1, plus the input, then relu."""
+
+    expansion = 4
+
+    def __init__(self, channels_in: int, width: int, stride: int):
+        super().__init__()
+        channels_out = self.expansion * width
+        self.conv1, self.bn1, self.relu1 = conv1x1(channels_in, width), nn.BatchNorm2d(width), nn.ReLU()
+        self.conv2, self.bn2, self.relu2 = conv3x3(width, width, stride), nn.BatchNorm2d(width), nn.ReLU()
+        self.conv3, self.bn3 = conv1x1(width, channels_out), nn.BatchNorm2d(channels_out)
+        self.relu3 = nn.ReLU()
+        self.shortcut: nn.Module | None = None
+        if stride != 1 or channels_in != channels_out:
+            projection = conv1x1(channels_in, channels_out, stride)
+            self.shortcut = nn.Sequential(projection, nn.BatchNorm2d(channels_out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.relu1(self.bn1(self.conv1(x)))
+        out = self.bn3(self.conv3(self.relu2(self.bn2(self.conv2(out)))))
+        return self.relu3(out + (x if self.shortcut is None else self.shortcut(x)))
+
+
 class PreActivationBlock(nn.Module):
     """bn → relu → conv → bn → relu → conv, plus the input (He et al., 2016).
 
@@ -261,7 +284,8 @@ class ResNet(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def forward(self, x: Tensor) -> Tensor:
+    def pooled(self, x: Tensor) -> Tensor:
+        """Compute the features of images: all but the embedding and the last layer."""
         x = self.conv1(x)
         if self.bn1 is not None:
             x = self.relu1(self.bn1(x))
@@ -269,8 +293,30 @@ class ResNet(nn.Module):
             x = getattr(self, stage)(x)
         if self.bn2 is not None:
             x = self.relu2(self.bn2(x))
-        x = self.avgpool(x).flatten(1)
+        return self.avgpool(x).flatten(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.pooled(x)
         return self.fc(x if self.embedding is None else self.embedding(x))
+
+
+class CommonResNet(ResNet):
+    """A network of robustness' CIFAR ResNets, whose ReLUs are modules here; all names are theirs."""
+
+    def __init__(self, theirs: nn.Module):
+        stages = [theirs.layer1, theirs.layer2, theirs.layer3, theirs.layer4]
+        block = Bottleneck if hasattr(stages[0][0], "conv3") else BasicBlock
+        blocks, widths = [len(stage) for stage in stages], [stage[0].conv2.out_channels for stage in stages]
+        stem, classes = theirs.conv1, theirs.linear.out_features
+        super().__init__(
+            *(block, blocks, widths, stem.out_channels, stem.in_channels, classes), expansion=block.expansion
+        )
+        del self.fc
+        self.avgpool = nn.AvgPool2d(4)
+        self.linear = nn.Linear(theirs.linear.in_features, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(self.pooled(x))
 
 
 def on_hypersphere(network: ResNet, length: float) -> ResNet:
@@ -292,6 +338,20 @@ def cifar_resnet(depth: int, width: int, channels: int, num_classes: int, projec
     blocks = [(depth - 2) // 6] * 3
     block = functools.partial(BasicBlock, projects=projects)
     return ResNet(block, blocks, [width, 2 * width, 4 * width], width, channels, num_classes)
+
+
+def cifar_bottleneck_resnet(
+    depth: int, width: int, channels: int, num_classes: int, preactivation: bool = False
+) -> ResNet:
+    """The 9n + 2 layer ResNet of bottlenecks for CIFAR (He et al., 2016), first `width` wide inside."""
+    if depth < 11 or (depth - 2) % 9:
+        raise ValueError(f"a CIFAR ResNet of bottlenecks has 9n + 2 layers (11, 20, 29, …), not {depth}.")
+    if width < 1:
+        raise ValueError(f"a CIFAR ResNet is at least 1 channel wide, not {width}.")
+    block = PreActivationBottleneck if preactivation else Bottleneck
+    ends = {"activates_stem": not preactivation, "activates_end": preactivation}
+    blocks, widths = [(depth - 2) // 9] * 3, [width, 2 * width, 4 * width]
+    return ResNet(block, blocks, widths, width, channels, num_classes, expansion=block.expansion, **ends)
 
 
 def wide_resnet(

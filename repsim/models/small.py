@@ -238,6 +238,22 @@ class MnistNet(nn.Module):
         return self.fc2(self.drop2(self.relu3(self.fc1(x))))
 
 
+class StridedMnistNet(nn.Module):
+    """Two 4 × 4 convolutions of stride 2 and two linear layers, for MNIST (Wong & Kolter, 2018)."""
+
+    def __init__(self, image_shape: tuple[int, int, int], num_classes: int):
+        super().__init__()
+        channels, height, width = image_shape
+        self.conv1, self.relu1 = nn.Conv2d(channels, 16, 4, 2, padding=1), nn.ReLU()
+        self.conv2, self.relu2 = nn.Conv2d(16, 32, 4, 2, padding=1), nn.ReLU()
+        self.fc1, self.relu3 = nn.Linear(32 * (height // 4) * (width // 4), 100), nn.ReLU()
+        self.fc2 = nn.Linear(100, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.relu2(self.conv2(self.relu1(self.conv1(x)))).flatten(1)
+        return self.fc2(self.relu3(self.fc1(x)))
+
+
 def vision_transformer(
     image_size: int, patch: int, width: int, depth: int, heads: int, channels: int, num_classes: int
 ) -> nn.Module:

@@ -14,7 +14,14 @@ from torch import nn
 
 from repsim.models.pooling import Standardize, pool_where_it_halves, prepared
 from repsim.models.repvgg import halve_at_once
-from repsim.models.residual import PaddedShortcut, PreActivationBlock, ResNet, UnitFeatures, UnitWeights
+from repsim.models.residual import (
+    CommonResNet,
+    PaddedShortcut,
+    PreActivationBlock,
+    ResNet,
+    UnitFeatures,
+    UnitWeights,
+)
 from repsim.support import messages
 from repsim.support.compat import torchvision
 
@@ -82,6 +89,9 @@ def _activation(make: Callable[[], nn.Module]) -> Change:
     """Every ReLU becomes another function; not of networks that call a function rather than a module."""
 
     def change(network: nn.Module) -> bool:
+        if type(network).__module__ == "robustness.cifar_models.resnet":  # it calls functions
+            network.__dict__ = CommonResNet(network).__dict__
+            network.__class__ = CommonResNet
         found = [
             (module, name)
             for module in network.modules()
@@ -332,8 +342,10 @@ FIELD: dict[str, tuple[str, ...]] = {
         "standardized_images",
     ),
     r"dm_preactresnet\d+(_w\d+)?": ("silu",),
-    r"resnet\d+_w\d+": ACTIVATIONS,
+    r"resnet\d+_w\d+(_bottleneck)?": ACTIVATIONS,
+    r"preresnet\d+_w\d+_bottleneck": ("raw_shortcut", *ACTIVATIONS),
     r"resnet\d+_w\d+_option_a": ("zeros_behind", *ACTIVATIONS),
+    r"robustness:cifar/resnet\d+": ACTIVATIONS,
     # others
     r"(torchvision|timm):resnet(18|34)": (*LARGE_STEM, "leaky_relu", "bn_eps_1e-3"),
     r"(torchvision|timm):(resnet(50|101|152)|resnext\w+|wide_resnet\w+)": (

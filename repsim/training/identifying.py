@@ -28,6 +28,7 @@ GLANCE = 40  # images on which most of what is wrong is seen to be, where a file
 FEWEST = 200  # labelled images, on which all candidates are tried
 MOST = 2000  # on which those that are still open are
 LEVEL = 0.95  # of intervals
+TOLERANCE = 0.02  # between the accuracy that a file records and what its network has here
 SAME = 1e-5  # of the deviation of logits: what differs by less computes the same
 ALIKE = 0.99  # share of images of one answer, above which a choice hardly matters
 SHOWN = 12  # rows of a table that is printed
@@ -328,6 +329,11 @@ def _verdict(rows: Sequence[Tried], checkpoint: Checkpoint, dataset: Dataset) ->
             f"Nothing is found: the best candidate's accuracy is {best.accuracy:.3f}, chance is "
             f"{chance:.3f}. Are the classes in another order, were the images others or of another size, or "
             "is its architecture none of these?"
+        )
+    if recorded is not None and high < recorded - TOLERANCE:
+        return False, (
+            f"Not settled: best is {reached}, but the file records {recorded:.3f}. Were the images others, "
+            "or is its architecture or normalisation none of these?"
         )
     tied = [row for row in others if not best.is_above(row)]
     note = ""

@@ -32,7 +32,7 @@ from repsim.store import Draft
 from repsim.support import artifacts
 from repsim.support.options import Length, options
 from repsim.support.progress import progress_bar
-from repsim.training.identifying import FEWEST, check_fits, network_of, try_architectures, wilson
+from repsim.training.identifying import FEWEST, TOLERANCE, check_fits, network_of, try_architectures, wilson
 from repsim.training.model_store import MODELS, TrainedModel, measure, stored_model
 from repsim.training.recipe import Recipe
 
@@ -41,7 +41,6 @@ ELSEWHERE = ("torchvision:", "timm:", "robustbench:", "hf:")  # how names of oth
 Checkpoints = Mapping[str, Mapping[str, object] | None]
 UNKNOWN = "imported"  # where networks go that are loaded without a data set
 NAMED = 4  # other architectures that a note names before it stops
-TOLERANCE = 0.02  # between the accuracy that a file records and what its network has here
 
 
 def _normalization(given: object) -> object:

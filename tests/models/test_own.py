@@ -165,6 +165,15 @@ def test_a_name_is_no_way_to_call_anything_else(text, folder):
     assert not (folder / "made_by_a_name").exists()
 
 
+def test_weights_are_drawn_by_the_seed_whatever_the_module_does(folder):
+    (folder / "own_seeds.py").write_text(f"{SOURCE}\ntorch.manual_seed(1234)\n")
+    first, second = (built("own_seeds:Net").state_dict() for _ in range(2))  # imported once
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not torch.equal(
+        first["head.weight"], build_model("own_seeds:Net", (1, 16, 16), 5, [0.5], [0.25], 1).head.weight
+    )
+
+
 def test_other_names_are_no_classes():
     for name in ("timm:resnet18", "hf:owner", "wrn_28_10", "robustness:cifar/resnet18", "a:b:c", "folder:x"):
         assert find_own(name) is None

@@ -13,6 +13,7 @@ SMALL = [
     *("resnet_tiny", "resnet_tiny_deep", "wrn_tiny", "vgg_tiny", "mlp", "vit_tiny", "wrn_10_1"),
     *("resnet8_w1_option_a", "preactresnet50_no_final_bn_w8", "preactresnet18_bias_w8", "small_cnn"),
     *("preactresnet18_he_w8", "dm_preactresnet18_w8+silu", "mnist_net", "small_cnn_cifar"),
+    *("mnist_net_strided", "resnet11_w1_bottleneck", "preresnet11_w1_bottleneck"),
 ]
 NAMES = [
     *(name for name, known in ARCHITECTURES.items() if re.fullmatch(known.pattern, name)),  # but wrn_D_K, …
@@ -179,6 +180,11 @@ def test_networks_with_auxiliary_heads_give_plain_logits(name, side):
         ("resnet_tiny_d9", "a CIFAR ResNet has 6n + 2 layers (8, 14, 20, …), not 9."),
         ("resnet_tiny_d2", "a CIFAR ResNet has 6n + 2 layers (8, 14, 20, …), not 2."),
         ("resnet_tiny_w0", "a CIFAR ResNet is at least 1 channel wide, not 0."),
+        ("resnet164_w0_bottleneck", "a CIFAR ResNet is at least 1 channel wide, not 0."),
+        (
+            "preresnet55_w1_bottleneck",
+            "a CIFAR ResNet of bottlenecks has 9n + 2 layers (11, 20, 29, …), not 55.",
+        ),
         ("wrn_28_0", "a WideResNet is at least 1 × as wide as its base, not 0 ×."),
         ("wrn_27_1", "a WideResNet has 6n + 4 layers (10, 16, 22, 28, …), not 27."),
         ("wrn_4_1", "a WideResNet has 6n + 4 layers (10, 16, 22, 28, …), not 4."),

@@ -20,11 +20,14 @@ RESIDUAL = {
     "dm_preactresnet18_w8": ("silu",),
     "resnet8_w1_option_a": ("silu", "bn_eps_1e-3", "zeros_behind"),
     "small_cnn_cifar": ("silu",),
+    "robustness:cifar/resnet18": ("silu",),
 }
 # one name for each row of `FIELD`, and more
 SAMPLES = [
     *("wrn_10_1", "wrn_10_1_bias", "wrn_10_1_he", "preactresnet18", "preactresnet18_w8", "preactresnet34"),
     *("preactresnet18_bias", "preactresnet50_bias", "preactresnet18_he", "preactresnet101_no_final_bn"),
+    *("robustness:cifar/resnet18", "robustness:cifar/resnet50", "resnet8_w1"),
+    *("resnet11_w1_bottleneck", "preresnet11_w1_bottleneck"),
     *("dm_preactresnet18", "dm_preactresnet34_w8", "resnet20_w1", "resnet56_w2", "resnet20_w1_option_a"),
 ]
 
@@ -38,9 +41,10 @@ def build(name, shape=(3, 16, 16)):
     ("variant", "name"), [(variant, name) for name, variants in RESIDUAL.items() for variant in variants]
 )
 def test_a_variant_computes_something_else_with_the_same_weights(variant, name):
-    usual, varied = randomized(build(name)), build(f"{name}+{variant}").eval()
+    shape = (3, 32, 32) if name.startswith("robustness:") else (3, 16, 16)
+    usual, varied = randomized(build(name, shape)), build(f"{name}+{variant}", shape).eval()
     varied.load_state_dict(usual.state_dict())
-    images = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(4, *shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert (varied(images) - usual(images)).abs().max() > 1e-4
 
@@ -83,9 +87,9 @@ def test_alternatives_of_a_name_have_its_weights(name):
     found = list(alternatives(name))
     assert 0 < len(found) == len({*found, name}) - 1
     with torch.device("meta"):
-        usual = build(name)
+        usual = build(name, (3, 32, 32))
         for other in found:
-            shapes = {key: value.shape for key, value in build(other).state_dict().items()}
+            shapes = {key: value.shape for key, value in build(other, (3, 32, 32)).state_dict().items()}
             assert shapes == {key: value.shape for key, value in usual.state_dict().items()}
 
 

@@ -148,6 +148,16 @@ def test_the_recorded_accuracy_breaks_a_tie(committed, data, tmp_path):
     assert not found(file, data).settled
 
 
+def test_less_than_the_recorded_accuracy_is_not_enough(committed, data, tmp_path):
+    file = str(tmp_path / "e.pt")
+    weights = {k: v.clone() for k, v in committed["mlp"].state_dict().items()}
+    weights["classifier.bias"][:3] -= 100  # never these classes
+    torch.save({"state_dict": weights, "acc": 96.7}, file)
+    told = found(file, data)
+    assert not told.settled
+    assert re.match(r"Not settled: best is mlp, .* but the file records 0\.967\.", told.verdict)
+
+
 def test_nothing_is_found_near_chance(committed, data, tmp_path):
     file = str(tmp_path / "e.pt")
     weights = dict(committed["resnet_tiny"].state_dict())

@@ -26,7 +26,7 @@ class Checkpoint:
     format
         What the file is, in words.
     checksum
-        SHA-256 of the file's bytes, as hex digits.
+        SHA-256 of the file's bytes, as hex digits; of several files, that of their names and checksums.
     architecture
         A name that `build_model` takes.
     weights
@@ -193,8 +193,8 @@ def _recognized(
     others = [key for key in plausible.weights if key.partition(".")[0] not in dict(fitting)]
     beside = f", beside {', '.join(others[:3])}{', …' if len(others) > 3 else ''}" if others else ""
     raise ValueError(
-        f"{source} holds the weights of a network as {named}{beside}. If that network alone is meant: "
-        f"weights={fitting[0][0]}."
+        f"{source} holds the weights of a network as {named}{beside}: weights={fitting[0][0]} takes "
+        f"{'the first' if len(fitting) > 1 else 'that network'} alone."
     ) from refusal
 
 

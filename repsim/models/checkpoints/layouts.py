@@ -353,6 +353,11 @@ LAYOUTS = [
         ("raw_shortcut+second_stride", "raw_shortcut", ""),
     ),
     Layout(
+        r"^7\.bias$",
+        "Keys are those of the MNIST network of fast adversarial training; they were given our names.",
+        rewritten((r"^0\.", "conv1."), (r"^2\.", "conv2."), (r"^5\.", "fc1."), (r"^7\.", "fc2.")),
+    ),
+    Layout(
         r"^layer4\.0\.shortcut\.1\.",
         "Keys are those of pytorch-cifar's ResNet; they were given names for images of any size.",
         rewritten((r"^linear\.", "fc."), (r"\.shortcut\.", ".downsample.")),

@@ -24,6 +24,9 @@ def _residual(shapes: Shapes) -> Iterator[str]:
     blocks = tuple(_blocks(shapes, stage) for stage in (1, 2, 3, 4))
     if blocks[3]:
         yield from _four_stages(shapes, stem[0], blocks)
+    elif "layer1.0.conv3.weight" in shapes:
+        before = "pre" if "bn2.weight" in shapes else ""
+        yield f"{before}resnet{9 * blocks[0] + 2}_w{max(1, stem[0] // 16)}_bottleneck"
     elif "bn2.weight" in shapes:  # pre-activation
         yield f"wrn_{6 * blocks[0] + 4}_{max(1, first[0] // 16)}{_kind(shapes)}"
     else:

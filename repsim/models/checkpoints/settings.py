@@ -30,6 +30,12 @@ SMALLEST = (
     1e-3  # up to here, `eps` without a norm is what an optimizer or a normalisation divides by at least
 )
 OF_OPTIMIZERS = 1e-4  # up to here, it always is
+USUAL_L2 = (
+    1,
+    2,
+    3,
+    5,
+)  # whole numbers at which networks are trained in L2, so that without a norm they may be it
 LARGEST_L2 = 10  # of images in [0, 1]; from here on, L2 is counted in levels of 255 as well
 
 
@@ -122,7 +128,7 @@ def _in_pixels(name: str, value: float, norm: str | None) -> tuple[float | None,
     if norm is None and 0 < value <= SMALLEST:
         return None, f"{said} may be an optimizer's, and is not read as ε: give epsilon=."
     if norm is None and value >= SMALLEST_LEVEL:
-        if value == int(value) and 1 <= value <= 16:
+        if value == int(value) and 1 <= value <= LARGEST_LEVEL and value not in USUAL_L2:
             return value / 255, in_levels
         return None, f"{said} is of a unit and a norm that it does not say: give epsilon= and norm=."
     if value >= LARGEST_L2:

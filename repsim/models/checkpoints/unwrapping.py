@@ -72,8 +72,10 @@ def unwrapped(weights: dict[str, Tensor], layers: Layers | None = None) -> Itera
     """
     given = Unwrapped(weights, layers)
     found = list(_unwrapped(given))
-    yield from _with_head(found[-1])
-    yield from reversed(found)
+    inner = _joined(found[-1])
+    yield inner
+    yield from _without_dropout(inner)
+    yield from (each for each in reversed(found) if each is not inner)
     if found[0].weights.keys() != weights.keys():
         yield replace(given, inside=normalizers.find(weights) is not None)
 
@@ -173,21 +175,26 @@ def _without_normalizer(reading: Unwrapped) -> Unwrapped:
     )
 
 
-def _with_head(reading: Unwrapped) -> Iterator[Unwrapped]:
-    """Names of a network without its last layer, beside that layer; or of a last layer behind a dropout."""
+def _joined(reading: Unwrapped) -> Unwrapped:
+    """Names of a network without its last layer, and of that layer beside it, as those of one network."""
     first = {key.partition(".")[0] for key in reading.weights}
-    if len(first) == 2 and (backbone := first & {*BACKBONES}) and (head := first & {*HEADS}):
-        (body,), (end,) = backbone, head
+    backbone, head = first & {*BACKBONES}, first & {*HEADS}
+    if len(first) != 2 or not backbone or not head:
+        return reading
+    (body,), (end,) = backbone, head
 
-        def joined(key: str) -> str:
-            if key.startswith(f"{body}."):
-                return key.removeprefix(f"{body}.")
-            inner = key.removeprefix(f"{end}.")
-            return inner if "." in inner else f"fc.{inner}"
+    def joined(key: str) -> str:
+        if key.startswith(f"{body}."):
+            return key.removeprefix(f"{body}.")
+        inner = key.removeprefix(f"{end}.")
+        return inner if "." in inner else f"fc.{inner}"
 
-        note = f"Its keys begin with {body}. and {end}., of a body and a last layer, which were left out."
-        reading = reading.renamed(joined).noted(note)
-        yield reading
+    note = f"Its keys begin with {body}. and {end}., of a body and a last layer, which were left out."
+    return reading.renamed(joined).noted(note)
+
+
+def _without_dropout(reading: Unwrapped) -> Iterator[Unwrapped]:
+    """Names whose last layer is one of several in a row, of which the others have no weights."""
     for end in ("fc", "linear", "classifier", "head"):
         inner = [key.removeprefix(f"{end}.") for key in reading.weights if key.startswith(f"{end}.")]
         match = [re.fullmatch(r"(\d+)\.(weight|bias)", key) for key in inner]

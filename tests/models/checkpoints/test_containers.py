@@ -128,8 +128,8 @@ def test_what_might_compute_something_is_not_left_out(saved):
         }
     )
     message = (
-        f"{path} holds the weights of a network as student. (of wrn_tiny) and teacher. (of wrn_tiny). If "
-        "that network alone is meant: weights=student."
+        f"{path} holds the weights of a network as student. (of wrn_tiny) and teacher. (of wrn_tiny): "
+        "weights=student takes the first alone."
     )
     refused(path, message)
     assert (saved.found(weights="student"), saved.found(weights="teacher")) == ("trained", "averaged")
@@ -137,8 +137,8 @@ def test_what_might_compute_something_is_not_left_out(saved):
         lambda trained, _: {"gate.weight": torch.ones(10), **{f"net.{k}": v for k, v in trained.items()}}
     )
     message = (
-        f"{path} holds the weights of a network as net. (of wrn_tiny), beside gate.weight. If that network "
-        "alone is meant: weights=net."
+        f"{path} holds the weights of a network as net. (of wrn_tiny), beside gate.weight: weights=net takes "
+        "that network alone."
     )
     refused(path, message)
     assert saved.found(weights="net") == "trained"

@@ -157,29 +157,32 @@ def wide(factor=1):
     return {"stem": 16, "widths": [16 * factor * times for times in (1, 2, 4)], "blocks": (1, 1, 1)}
 
 
-def basic_block(pen, x, at, width, stride, shortcut="shortcut.{}", parts=None, option_a=False):
+def basic_block(pen, x, at, width, stride, act=F.relu, shortcut="shortcut.{}", parts=None, option_a=False):
     conv1, norm1, conv2, norm2 = (at + part for part in parts or ("conv1", "bn1", "conv2", "bn2"))
-    inner = F.relu(pen.conv_norm(x, conv1, norm1, width, stride=stride))
+    inner = act(pen.conv_norm(x, conv1, norm1, width, stride=stride))
     inner = pen.conv_norm(inner, conv2, norm2, width)
     if x.shape[1] == width and stride == 1:
-        return F.relu(inner + x)
+        return act(inner + x)
     if option_a:
         zeros = torch.zeros(len(x), width // 4, *inner.shape[2:])
         kept = F.max_pool2d(x, 1, 2)
         around = [kept, zeros, zeros] if option_a == "behind" else [zeros, kept, zeros]
-        return F.relu(inner + torch.cat(around, 1))
+        return act(inner + torch.cat(around, 1))
     project = [at + shortcut.format(index) for index in (0, 1)]
-    return F.relu(inner + pen.conv_norm(x, *project, width, 1, stride))
+    return act(inner + pen.conv_norm(x, *project, width, 1, stride))
 
 
-def bottleneck_block(pen, x, at, width, stride, shortcut="shortcut.{}", parts=None):
-    conv1, norm1, conv2, norm2, conv3, norm3 = (at + part for part in parts)
-    inner = F.relu(pen.conv_norm(x, conv1, norm1, width, 1))
-    inner = F.relu(pen.conv_norm(inner, conv2, norm2, width, 3, stride))
+PARTS = ("conv1", "bn1", "conv2", "bn2", "conv3", "bn3")
+
+
+def bottleneck_block(pen, x, at, width, stride, act=F.relu, shortcut="shortcut.{}", parts=None):
+    conv1, norm1, conv2, norm2, conv3, norm3 = (at + part for part in parts or PARTS)
+    inner = act(pen.conv_norm(x, conv1, norm1, width, 1))
+    inner = act(pen.conv_norm(inner, conv2, norm2, width, 3, stride))
     inner = pen.conv_norm(inner, conv3, norm3, 4 * width, 1)
     if x.shape[1] != 4 * width:
         x = pen.conv_norm(x, *(at + shortcut.format(index) for index in (0, 1)), 4 * width, 1, stride)
-    return F.relu(inner + x)
+    return act(inner + x)
 
 
 def resnet(
@@ -191,14 +194,15 @@ def resnet(
     start=1,
     stem=("conv1", "bn1"),
     head="linear",
+    act=F.relu,
     kind=basic_block,
     **options,
 ):
-    x = F.relu(pen.conv_norm(x, *stem, widths[0]))
+    x = act(pen.conv_norm(x, *stem, widths[0]))
     for stage, (width, count) in enumerate(zip(widths, blocks, strict=True)):
         for index in range(count):
             at, stride = block.format(stage + start, index), 2 if stage and index == 0 else 1
-            x = kind(pen, x, at, width, stride, **options)
+            x = kind(pen, x, at, width, stride, act, **options)
     return pen.linear(x.mean((2, 3)), head)
 
 
@@ -274,6 +278,12 @@ def mnist_net(pen, x):
     return pen.linear(F.relu(pen.linear(x.flatten(1), "fc1", 50)), "fc2")
 
 
+def mnist_net_strided(pen, x):
+    for index, width in ((0, 16), (2, 32)):
+        x = F.relu(pen.conv(x, f"{index}", width, 4, 2, bias=True, padding=1))
+    return pen.linear(F.relu(pen.linear(x.flatten(1), "5", 100)), "7")
+
+
 def nbn_tiny10(pen, x):
     sizes = ((16, 3, 1), (16, 3, 1), (32, 3, 2), (32, 3, 1), (32, 3, 1), (64, 3, 2), (64, 3, 1), (64, 1, 1))
     for index, (width, size, stride) in enumerate(sizes, start=1):
@@ -313,6 +323,12 @@ FILES = [
         *("senet18", ""),
     ),
     ("kuangliu ResNet18", partial(resnet, **FOUR), "robustness:cifar/resnet18", ""),
+    ("common ResNet18 SiLU", partial(resnet, **FOUR, act=F.silu), "robustness:cifar/resnet18", "silu"),
+    (
+        "common ResNet50 GELU",
+        partial(resnet, **{**FOUR, "blocks": (3, 4, 6, 3)}, act=F.gelu, kind=bottleneck_block),
+        *("robustness:cifar/resnet50", "gelu"),
+    ),
     ("TRADES WideResNet", trades_wide, "wrn_10_1", ""),
     ("TRADES SmallCNN", small_cnn, "small_cnn", ""),
     ("TRADES Net", mnist_net, "mnist_net", ""),
@@ -320,6 +336,7 @@ FILES = [
     ("robust_overfitting PreActResNet18", preactivation, PLAIN, ""),
     ("robust_overfitting WideResNet", partial(preactivation, names=TRADES, **wide()), "wrn_10_1", ""),
     ("fast_adversarial PreActResNet18", partial(preactivation, raw=True), PLAIN, "raw_shortcut"),
+    ("fast_adversarial mnist_net", mnist_net_strided, "mnist_net_strided", ""),
     ("Bag-of-Tricks Softplus", partial(preactivation, act=F.softplus), PLAIN, "softplus"),
     ("Bag-of-Tricks GELU", partial(preactivation, act=F.gelu), PLAIN, "gelu"),
     ("Bag-of-Tricks LeakyReLU", partial(preactivation, act=leaky), PLAIN, "leaky_relu_0.1"),
@@ -391,6 +408,16 @@ FILES = [
         *("wrn_16_1+raw_shortcut", ""),
     ),
     (
+        "bearpaw resnet11 of bottlenecks",
+        partial(resnet, blocks=(1, 1, 1), kind=bottleneck_block, **DOWNSAMPLE),
+        *("resnet11_w1_bottleneck", ""),
+    ),
+    (
+        "bearpaw preresnet20 of bottlenecks",
+        partial(preactivation, names=BEARPAW, **{**wide(), "blocks": (2, 2, 2)}, raw=True, bottleneck=2),
+        *("preresnet20_w1_bottleneck+raw_shortcut", ""),
+    ),
+    (
         "weiaicunzai resnet18",
         partial(resnet, **FOUR, **{**WEIAICUNZAI_RESNET, "parts": WEIAICUNZAI_RESNET["parts"][:4]}),
         *("resnet18", ""),
@@ -441,9 +468,13 @@ FILES = [
         *("wrn_10_2_bias", "leaky_relu_0.1+bn_eps_1e-3+raw_transitions"),
     ),
 ]
-SHAPES = dict.fromkeys(("TRADES SmallCNN", "TRADES Net"), GREY)
+SHAPES = dict.fromkeys(("TRADES SmallCNN", "TRADES Net", "fast_adversarial mnist_net"), GREY)
 SHAPES |= dict.fromkeys(
-    ("robust-stitching NbnTiny10", "friendly training SmallCNN", "kuangliu ResNet18"), CIFAR
+    (
+        *("robust-stitching NbnTiny10", "friendly training SmallCNN", "kuangliu ResNet18"),
+        *("common ResNet18 SiLU", "common ResNet50 GELU"),
+    ),
+    CIFAR,
 )
 
 

@@ -117,3 +117,11 @@ def test_lightning_hyper_parameters(tmp_path, small):
     torch.save(content, tmp_path / "last.ckpt")
     read = read_checkpoint(tmp_path / "last.ckpt")
     assert (read.epsilon, read.norm, read.epoch) == (4 / 255, "linf", 9)
+
+
+@pytest.mark.parametrize("value", [1, 2.0, 3, 5])
+def test_a_whole_number_that_may_be_of_l2_is_asked_for(value):
+    facts, notes = read_facts({"args": {"epsilon": value}}, "model.pt")
+    assert facts == {}
+    said = f"epsilon = {value:g} in its settings is of a unit and a norm that it does not say: "
+    assert notes == [f"{said}give epsilon= and norm=."]
