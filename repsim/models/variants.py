@@ -366,7 +366,7 @@ FIELD: dict[str, tuple[str, ...]] = {
     r"densenet\d+_conv_stem": ("no_transition_relu",),
     r"mobilenet_v2(_x\d+(_\d+)?)?": ("cifar_strides", "stem_stride_1"),
     r"shufflenet_v2_x\d_\d": ("stem_stride_1+no_max_pooling", "stem_stride_1"),
-    r"(mobilenet_v3|efficientnet|mnasnet|regnet)_\w+": ("stem_stride_1",),
+    r"(mobilenet_v3_|efficientnet_|mnasnet|regnet_)\w+": ("stem_stride_1",),
     r"repvgg_(a2|b[123])": ("imagenet_strides",),
     r"googlenet|inception_v3": ("transform_input",),
     r"xcit_\w+_p16_\w+": ("patches_of_4",),
