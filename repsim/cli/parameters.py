@@ -256,13 +256,15 @@ def _load(text: str) -> object:
         raise ValueError(str(error)) from error
 
 
-def _with_quoted_files(text: str) -> str:
-    """A YAML mapping of files, with quotes around names of files that YAML would take apart.
+def _with_quotes(text: str) -> str:
+    """A YAML mapping of files, with quotes around what YAML would take apart.
 
-    A file may be called `lr=0.1,wd=5e-4/best.pt`, in which YAML finds two names, or `a: b.pt`.
+    A file may be called `lr=0.1,wd=5e-4/best.pt`, in which YAML finds two names, or `a: b.pt`; and a class
+    of somebody's own may have several arguments, `mymodule:Net(width=4, depth=2)`.
     """
     if not text.lstrip().startswith("{"):
         return text
+    text = re.sub(r"(?<=[\s:])[\w.]+:\w+\([^(){}'\"]*\)", lambda call: json.dumps(call[0]), text)
     depth, is_name, found, at = 0, False, "", 0
     while at < len(text):
         character = text[at]
@@ -327,7 +329,7 @@ def convert(value: object, kind: object) -> object:
     """
     if isinstance(kind, Kind):
         if kind.name == "Checkpoints" and type(value) is str:
-            value = {value: None} if _is_file(value) else _with_quoted_files(value)
+            value = {value: None} if _is_file(value) else _with_quotes(value)
         return convert(value, kind.base)
     if isinstance(kind, types.UnionType):
         for member in sorted(get_args(kind), key=lambda member: member is str):  # any text is a str: last

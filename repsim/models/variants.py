@@ -184,6 +184,17 @@ def _cifar_strides(network: nn.Module) -> bool:
     return True
 
 
+def _patches_of_4(network: nn.Module) -> bool:
+    """timm's XCiT for patches of 16 halves in four convolutions; for CIFAR the first two of them do not."""
+    embedding = getattr(network, "patch_embed", None)
+    stem = getattr(embedding, "proj", None)
+    if getattr(embedding, "patch_size", None) != 16 or not isinstance(stem, nn.Sequential) or len(stem) != 7:
+        return False
+    stem[0][0].stride = stem[2][0].stride = (1, 1)
+    embedding.patch_size = 4
+    return True
+
+
 def _no_transition_relu(network: nn.Module) -> bool:
     """DenseNets go from BatchNorm to convolution between their blocks."""
     transitions = [
@@ -285,6 +296,7 @@ VARIANTS: dict[str, Variant] = {
     "blur_pooling": Variant("blur where it halves", lambda network: pool_where_it_halves(network, blur=True)),
     "cifar_strides": Variant("strides of 1 in the stem and at its first halving", _cifar_strides),
     "imagenet_strides": Variant("a stem and a first stage of stride 2", halve_at_once),
+    "patches_of_4": Variant("patches of 4 × 4 rather than of 16 × 16 pixels", _patches_of_4),
     "no_transition_relu": Variant("no ReLU between dense blocks", _no_transition_relu),
     "standardized_images": Variant("each image at mean 0 and deviation 1", _standardized_images),
     "ln_eps_1e-12": Variant("LayerNorms of eps 1e-12", _layer_norm_eps(1e-12)),
@@ -357,8 +369,9 @@ FIELD: dict[str, tuple[str, ...]] = {
     r"densenet\d+_conv_stem": ("no_transition_relu",),
     r"mobilenet_v2(_x\d+(_\d+)?)?": ("cifar_strides", "stem_stride_1"),
     r"shufflenet_v2_x\d_\d": ("stem_stride_1+no_max_pooling", "stem_stride_1"),
-    r"(mobilenet_v3|efficientnet|mnasnet|regnet)_\w+": ("stem_stride_1",),
+    r"(mobilenet_v3_|efficientnet_|mnasnet|regnet_)\w+": ("stem_stride_1",),
     r"repvgg_(a2|b[123])": ("imagenet_strides",),
     r"googlenet|inception_v3": ("transform_input",),
+    r"xcit_\w+_p16_\w+": ("patches_of_4",),
     r"vit_[blh]_\d+": ("ln_eps_1e-12", "ln_eps_1e-5"),
 }

@@ -30,7 +30,7 @@ MOST = 2000  # on which those that are still open are
 LEVEL = 0.95  # of intervals
 TOLERANCE = 0.02  # between the accuracy that a file records and what its network has here
 SAME = 1e-5  # of the deviation of logits: what differs by less computes the same
-ALIKE = 0.99  # share of images of one answer, above which a choice hardly matters
+ALIKE = 0.995  # share of images of one answer, above which a choice of normalisation hardly matters
 SHOWN = 12  # rows of a table that is printed
 OWN = "the file's own"
 
@@ -246,10 +246,10 @@ def identify(
     if believed:  # others are of account only where they are better
         best = max(believed, key=lambda row: row.accuracy)
         rows = [row for row in rows if row in believed or row.is_above(best)]
-    open_ = _still_open(rows, checkpoint.accuracy)
     split = dataset.test.subset(MOST)
-    if len(split) > FEWEST:
-        for row in progress_bar(open_, "those still open", "candidate", progress):
+    # on more images the best may be less good, so that others are open again
+    while longer := [row for row in _still_open(rows, checkpoint.accuracy) if row.images < len(split)]:
+        for row in progress_bar(longer, "those still open", "candidate", progress):
             row.try_on(split, device)
     rows.sort(key=lambda row: -row.accuracy)
     settled, verdict = _verdict(rows, checkpoint, dataset)
@@ -351,21 +351,22 @@ def _verdict(rows: Sequence[Tried], checkpoint: Checkpoint, dataset: Dataset) ->
             f"Not settled: best is {reached}, but {alike[0].name} ({alike[0].accuracy:.3f}) has the accuracy "
             f"that the file records, {recorded:.3f}."
         )
-    return False, _tie(best, tied, dataset)
+    return _tie(best, tied, dataset)
 
 
-def _tie(best: Tried, tied: Sequence[Tried], dataset: Dataset) -> str:
+def _tie(best: Tried, tied: Sequence[Tried], dataset: Dataset) -> tuple[bool, str]:
+    """Say which are as good as the best; of one architecture they may be as good as one."""
     names = "; ".join(f"{row.name} ({row.accuracy:.3f})" for row in (best, *tied))
     agreement = min((row.answers == best.answers).float().mean().item() for row in tied)
     of_one = {row.architecture for row in tied} == {best.architecture}
     settled = f" The architecture is {best.architecture} in all of them." if of_one else ""
-    if agreement >= ALIKE:
-        return (
-            f"A tie: {names}. They give the same class to {agreement:.1%} of the images, so that it hardly "
-            f"matters which is taken.{settled} The training code would tell."
+    if agreement >= ALIKE and of_one:
+        return True, (
+            f"Found but for what hardly matters: {names}.{settled} They give the same class to at least "
+            f"{agreement:.1%} of the images; the training code would tell them apart."
         )
     more = f"more labelled images than {best.images}, " if best.images == len(dataset.test) else ""
-    return (
+    return False, (
         f"A tie: {names}.{settled} It would be broken by {more}the accuracy that its authors report, or the "
         "training code."
     )

@@ -381,7 +381,8 @@ def _on_keys(
         if wilson(*tried[best])[0] > wilson(*own)[1]:
             return False, (
                 f"{fit}. It was read as {taken}, but on {own[1]} test images {best} has an accuracy of "
-                f"{next_best}, {taken} of {reached}: load it with architecture={best}."
+                f"{next_best}, {taken} of {reached}: load it with architecture={best}. "
+                f"{_to_check(checkpoint.source, dataset)}"
             )
     return False, (
         f"{fit}, which compute something else. It was read as {taken}; architecture=… settles it, and "

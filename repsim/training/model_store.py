@@ -21,7 +21,8 @@ from repsim.activations import LayerGraph, Observer, trace
 from repsim.attacks import AnyAttack, Attack, make_attack
 from repsim.data import Dataset
 from repsim.models import build_model
-from repsim.models.own import check_definition, definition_of, text_of
+from repsim.models.own import check_definition, definition_of, find_own, text_of
+from repsim.models.variants import split_variants
 from repsim.store import Artifact, Draft, Store, read_unfinished_tensors, write_unfinished_tensors
 from repsim.store.records import damaged
 from repsim.support import messages, paths
@@ -123,7 +124,8 @@ class TrainedModel(Artifact):
         if epoch not in self.epochs_saved:
             raise ValueError(f"{self.name} kept epochs {self.epochs_saved}, not {epoch}.")
         weights = self.tensors(_suffix(self.recipe, epoch))
-        check_definition(self.recipe.architecture, self.record.get("definition", {}), self.name)
+        if find_own(split_variants(self.recipe.architecture)[0]):
+            self._check_own()
         shape, classes = self.record["image_shape"], self.record["classes"]
         unset = [0.0] * shape[0]  # normalisation comes with the weights
         network = build_model(self.recipe.architecture, shape, len(classes), unset, [1.0] * shape[0])
@@ -138,6 +140,17 @@ class TrainedModel(Artifact):
                 )
         network.load_state_dict(weights)
         return network.eval().to(resolve_device(self.device))
+
+    def _check_own(self) -> None:
+        """Refuse a class of somebody's own that a record from elsewhere names: its module would be run."""
+        folders = MODELS.folders()
+        if not any(self.path.resolve().is_relative_to(folder.resolve()) for folder in folders):
+            raise ValueError(
+                f"{self.path} is of somebody's own class, {self.recipe.architecture}, whose module would be "
+                "imported, which runs it. If you trust it, put both files into "
+                f"{folders[0] / self.recipe.group}."
+            )
+        check_definition(self.recipe.architecture, self.record.get("definition", {}), self.name)
 
     def check_classes(self, dataset: Dataset) -> None:
         """Refuse a data set that the network cannot classify.

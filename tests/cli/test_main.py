@@ -219,6 +219,14 @@ def test_a_file_may_be_called_as_it_is(capsys, models, tmp_path, monkeypatch, na
     assert convert(both, KINDS["Checkpoints"]) == {name: {"epsilon": 0}, "other.pt": {"epsilon": 0.1}}
 
 
+@pytest.mark.parametrize("quote", ["", "'", '"'])
+def test_a_class_may_have_several_arguments(quote):
+    text = "mine.nets:Net(width=4, shape=[1, 2])"
+    given = f"{{a.pt: {{architecture: {quote}{text}{quote}, epsilon: 0}}, b.pt: }}"
+    expected = {"a.pt": {"architecture": text, "epsilon": 0}, "b.pt": None}
+    assert convert(given, KINDS["Checkpoints"]) == expected
+
+
 OWN = """
 from torch import nn
 
@@ -247,7 +255,7 @@ def test_a_class_of_ones_own_in_every_command(capsys, refusal, tmp_path, monkeyp
     assert main(["evaluate", given, "--dataset", "digits", *QUICK]) == 0
     assert f"own.pt: checkpoint with its weights as 'state_dict', {text}, standard" in capsys.readouterr().out
     assert main(["convert", "own.pt", "own.safetensors", "--architecture", text]) == 0
-    assert main(["layers", "own.safetensors"]) == 0
+    assert main(["layers", "own.safetensors", "--architecture", text]) == 0
     assert main(["check", "own.pt", "--dataset", "digits", "--architecture", text]) == 1  # untrained
     capsys.readouterr()
     assert refusal("layers", "own.pt", "--architecture", "mine_to:Net").startswith(

@@ -1,5 +1,6 @@
 """Classes of the user's own as architectures: found, called with literals only, followed when they change."""
 
+import json
 import re
 import sys
 
@@ -8,7 +9,10 @@ import torch
 from torch import nn
 
 from repsim.models import build_model, is_architecture
+from repsim.models.checkpoints import read_checkpoint
+from repsim.models.checkpoints.contents import KIND
 from repsim.models.own import check_definition, definition_of, find_own, text_of
+from repsim.support import artifacts
 
 SOURCE = """
 import subprocess
@@ -172,6 +176,24 @@ def test_weights_are_drawn_by_the_seed_whatever_the_module_does(folder):
     assert not torch.equal(
         first["head.weight"], build_model("own_seeds:Net", (1, 16, 16), 5, [0.5], [0.25], 1).head.weight
     )
+
+
+def test_reading_a_file_imports_nothing_that_it_names(folder):
+    (folder / "own_trap.py").write_text(f"{SOURCE}\nopen('imported', 'w').close()\n")
+    facts = ["epsilon", "norm", "accuracy", "epoch"]
+    said = {**dict.fromkeys(facts), "architecture": "own_trap:Net", "image_shape": [1, 16, 16], "notes": []}
+    said |= {"converted_from": "state dict", "alternatives": [], "settled_by": ""}
+    weights = {k: v for k, v in built("own_nets:Net").state_dict().items() if k[:10] != "normalize."}
+    header = {"format": KIND, "checkpoint": json.dumps(said)}
+    artifacts.write_tensors(folder / "a.safetensors", weights, header)
+    with pytest.raises(ValueError, match='If it is yours, say so: architecture="own_trap:Net"'):
+        read_checkpoint(folder / "a.safetensors")
+    torch.save({"state_dict": weights, "arch": "own_trap:Net", "args": {"model": "own_trap:Net"}}, "b.pt")
+    with pytest.raises(ValueError, match="is of no architecture"):
+        read_checkpoint("b.pt")
+    assert not (folder / "imported").exists()
+    assert read_checkpoint("a.safetensors", architecture="own_trap:Net").architecture == "own_trap:Net"
+    assert (folder / "imported").exists()
 
 
 def test_other_names_are_no_classes():

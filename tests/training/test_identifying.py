@@ -1,6 +1,7 @@
 """Which network a file holds: committed ones in disguise are found, and what cannot be told is said."""
 
 import ast
+import dataclasses
 import re
 import shlex
 
@@ -10,7 +11,7 @@ import yaml
 
 from repsim.cli.main import main
 from repsim.data import load_data
-from repsim.training import Recipe, load_model, predict, train, zoo
+from repsim.training import Recipe, identifying, load_model, predict, train, zoo
 from repsim.training.identifying import identify, wilson
 from repsim.training.loading import load_models
 from repsim.training.model_store import find
@@ -196,6 +197,33 @@ def test_candidates_that_compute_the_same_are_one(committed, data, tmp_path):
     )
     table = found(file, data).table
     assert table["same"].tolist() == ["resnet_tiny, normalization 0.5"]
+
+
+def test_normalisations_that_hardly_differ_are_as_good_as_one(variant, data, tmp_path):
+    file = str(tmp_path / "i.pt")
+    torch.save(without_normalizer(variant), file)
+    near = dataclasses.replace(
+        data, mean=(0.2861,), std=(0.3531,)
+    )  # as fashion_mnist has them, to three digits
+    told = found(file, near, architecture="wrn_10_1+softplus")
+    assert told.settled
+    assert told.verdict.startswith("Found but for what hardly matters: wrn_10_1+softplus, normalization ")
+    assert set(told.table["normalization"].tolist()[:2]) == {"data", "fashion_mnist"}
+
+
+def test_what_a_longer_look_opens_again_is_looked_at_as_long(committed, data, tmp_path, monkeypatch):
+    file = str(tmp_path / "j.pt")
+    torch.save(folded(committed["mlp"], 0.0, 1.0), file)
+    still_open, calls = identifying._still_open, []
+
+    def only_one_at_first(rows, recorded):
+        calls.append(rows)
+        return still_open(rows, recorded)[: 1 if len(calls) == 1 else None]
+
+    monkeypatch.setattr(identifying, "_still_open", only_one_at_first)
+    table = found(file, data).table
+    assert table["images"].tolist()[:4] == [300] * 4
+    assert len(calls) == 3
 
 
 def test_few_images_are_refused(committed, tiny_data, tmp_path):

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -408,6 +409,21 @@ def test_a_class_that_is_not_found_is_told_with_its_file(own, tiny_data, tmp_pat
     del sys.modules["mine_here"]
     with pytest.raises(ValueError, match=f"defined in {tmp_path}/mine_here.py: run from {tmp_path}, or with"):
         stored_model(name, "cpu").network  # noqa: B018
+
+
+def test_a_record_from_elsewhere_imports_nothing(own, tiny_data, tmp_path, monkeypatch):
+    given = {"epsilon": 0, "architecture": "mine_here:Net(width=6)", "normalization": "none"}
+    model = load("own.pt", tiny_data, **given)
+    monkeypatch.setenv("REPSIM_HOME", str(tmp_path / "mine"))
+    del sys.modules["mine_here"]
+    with pytest.raises(ValueError, match=r"If you trust it, put both files into .*mine/data/models/digits\."):
+        stored_model(model.path, "cpu").network  # noqa: B018
+    assert "mine_here" not in sys.modules
+    folder = tmp_path / "mine" / "data" / "models" / "digits"
+    folder.mkdir(parents=True)
+    for suffix in (".json", ".safetensors"):
+        shutil.copy(model.path.with_suffix(suffix), folder)
+    assert torch.equal(stored_model(model.name, "cpu").network.head.weight, own.head.weight)
 
 
 def test_weights_of_another_class_are_refused(own, tiny_data):

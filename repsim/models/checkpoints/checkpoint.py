@@ -13,6 +13,8 @@ from repsim.models.checkpoints import normalizers, sources
 from repsim.models.checkpoints.contents import read_contents
 from repsim.models.checkpoints.recognizing import Match, recognize
 from repsim.models.checkpoints.unwrapping import Unwrapped, parts
+from repsim.models.own import find_own
+from repsim.models.variants import split_variants
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ def read_checkpoint(
     notes += sources.check_name(found.file, found.checksum)
     facts, converted, named = found.facts, found.converted, bool(architecture)
     if converted:
-        architecture = architecture or converted["architecture"]
+        architecture = architecture or _named(converted["architecture"], given)
         size = size or tuple(converted["image_shape"][1:])
         facts = {name: converted[name] for name in ("epsilon", "norm", "accuracy", "epoch")}
     reading, match = _recognized(found.readings, given, architecture, size, found.said)
@@ -151,6 +153,22 @@ def read_checkpoint(
         settled_by=settled_by,
         **facts,
     )
+
+
+def _named(architecture: str, source: str) -> str:
+    """The architecture that a converted file names, unless that would have a module imported.
+
+    Raises
+    ------
+    ValueError
+        It is a class of somebody's own: importing its module runs it, and files come from anybody.
+    """
+    if find_own(split_variants(architecture)[0]):
+        raise ValueError(
+            f"{source} holds a network of somebody's own class, and is not believed: its module would be "
+            f'imported, which runs it. If it is yours, say so: architecture="{architecture}".'
+        )
+    return architecture
 
 
 def _recognized(

@@ -92,6 +92,15 @@ def shuffle(name):
     return network
 
 
+def small_patches(name):
+    """timm's XCiT as it is trained on CIFAR: its first two convolutions no longer halve."""
+    network = timm.create_model(name, num_classes=10)
+    for index in (0, 2):
+        network.patch_embed.proj[index][0].stride = (1, 1)
+    network.patch_embed.patch_size = 4
+    return network
+
+
 def vgg(*hidden):
     """VGG-11 with BatchNorm for CIFAR, with such hidden layers."""
     layers, width_in = [], 3
@@ -167,6 +176,10 @@ SAME = {  # project and file → network that its code builds, and our name of i
     "timm resnetaa50": (
         lambda: timm.create_model("resnetaa50", num_classes=10),
         "torchvision:resnet50+average_pooling",
+    ),
+    "RobustBench XCiT": (
+        lambda: small_patches("xcit_nano_12_p16_224"),
+        "timm:xcit_nano_12_p16_224+patches_of_4",
     ),
     "timm densenet121": (lambda: timm.create_model("densenet121", num_classes=10), "torchvision:densenet121"),
 }
