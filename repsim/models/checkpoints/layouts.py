@@ -235,6 +235,27 @@ def _vision_transformer(weights: Weights) -> Weights:
     return {_named(key, _TRANSFORMER): value for key, value in found.items()}
 
 
+# torchvision's names of a vision transformer's parts, in timm's words.
+_TIMM_TRANSFORMER = (
+    (r"^class_token$", "cls_token"),
+    (r"^encoder\.pos_embedding$", "pos_embed"),
+    (r"^conv_proj\.", "patch_embed.proj."),
+    (r"^encoder\.layers\.encoder_layer_(\d+)\.", r"blocks.\1."),
+    (r"\.ln_(\d)\.", r".norm\1."),
+    (r"\.self_attention\.in_proj_", ".attn.qkv."),
+    (r"\.self_attention\.out_proj\.", ".attn.proj."),
+    (r"\.mlp\.0\.", ".mlp.fc1."),
+    (r"\.mlp\.3\.", ".mlp.fc2."),
+    (r"^encoder\.ln\.", "norm."),
+    (r"^heads\.head\.", "head."),
+)
+
+
+def _timm_transformer(weights: Weights) -> Weights:
+    """Rename a vision transformer's parts as timm has them, which knows more sizes than torchvision."""
+    return rewritten(*_TIMM_TRANSFORMER)(_vision_transformer(weights))
+
+
 def _named(key: str, table: dict[str, str]) -> str:
     for pattern, name in table.items():
         if match := re.match(pattern, key):
@@ -390,6 +411,13 @@ LAYOUTS = [
         "Keys are those of transformers' vision transformer, whose LayerNorms have an eps of 1e-12; they "
         "were given torchvision's names.",
         _vision_transformer,
+        ("ln_eps_1e-12", ""),
+    ),
+    Layout(
+        r"^vit\.embeddings\.",
+        "Keys are those of transformers' vision transformer, whose LayerNorms have an eps of 1e-12; they "
+        "were given timm's names.",
+        _timm_transformer,
         ("ln_eps_1e-12", ""),
     ),
     Layout(

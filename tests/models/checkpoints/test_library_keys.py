@@ -369,10 +369,18 @@ def test_resnets_of_transformers(transformers, options, name):
     compared(network, network.state_dict(), f"torchvision:{name}")
 
 
+TINY = {"hidden_size": 192, "num_attention_heads": 3, "intermediate_size": 768}
+
+
 @pytest.mark.slow
-def test_a_vision_transformer_of_transformers(transformers):
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [({}, "vit_b_16+ln_eps_1e-12"), (TINY, "timm:deit_tiny_patch16_224+ln_eps_1e-12")],
+    ids=["base", "tiny"],
+)
+def test_a_vision_transformer_of_transformers(transformers, options, name):
     """In the keys that its files have, which are not those that it has in memory."""
-    settings = transformers.ViTConfig(num_labels=10, num_hidden_layers=12)
+    settings = transformers.ViTConfig(num_labels=10, num_hidden_layers=12, **options)
     network = shaken(transformers.ViTForImageClassification(settings))
     state = {}
     for key, value in network.state_dict().items():
@@ -383,7 +391,7 @@ def test_a_vision_transformer_of_transformers(transformers):
         state[key] = value
     assert state.keys() != network.state_dict().keys()
     for keys in (state, network.state_dict()):
-        compared(network, keys, "vit_b_16+ln_eps_1e-12", 224)
+        compared(network, keys, name, 224)
 
 
 KEPT = {"q": "query", "k": "key", "v": "value"}
