@@ -14,7 +14,9 @@ from repsim.models.checkpoints.contents import read_contents
 from repsim.models.checkpoints.recognizing import Match, recognize
 from repsim.models.checkpoints.unwrapping import Unwrapped, parts
 from repsim.models.own import find_own
-from repsim.models.variants import split_variants
+from repsim.models.variants import said_of, split_variants
+
+LISTED = 4  # alternatives that a sentence names
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,16 @@ class Checkpoint:
     notes: tuple[str, ...] = ()
     alternatives: tuple[str, ...] = ()
     settled_by: str = ""
+
+    @property
+    def left_open(self) -> str:
+        """A sentence on what names and shapes of the weights leave open; empty where that is nothing."""
+        if not self.alternatives or self.settled_by:
+            return ""
+        some = ", ".join(f"{said_of(each)} ({each})" for each in self.alternatives[:LISTED])
+        count = len(self.alternatives) - LISTED
+        more = f" and {count} more" if count > 0 else ""
+        return f"Names and shapes of its weights fit {self.architecture}, and leave open: {some}{more}."
 
 
 def read_checkpoint(

@@ -25,7 +25,7 @@ from repsim.models.libraries import (
     torchvision_names,
 )
 from repsim.models.own import find_own, images_of
-from repsim.models.variants import alternatives, said_of, split_variants
+from repsim.models.variants import alternatives, split_variants
 
 Shapes = dict[str, tuple[int, ...]]
 ImageShape = tuple[int, int, int]
@@ -185,13 +185,6 @@ def _settled(match: Match, reading: Reading, library: str, layers: Layers | None
     notes = list(match.notes)
     if layers is not None:
         notes.append(f"Its layers are those of {chosen}.")
-    if others:
-        some = ", ".join(f"{said_of(each)} ({each})" for each in others[:LISTED])
-        more = f" and {len(others) - LISTED} more" if len(others) > LISTED else ""
-        notes.append(
-            f"Names and shapes of weights fit {chosen}; they leave open: {some}{more}. "
-            f"'repsim check {source} --dataset …' tells them apart by accuracy; architecture= settles it."
-        )
     settled_by = "file" if layers is not None and not others else ""
     return replace(
         match, architecture=chosen, notes=tuple(notes), alternatives=tuple(others), settled_by=settled_by
