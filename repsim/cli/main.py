@@ -129,6 +129,11 @@ def _found(checkpoint: Checkpoint) -> str:
         f"{checkpoint.num_classes} classes",
         *checkpoint.notes,
     ]
+    if checkpoint.left_open:
+        lines.append(
+            f"{checkpoint.left_open} 'repsim check {checkpoint.source} --dataset NAME' tells them apart by "
+            "accuracy; --architecture names one."
+        )
     if checkpoint.mean is not None and checkpoint.std is not None:
         lines.append(f"It normalises with {in_numbers(checkpoint.mean, checkpoint.std)}.")
     else:

@@ -40,7 +40,6 @@ ELSEWHERE = ("torchvision:", "timm:", "robustbench:", "hf:")  # how names of oth
 # Name or file → options, or None; as notebooks' parameter `checkpoints` has them.
 Checkpoints = Mapping[str, Mapping[str, object] | None]
 UNKNOWN = "imported"  # where networks go that are loaded without a data set
-NAMED = 4  # other architectures that a note names before it stops
 
 
 def _normalization(given: object) -> object:
@@ -367,24 +366,22 @@ def _on_keys(
     """Whether the architecture is settled, and what is to be said where its keys do not settle it."""
     if not checkpoint.alternatives or checkpoint.settled_by:
         return True, ""
-    taken, others = checkpoint.architecture, checkpoint.alternatives
-    more = ", …" if len(others) > NAMED else ""
-    fit = f"Keys and shapes of its weights fit {taken}, and as well {', '.join(others[:NAMED])}{more}"
+    taken, fit = checkpoint.architecture, checkpoint.left_open
     if not _is_open(checkpoint, accuracy):
-        return True, f"{fit}; {taken} has the accuracy that the file records."
+        return True, f"{fit} {taken} has the accuracy that the file records."
     if tried:
         own, rest = tried[taken], {name: found for name, found in tried.items() if name != taken}
         best = max(rest, key=lambda name: rest[name][0] / rest[name][1], default=taken)
         reached, next_best = (f"{right / images:.3f}" for right, images in (own, tried[best]))
         if all(wilson(*own)[0] > wilson(*found)[1] for found in rest.values()):
-            return True, f"{fit}; on {own[1]} test images {taken} has {reached}, the next {next_best}."
+            return True, f"{fit} On {own[1]} test images {taken} has {reached}, the next {next_best}."
         if wilson(*tried[best])[0] > wilson(*own)[1]:
             return False, (
-                f"{fit}. It was read as {taken}, but on {own[1]} test images {best} has an accuracy of "
+                f"{fit} It was read as {taken}, but on {own[1]} test images {best} has an accuracy of "
                 f"{next_best}, {taken} of {reached}: load it with architecture={best}. "
                 f"{_to_check(checkpoint.source, dataset)}"
             )
     return False, (
-        f"{fit}, which compute something else. It was read as {taken}; architecture=… settles it, and "
+        f"{fit} It was read as {taken}; architecture=… settles it, and "
         f"{_to_check(checkpoint.source, dataset)}"
     )

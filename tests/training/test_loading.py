@@ -317,7 +317,10 @@ def more_data():
 def test_what_keys_leave_open_is_warned_of(robust, tiny_data, tmp_path, open_):
     file = write(tmp_path / "a.pt", robust.network.state_dict())
     open_("resnet_tiny+softplus")
-    warning = rf"fit resnet_tiny, and as well resnet_tiny\+softplus.*`repsim check {file} --dataset NAME`"
+    warning = (
+        r"leave open, among other things: Softplus for ReLU \(resnet_tiny\+softplus\).*"
+        rf"`repsim check {file} --dataset NAME`"
+    )
     with pytest.warns(UserWarning, match=warning):
         load_model(file, "cpu", epsilon=0)
     with pytest.warns(UserWarning, match=warning.replace("NAME", "digits")):  # 60 images are too few
@@ -329,12 +332,12 @@ def test_accuracy_on_images_tells_what_keys_leave_open(robust, more_data, tmp_pa
     file = write(tmp_path / "a.pt", robust.network.state_dict())
     open_("resnet_tiny+softplus")
     model = load(file, more_data, epsilon=0)
-    assert re.search(r"on 200 test images resnet_tiny has 0\.9\d+, the next 0\.\d", describe([model]))
+    assert re.search(r"On 200 test images resnet_tiny has 0\.9\d+, the next 0\.\d", describe([model]))
     torch.save({"net": robust.network.state_dict()}, tmp_path / "b.pt")
     again = load(tmp_path / "b.pt", more_data, epsilon=0)  # by what was tried then
     assert again.record["tried"] == model.record["tried"]
     assert [images for _, images in model.record["tried"].values()] == [200, 40]  # the other soon fell behind
-    assert "on 200 test images resnet_tiny has" in describe([again])
+    assert "On 200 test images resnet_tiny has" in describe([again])
 
 
 def test_the_other_network_that_keys_fit_is_named_where_it_is_better(robust, more_data, tmp_path, open_):

@@ -14,7 +14,9 @@ from repsim.models.checkpoints.contents import read_contents
 from repsim.models.checkpoints.recognizing import Match, recognize
 from repsim.models.checkpoints.unwrapping import Unwrapped, parts
 from repsim.models.own import find_own
-from repsim.models.variants import split_variants
+from repsim.models.variants import said_of, split_variants
+
+LISTED = 4  # alternatives that a sentence names
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,17 @@ class Checkpoint:
     notes: tuple[str, ...] = ()
     alternatives: tuple[str, ...] = ()
     settled_by: str = ""
+
+    @property
+    def left_open(self) -> str:
+        """A sentence on what names and shapes of the weights leave open; empty where that is nothing."""
+        if not self.alternatives or self.settled_by:
+            return ""
+        some = ", ".join(f"{said_of(each)} ({each})" for each in self.alternatives[:LISTED])
+        count = len(self.alternatives) - LISTED
+        more = f" and {count} more" if count > 0 else ""
+        fit = f"Names and shapes of its weights fit {self.architecture}"
+        return f"{fit}, and leave open, among other things: {some}{more}."
 
 
 def read_checkpoint(
@@ -125,7 +138,7 @@ def read_checkpoint(
         architecture = architecture or _named(converted["architecture"], given)
         size = size or tuple(converted["image_shape"][1:])
         facts = {name: converted[name] for name in ("epsilon", "norm", "accuracy", "epoch")}
-    reading, match = _recognized(found.readings, given, architecture, size, found.said)
+    reading, match = _recognized(found.readings, given, architecture, size, found.said, weights)
     notes = [*notes, *found.notes, *reading.notes, *match.notes, *_said(match, bool(architecture), size)]
     alternatives, settled_by = match.alternatives, match.settled_by
     if converted and not named:
@@ -177,6 +190,7 @@ def _recognized(
     architecture: str,
     size: tuple[int, int] | None,
     said: tuple[str, ...],
+    chosen: str,
 ) -> tuple[Unwrapped, Match]:
     """The first reading of a file's names that fits an architecture, and how it fits.
 
@@ -209,9 +223,10 @@ def _recognized(
         raise refusal
     named = " and ".join(f"{name}. (of {kind})" for name, kind in fitting)
     others = [key for key in plausible.weights if key.partition(".")[0] not in dict(fitting)]
+    within = f"{chosen}." if chosen else ""
     beside = f", beside {', '.join(others[:3])}{', …' if len(others) > 3 else ''}" if others else ""
     raise ValueError(
-        f"{source} holds the weights of a network as {named}{beside}: weights={fitting[0][0]} takes "
+        f"{source} holds the weights of a network as {named}{beside}: weights={within}{fitting[0][0]} takes "
         f"{'the first' if len(fitting) > 1 else 'that network'} alone."
     ) from refusal
 

@@ -198,13 +198,6 @@ def _settled(match: Match, reading: Reading, library: str, layers: Layers | None
     notes = list(match.notes)
     if layers is not None:
         notes.append(f"Its layers are those of {chosen}.")
-    if others:
-        some = ", ".join(f"{said_of(each)} ({each})" for each in others[:LISTED])
-        more = f" and {len(others) - LISTED} more" if len(others) > LISTED else ""
-        notes.append(
-            f"Names and shapes of weights fit {chosen}; they leave open, among other things: {some}{more}. "
-            f"'repsim check {source} --dataset …' tells them apart by accuracy; architecture= settles it."
-        )
     settled_by = "file" if layers is not None and not others else ""
     return replace(
         match, architecture=chosen, notes=tuple(notes), alternatives=tuple(others), settled_by=settled_by

@@ -182,6 +182,8 @@ def _joined(reading: Unwrapped) -> Unwrapped:
     if len(first) != 2 or not backbone or not head:
         return reading
     (body,), (end,) = backbone, head
+    if sum(key.startswith(f"{end}.") for key in reading.weights) > 2:  # more than one layer's
+        return reading
 
     def joined(key: str) -> str:
         if key.startswith(f"{body}."):

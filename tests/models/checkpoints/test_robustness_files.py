@@ -63,13 +63,13 @@ def test_a_network_of_theirs(tmp_path, name, rebuilt, pixels):
     assert (read.epsilon, read.norm) == (None, None)
     assert read.mean == pytest.approx(Statistics.mean.tolist())
     assert read.std == pytest.approx(Statistics.std.tolist())
-    taken_out, left_open = read.notes
+    (taken_out,) = read.notes
     assert taken_out == (
         "Keys begin with module.model.: a robustness checkpoint. Its normaliser comes first in the network; "
         "its attacker, which holds the same weights, was left out."
     )
-    assert left_open.startswith(
-        "Names and shapes of weights fit robustness:cifar/resnet18; they leave open, among other things: "
+    assert read.left_open.startswith(
+        "Names and shapes of its weights fit robustness:cifar/resnet18, and leave open, among other things: "
         "LeakyReLU"
     )
     with torch.no_grad():

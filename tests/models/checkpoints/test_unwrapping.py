@@ -96,6 +96,23 @@ def test_what_is_wrong_is_said_of_the_network_inside(tmp_path, small, bare):
         read_checkpoint(tmp_path / "weights.pt")
 
 
+def test_a_part_of_weights_that_were_chosen_is_named_as_it_is_chosen(tmp_path, small, bare):
+    """As DINO saves them: a student and a teacher, each with a head that is a network of its own."""
+    head = {
+        "head.mlp.0.weight": torch.eye(3),
+        "head.mlp.0.bias": torch.zeros(3),
+        "head.last.weight": torch.eye(3),
+    }
+    student, teacher = (
+        {**around("backbone.", bare(small(name))), **head} for name in ("wrn_tiny", "wrn_10_1")
+    )
+    torch.save({"student": student, "teacher": teacher}, tmp_path / "weights.pt")
+    with pytest.raises(ValueError, match=r"backbone\. \(of wrn_10_1\).*: weights=teacher\.backbone takes"):
+        read_checkpoint(tmp_path / "weights.pt", weights="teacher")
+    read = read_checkpoint(tmp_path / "weights.pt", weights="teacher.backbone")
+    assert read.architecture == "wrn_10_1"
+
+
 def test_what_the_file_says_that_it_is_stands_in_the_refusal(tmp_path, small, bare):
     weights = bare(small())
     del weights["bn2.bias"]
