@@ -208,6 +208,7 @@ def _imported(
         raise ValueError(
             f"{name} does not say what it was trained at: epsilon=0 (in YAML, {name}: {{epsilon: 0}}) if "
             "it is a standard network, such as epsilon=8/255 if it is a robust one."
+            + "".join(f"\n{note}" for note in checkpoint.notes if "epsilon=" in note)
         )
     kind = (checkpoint.architecture, epsilon)
     alike = [each.recipe.seed for each in among if (each.recipe.architecture, each.recipe.epsilon) == kind]
@@ -243,7 +244,7 @@ def _imported(
         _change(model, {"tried": tried})
     notes = _on_accuracy(accuracy, checkpoint, dataset) if dataset else []
     settled, on_keys = _on_keys(checkpoint, dataset, accuracy, tried)
-    notes += [on_keys] if settled and on_keys else []  # what is open is noted where it was recognised
+    notes += [on_keys] if on_keys else []
     found = {**source, "notes": [*source["notes"], *notes], "left_open": "" if settled else on_keys}
     if model.record["source"] == source:  # it was stored just now
         _change(model, {"source": found})

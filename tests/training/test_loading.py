@@ -137,6 +137,13 @@ def test_what_it_was_trained_at_must_be_known(tiny_data, tmp_path):
         load(file, tiny_data)
 
 
+def test_what_the_file_says_of_its_epsilon_stands_beside_the_question(tiny_data, tmp_path):
+    file = fresh(tmp_path / "a.pt")
+    torch.save({**torch.load(file), "args": {"epsilon": 12.5}}, file)
+    with pytest.raises(ValueError, match=r"does not say .*\nepsilon = 12\.5 in its settings is of a unit"):
+        load(file, tiny_data)
+
+
 def test_another_number_of_classes_is_refused(tiny_data, tmp_path):
     file = fresh(tmp_path / "a.pt", classes=7)
     message = f"{file} has 7 classes, digits has 10 (0, 1, 2, …)."
@@ -325,7 +332,8 @@ def test_what_keys_leave_open_is_warned_of(robust, tiny_data, tmp_path, open_):
         load_model(file, "cpu", epsilon=0)
     with pytest.warns(UserWarning, match=warning.replace("NAME", "digits")):  # 60 images are too few
         load(file, tiny_data, epsilon=0)
-    load_models({file: {"epsilon": 0}}, tiny_data, device="cpu", progress=False)  # callers print its notes
+    told = describe(load_models({file: {"epsilon": 0}}, tiny_data, device="cpu", progress=False))
+    assert "leave open: Softplus for ReLU (resnet_tiny+softplus)" in told  # callers print it
 
 
 def test_accuracy_on_images_tells_what_keys_leave_open(robust, more_data, tmp_path, open_):

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator
 
 import torch
@@ -73,11 +74,13 @@ def row(name: str) -> index.Row | None:
     shapes = outline_or_none(name, (channels, height, width), 10)
     if shapes is None:
         return None
-    others = [
-        outline_or_none(name, (channels, height, width), 11),
-        outline_or_none(name, (1, height, width), 10),
-        outline_or_none(name, (channels, 2 * height, 2 * width), 10),
-    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # timm's of images that a network was not made for
+        others = [
+            outline_or_none(name, (channels, height, width), 11),
+            outline_or_none(name, (1, height, width), 10),
+            outline_or_none(name, (channels, 2 * height, 2 * width), 10),
+        ]
     return index.Row.of(name, _bare(shapes), [other for other in others if other is not None])
 
 
