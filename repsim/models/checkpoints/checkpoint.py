@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from repsim.models.checkpoints import normalizers, sources
@@ -269,4 +270,9 @@ def _said(match: Match, named: bool, size: tuple[int, int] | None) -> list[str]:
     if not match.side_matters and size is None:
         _, height, width = match.image_shape
         notes.append(f"The size of its images is not in the file; {height} × {width} is usual.")
+    if broken := [
+        key for key, value in match.weights.items() if not value.sum(dtype=torch.float32).isfinite()
+    ]:
+        named = ", ".join(broken[:3]) + (f", … ({len(broken)} in all)" if len(broken) > 3 else "")
+        notes.append(f"Not all of its weights are finite ({named}): its training diverged.")
     return notes

@@ -127,6 +127,16 @@ def test_what_leaves_no_trace_is_tried_of_a_network_that_the_file_names(
     assert f"({changed})" in note
 
 
+def test_weights_that_are_not_finite_are_told(tmp_path, small):
+    weights = small().state_dict()
+    torch.save(weights, tmp_path / "weights.pt")
+    assert not any("finite" in note for note in read_checkpoint(tmp_path / "weights.pt").notes)
+    weights["fc.weight"][0, 0] = torch.nan
+    torch.save(weights, tmp_path / "weights.pt")
+    said = "Not all of its weights are finite (fc.weight): its training diverged."
+    assert said in read_checkpoint(tmp_path / "weights.pt").notes
+
+
 def test_what_the_keys_leave_open_is_told_and_settled_by_a_name(tmp_path, small, rebuilt, pixels, bare):
     model, path = small("preactresnet18_w8+raw_shortcut", mean=0.0, std=1.0), tmp_path / "weights.pt"
     torch.save(bare(model), path)
