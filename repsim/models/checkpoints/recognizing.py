@@ -143,7 +143,8 @@ def _named(said: tuple[str, ...]) -> list[str]:
 
 
 def _is_of_library(name: str) -> bool:
-    return split_library(name) is not None or name not in ARCHITECTURES
+    """Whether a library's own definition is meant; names of ours leave its variants open."""
+    return split_library(name) is not None or (name in torchvision_names() and name not in ARCHITECTURES)
 
 
 def usual_shape(name: str) -> ImageShape:

@@ -150,6 +150,18 @@ def test_what_the_keys_leave_open_is_told_and_settled_by_a_name(tmp_path, small,
         assert (rebuilt(read)(pixels()) - model(pixels())).abs().max() > 0.01
 
 
+@pytest.mark.parametrize(
+    ("said", "settled_by"), [("WideResNet-10-1", ""), ("wrn_10_1", ""), ("mobilenet_v3_small", "file")]
+)
+def test_a_name_in_the_file_settles_what_a_library_defines(tmp_path, small, bare, said, settled_by):
+    model = small(said) if settled_by else small("wrn_10_1")
+    torch.save({"arch": said, "state_dict": bare(model)}, tmp_path / "weights.pt")
+    read = read_checkpoint(tmp_path / "weights.pt")
+    assert read.architecture == (said if settled_by else "wrn_10_1")
+    assert read.settled_by == settled_by
+    assert ("wrn_10_1+silu" in read.alternatives) == (not settled_by)
+
+
 @pytest.mark.matrix
 @pytest.mark.parametrize(
     ("name", "drop"), [("densenet121", None), ("shufflenet_v2_x0_5", "num_batches_tracked")]
