@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import scipy
+import torch
 from torch import Tensor, nn
 
 from repsim.attacks import epsilon_text
@@ -53,6 +54,9 @@ class Tried:
         Of them.
     answers
         The class of each image.
+    off
+        How far what its first BatchNorm is given is from the statistics of training that it keeps, in
+        standard deviations; None where there is no BatchNorm.
     """
 
     architecture: str
@@ -64,6 +68,7 @@ class Tried:
     right: float = 0.0
     logits: Tensor | None = None
     answers: Tensor | None = None
+    off: float | None = None
 
     @property
     def name(self) -> str:
@@ -88,7 +93,9 @@ class Tried:
         for buffer, values in ((self.network.normalize.mean, mean), (self.network.normalize.std, std)):
             buffer.copy_(buffer.new_tensor(values).view_as(buffer))
         network = self.network.to(resolve_device(device))
-        logits = predict(network, split.images)
+        with _Moments(network) as moments:
+            logits = predict(network, split.images)
+        self.off = moments.distance()
         self.images, self.right = len(split), right_in_batch(logits, split.labels).sum().item()
         self.logits, self.answers = logits, logits.argmax(1)
         return self
@@ -99,6 +106,42 @@ class Tried:
         return bool((self.logits - other.logits).abs().max() <= SAME * scale)
 
 
+class _Moments:
+    """Mean and deviation per channel, inside the block, of what a network's first BatchNorm is given.
+
+    Of two normalisations with nearly the same accuracy, one makes them what the BatchNorm keeps of training.
+    """
+
+    def __init__(self, network: nn.Module):
+        norms = (each for each in network.modules() if isinstance(each, nn.BatchNorm2d))
+        self.norm = next((each for each in norms if each.running_mean is not None), None)
+        self.sums: list[Tensor] = []
+
+    def __enter__(self) -> _Moments:
+        self.hook = self.norm.register_forward_pre_hook(self._add) if self.norm is not None else None
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.hook is not None:
+            self.hook.remove()
+
+    def _add(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        values = inputs[0].detach().double().transpose(0, 1).flatten(1)
+        counts = torch.full_like(values[:, 0], values.shape[1])
+        self.sums.append(torch.stack([counts, values.sum(1), values.square().sum(1)]))
+
+    def distance(self) -> float | None:
+        """The root of the mean squared differences of means, and of logarithms of deviations."""
+        if not self.sums:
+            return None
+        count, first, second = torch.stack(self.sums).sum(0)
+        mean = first / count
+        variance = (second / count - mean.square()).clamp(min=0) + self.norm.eps
+        kept = self.norm.running_var.double() + self.norm.eps
+        shift = (mean - self.norm.running_mean.double()).square() / kept
+        return float((shift + (variance / kept).log().square() / 4).mean().sqrt())
+
+
 @dataclass(frozen=True)
 class Identification:
     """The findings about a file.
@@ -107,8 +150,9 @@ class Identification:
     ----------
     table
         One row per candidate, best first: `architecture`, `normalization`, `weights` (as `load_model` takes
-        them), `accuracy`, its 95 % interval `low` and `high`, `images` (on how many), `same` (other
-        candidates that compute the same).
+        them), `accuracy`, its 95 % interval `low` and `high`, `images` (on how many), `off` (how
+        far what its first BatchNorm is given is from the statistics that it keeps, in standard deviations;
+        None without BatchNorm), `same` (other candidates that compute the same).
     settled
         Whether one candidate is told from all others.
     verdict
@@ -125,7 +169,7 @@ class Identification:
 
     def __str__(self) -> str:
         shown = self.table.copy()
-        shown = shown.drop(columns=[name for name in ("weights", "same") if not shown[name].any()])
+        shown = shown.drop(columns=[name for name in ("weights", "same", "off") if not shown[name].any()])
         rows = shown.head(SHOWN).round(3).to_string(index=False)
         left = f"\n… and {len(shown) - SHOWN} more, less accurate" if len(shown) > SHOWN else ""
         return f"{rows}{left}\n\n{self.verdict}\n\n{self.python}\n{self.yaml}"
@@ -255,7 +299,8 @@ def identify(
     settled, verdict = _verdict(rows, checkpoint, dataset)
     if believed and rows[0] not in believed:
         verdict += f" The normalisation that the file holds is worse: {best.name} has {best.accuracy:.3f}."
-    return Identification(_table(rows), settled, verdict, *_lines(rows[0], checkpoint))
+    chosen = rows[0] if settled else _by_statistics(rows)
+    return Identification(_table(rows), settled, verdict, *_lines(chosen, checkpoint))
 
 
 def _others(source: str | Path) -> list[str]:
@@ -354,6 +399,12 @@ def _verdict(rows: Sequence[Tried], checkpoint: Checkpoint, dataset: Dataset) ->
     return _tie(best, tied, dataset)
 
 
+def _by_statistics(rows: Sequence[Tried]) -> Tried:
+    """Of those that accuracy does not tell from the first, the one that BatchNorm's statistics fit best."""
+    tied = [row for row in rows if not rows[0].is_above(row)]
+    return min(tied, key=lambda row: row.off) if all(row.off is not None for row in tied) else rows[0]
+
+
 def _tie(best: Tried, tied: Sequence[Tried], dataset: Dataset) -> tuple[bool, str]:
     """Say which are as good as the best; of one architecture they may be as good as one."""
     names = "; ".join(f"{row.name} ({row.accuracy:.3f})" for row in (best, *tied))
@@ -366,6 +417,12 @@ def _tie(best: Tried, tied: Sequence[Tried], dataset: Dataset) -> tuple[bool, st
             f"{agreement:.1%} of the images; the training code would tell them apart."
         )
     more = f"more labelled images than {best.images}, " if best.images == len(dataset.test) else ""
+    fitting = _by_statistics([best, *tied])
+    if fitting.off is not None:
+        settled += (
+            f" The statistics of training that its first BatchNorm keeps fit {fitting.name} best: off by "
+            f"{fitting.off:.2g} deviations."
+        )
     return False, (
         f"A tie: {names}.{settled} It would be broken by {more}the accuracy that its authors report, or the "
         "training code."
@@ -382,6 +439,7 @@ def _table(rows: Iterable[Tried]) -> pd.DataFrame:
             "low": row.interval[0],
             "high": row.interval[1],
             "images": row.images,
+            "off": row.off,
             "same": "; ".join(row.same),
         }
         for row in rows

@@ -91,6 +91,19 @@ def test_another_normalisation(committed, data, tmp_path):
     assert "The architecture is mlp in all of them." in told.verdict
 
 
+def test_what_batchnorm_keeps_of_training_breaks_ties(committed, data, tmp_path):
+    file = str(tmp_path / "b.pt")
+    torch.save(without_normalizer(committed["resnet_tiny"]), file)
+    told = found(file, data)
+    off = told.table.set_index("normalization")["off"]
+    assert off["data"] < 0.3 * off[["none", "0.5", "mnist"]].min()
+    assert not told.settled
+    assert f'normalization="{off.idxmin()}"' in told.python
+    assert f"keeps fit resnet_tiny, normalization {off.idxmin()} best: off by {off.min():.2g}" in told.verdict
+    torch.save(without_normalizer(committed["mlp"]), file)
+    assert found(file, data).table["off"].isna().all()
+
+
 def test_numbers_of_a_normalisation_are_tried_alone(committed, data, tmp_path):
     network, file = committed["mlp"], str(tmp_path / "b.pt")
     torch.save(folded(network, 0.25, 0.125), file)
