@@ -400,7 +400,7 @@ def _verdict(rows: Sequence[Tried], checkpoint: Checkpoint, dataset: Dataset) ->
 
 
 def _by_statistics(rows: Sequence[Tried]) -> Tried:
-    """Of those that accuracy does not tell from the first, the one that BatchNorm's statistics fit best."""
+    """Choose, of those as accurate as the first, the one that BatchNorm's statistics fit best."""
     tied = [row for row in rows if not rows[0].is_above(row)]
     return min(tied, key=lambda row: row.off) if all(row.off is not None for row in tied) else rows[0]
 
